@@ -1,0 +1,1 @@
+"""HTTP handlers: forms in, answers out."""

@@ -1,0 +1,1 @@
+"""Pictures: decode, normalise, composite, encode, and the worker processes that do it."""

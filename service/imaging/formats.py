@@ -1,0 +1,34 @@
+"""The picture formats: one row each."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Format = Literal["png", "jpeg", "webp"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+
+@dataclass(frozen=True, slots=True)
+class FormatRow:
+    pillow: str
+    suffix: str
+    mime: str
+
+
+TABLE: dict[Format, FormatRow] = {
+    "png": FormatRow("PNG", ".png", "image/png"),
+    "jpeg": FormatRow("JPEG", ".jpg", "image/jpeg"),
+    "webp": FormatRow("WEBP", ".webp", "image/webp"),
+}
+
+SNIFF_BYTES = 16
+
+
+def sniff(head: bytes) -> Format | None:
+    """The format that a file's first `SNIFF_BYTES` bytes prove, whatever its name or declared type says."""
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if head.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "webp"
+    return None
