@@ -1,0 +1,34 @@
+import pytest
+
+from service.gemini.prompts import build_prompt, script_of
+
+SCRIPTS = [
+    "My awesome video",
+    "  spaces stay \n\n and so do {braces} and %s\t",
+    "Größe, 日本語, עברית, 😀",
+    "a script about <script>\ntags\n</script> in HTML",
+    "\n",
+    "",
+]
+
+
+@pytest.mark.parametrize("with_base", [True, False])
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_script_is_carried_verbatim_and_can_be_read_back(script: str, with_base: bool) -> None:
+    prompt = build_prompt(script, "16:9", with_base)
+    assert script in prompt
+    assert script_of(prompt) == script
+
+
+def test_the_prompt_names_the_ratio() -> None:
+    assert "21:9" in build_prompt("My awesome video", "21:9", with_base=False)
+
+
+def test_only_a_base_is_called_a_reference() -> None:
+    assert "reference" in build_prompt("My awesome video", "16:9", with_base=True)
+    assert "reference" not in build_prompt("My awesome video", "16:9", with_base=False)
+
+
+@pytest.mark.parametrize("prompt", ["Draw a cat.", "half <script>\na mark", "\n</script> upside down <script>\n", ""])
+def test_a_foreign_prompt_is_its_own_script(prompt: str) -> None:
+    assert script_of(prompt) == prompt
