@@ -1,0 +1,244 @@
+"""The error tree: one class for each code that a client can meet, and the status it stands for."""
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, TypeVar
+
+
+class SettingsError(Exception):
+    """A setting that stops the start; the message is one line for the operator."""
+
+
+class ServiceError(Exception):
+    """An error that a client is told; `detail` is one sentence and never names a path of the machine.
+
+    ServiceError (internal, 500)
+    ├── RequestError                      the request is at fault, nothing was spent
+    │   ├── 400 MalformedBody DuplicateField NotUtf8
+    │   ├── 401 Unauthorized   403 BadSignature CrossOrigin
+    │   ├── 404 NotFound   405 MethodNotAllowed   408 BodyTimeout   410 LinkExpired
+    │   ├── 413 TooLarge   415 UnsupportedMediaType UnsupportedEncoding UnsupportedImage
+    │   ├── 416 RangeNotSatisfiable   417 ExpectationFailed
+    │   └── 422 MissingField UnknownField InvalidField ImageError
+    ├── GeminiError                       a call failed; `billed` says what is known of its price
+    │   ├── 422 Blocked NoImage
+    │   ├── 429 QuotaExhausted
+    │   ├── 502 GeminiAuth GeminiRejected GeminiFailed BadReply OutcomeUnknown
+    │   ├── 503 GeminiUnavailable
+    │   └── 504 GeminiTimeout
+    ├── NoExport (502)                    a picture came, but no export could be made of it
+    └── 503 Busy Draining StorageUnavailable NotReady   507 StorageFull
+    """
+
+    code: ClassVar[str] = "internal"
+    status: int = 500
+    title: ClassVar[str] = "Internal error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        billed: bool | None = False,
+        storage_path: str | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.billed = billed
+        self.storage_path = storage_path
+
+
+class RequestError(ServiceError):
+    pass
+
+
+class MalformedBody(RequestError):
+    code, status, title = "malformed_body", 400, "The body is malformed"
+
+
+class DuplicateField(RequestError):
+    code, status, title = "duplicate_field", 400, "A field came twice"
+
+
+class NotUtf8(RequestError):
+    code, status, title = "not_utf8", 400, "A text field is not UTF-8"
+
+
+class Unauthorized(RequestError):
+    code, status, title = "unauthorized", 401, "No valid API key"
+
+
+class BadSignature(RequestError):
+    code, status, title = "bad_signature", 403, "The link's signature is wrong"
+
+
+class CrossOrigin(RequestError):
+    code, status, title = "cross_origin", 403, "Asked from another origin"
+
+
+class NotFound(RequestError):
+    code, status, title = "not_found", 404, "Not found"
+
+
+class MethodNotAllowed(RequestError):
+    code, status, title = "method_not_allowed", 405, "Method not allowed"
+
+
+class BodyTimeout(RequestError):
+    code, status, title, retryable = "body_timeout", 408, "The body stopped coming", True
+
+
+class LinkExpired(RequestError):
+    code, status, title = "link_expired", 410, "The link has expired"
+
+
+class TooLarge(RequestError):
+    code, status, title = "too_large", 413, "Too large"
+
+
+class UnsupportedMediaType(RequestError):
+    code, status, title = "unsupported_media_type", 415, "The body must be multipart/form-data"
+
+
+class UnsupportedEncoding(RequestError):
+    code, status, title = "unsupported_encoding", 415, "Encoded bodies are not accepted"
+
+
+class RangeNotSatisfiable(RequestError):
+    code, status, title = "range_not_satisfiable", 416, "The range lies outside the file"
+
+
+class ExpectationFailed(RequestError):
+    code, status, title = "expectation_failed", 417, "Unknown expectation"
+
+
+class MissingField(RequestError):
+    code, status, title = "missing_field", 422, "A field is missing"
+
+
+class UnknownField(RequestError):
+    code, status, title = "unknown_field", 422, "Unknown field"
+
+
+class InvalidField(RequestError):
+    code, status, title = "invalid_field", 422, "A field's value is not allowed"
+
+
+class ImageError(RequestError):
+    """A picture that cannot be read or used."""
+
+    code, status, title = "undecodable", 422, "The picture cannot be used"
+
+
+class UnsupportedImage(ImageError):
+    code, status, title = "unsupported_image", 415, "The picture's type is not supported"
+
+
+class TooManyPixels(ImageError):
+    code = "too_many_pixels"
+
+
+class TooCostly(ImageError):
+    code = "too_costly"
+
+
+class ImpossibleSize(ImageError):
+    code = "impossible_size"
+
+
+class GeminiError(ServiceError):
+    """A call that gave no picture."""
+
+    code, status, title = "gemini_failed", 502, "Gemini failed"
+
+
+class Blocked(GeminiError):
+    code, status, title = "blocked", 422, "Gemini refused the request"
+
+
+class NoImage(GeminiError):
+    code, status, title = "no_image", 422, "Gemini drew nothing"
+
+
+class QuotaExhausted(GeminiError):
+    code, status, title, retryable = "quota_exhausted", 429, "Gemini's quota is used up", True
+
+
+class GeminiAuth(GeminiError):
+    code, title = "gemini_auth", "Gemini does not accept the service's key"
+
+
+class GeminiRejected(GeminiError):
+    code, title = "gemini_rejected", "Gemini rejected the call"
+
+
+class GeminiFailed(GeminiError):
+    retryable = True
+
+
+class BadReply(GeminiError):
+    code, title = "bad_reply", "Gemini's reply holds no picture that can be read"
+
+
+class OutcomeUnknown(GeminiError):
+    code, title = "outcome_unknown", "The connection broke; the call may have been billed"
+
+
+class GeminiUnavailable(GeminiError):
+    code, status, title, retryable = "gemini_unavailable", 503, "Gemini cannot be reached or is overloaded", True
+
+
+class GeminiTimeout(GeminiError):
+    code, status, title = "gemini_timeout", 504, "Gemini was too slow; the call may have been billed"
+
+
+class NoExport(ServiceError):
+    code, status, title = "no_export", 502, "No export could be made"
+
+
+class Busy(ServiceError):
+    code, status, title, retryable = "busy", 503, "The service is full", True
+
+
+class Draining(ServiceError):
+    code, status, title, retryable = "draining", 503, "The service is shutting down", True
+
+
+class NotReady(ServiceError):
+    code, status, title, retryable = "not_ready", 503, "The service is not able to work", True
+
+
+class StorageUnavailable(ServiceError):
+    code, status, title, retryable = "storage_unavailable", 503, "The storage cannot be written", True
+
+
+class StorageFull(ServiceError):
+    code, status, title, retryable = "storage_full", 507, "The storage is full", True
+
+
+E = TypeVar("E", bound=ServiceError)
+
+# When no variation succeeded, the answer's status is the first of these that any of them had.
+STATUS_ORDER = (507, 504, 502, 429, 503, 422)
+
+
+def most_telling(errors: list[ServiceError]) -> ServiceError:
+    """The error that speaks for all when nothing succeeded."""
+    return min(errors, key=lambda error: STATUS_ORDER.index(error.status) if error.status in STATUS_ORDER else 0)
+
+
+def classes(root: type[E]) -> Iterator[type[E]]:
+    """Every class of the tree that carries a code of its own."""
+    if "code" in vars(root):
+        yield root
+    for child in root.__subclasses__():
+        yield from classes(child)
+
+
+def image_error(code: str, detail: str) -> ImageError:
+    """The client's error for a picture that imaging refused under `code`."""
+    for kind in classes(ImageError):
+        if kind.code == code:
+            return kind(detail)
+    return ImageError(detail)

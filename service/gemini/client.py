@@ -1,0 +1,226 @@
+"""GeminiService: one call, one reply; the only file that imports google.genai."""
+
+import asyncio
+import contextlib
+import json
+import random
+import re
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+from google import genai
+from google.genai import errors, types
+
+from service.errors import (
+    BadReply,
+    GeminiAuth,
+    GeminiError,
+    GeminiFailed,
+    GeminiRejected,
+    GeminiTimeout,
+    GeminiUnavailable,
+    OutcomeUnknown,
+    QuotaExhausted,
+)
+from service.gemini.reply import Reply, read_reply
+
+# Google refuses a deadline under 10 s (the SDK sends ours along); shorter ones are kept on our side alone.
+MIN_SERVER_SECONDS = 10.0
+FIRST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 16.0
+DAILY_RETRY_AFTER_SECONDS = 3600
+# A quota of a day, or of nothing at all, does not clear within a request.
+_LASTING_QUOTA = re.compile(r"per[ _-]?day|daily|limit:\s*0\b", re.IGNORECASE)
+_DELAY = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s?")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A picture sent along: its bytes as they are, and their true MIME type."""
+
+    data: bytes = field(repr=False)
+    mime: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What one call asks for; `aspect_ratio` and `image_size` as Gemini spells them (`16:9`, `1K`)."""
+
+    model: str
+    prompt: str
+    aspect_ratio: str
+    image_size: str
+    reference: Reference | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GeminiAccess:
+    """Where Gemini is and how long it may take; seconds."""
+
+    api_key: str = field(repr=False)
+    base_url: str | None = None
+    api_version: str | None = None
+    timeout: float = 180
+    retry: float = 30
+    concurrency: int = 64
+
+
+class _NotExecuted(Exception):
+    """Gemini did nothing, so the call may be made again, after `seconds` if it said so."""
+
+    def __init__(self, error: GeminiError, seconds: float | None = None) -> None:
+        super().__init__(error.detail)
+        self.error = error
+        self.seconds = seconds
+
+
+class GeminiService:
+    """Makes calls under one service-wide limit; sends again only what Gemini surely did nothing with."""
+
+    def __init__(self, client: genai.Client, access: GeminiAccess) -> None:
+        self._client = client
+        self._access = access
+        self._slots = asyncio.Semaphore(access.concurrency)
+        self._resume_at: dict[str, float] = {}
+
+    async def draw(self, call: Call, in_flight: Callable[[bool], None] = lambda now: None) -> Reply:
+        """One picture. Raises GeminiError, its `billed` saying what is known of the cost.
+
+        `in_flight` hears True when the call goes out, and False when Gemini surely did nothing with it.
+        """
+        clock = asyncio.get_running_loop().time
+        give_up_at = pause = 0.0
+        while True:
+            await self._cool_down(call.model)
+            async with self._slots:
+                in_flight(True)
+                try:
+                    return await self._once(call)
+                except _NotExecuted as refusal:
+                    in_flight(False)
+                    pause = min(pause * 2, LONGEST_PAUSE_SECONDS) or FIRST_PAUSE_SECONDS
+                    wait = pause * random.uniform(0.5, 1) if refusal.seconds is None else refusal.seconds  # noqa: S311  # jitter
+                    give_up_at = give_up_at or clock() + self._access.retry
+                    if clock() + wait > give_up_at:
+                        raise refusal.error from None
+                    self._pause_model(call.model, clock() + wait)
+
+    async def _cool_down(self, model: str) -> None:
+        """Wait while Gemini wants no calls for this model; all calls share the pause."""
+        clock = asyncio.get_running_loop().time
+        while (wait := self._resume_at.get(model, 0) - clock()) > 0:
+            await asyncio.sleep(wait)
+
+    def _pause_model(self, model: str, until: float) -> None:
+        now = asyncio.get_running_loop().time()
+        self._resume_at = {name: end for name, end in self._resume_at.items() if end > now}
+        self._resume_at[model] = max(until, self._resume_at.get(model, 0))
+
+    async def _once(self, call: Call) -> Reply:
+        with _translated():
+            async with asyncio.timeout(self._access.timeout):
+                response = await self._client.aio.models.generate_content(
+                    model=call.model, contents=_contents(call), config=_config(call)
+                )
+        body = response.sdk_http_response.body if response.sdk_http_response else None
+        return await asyncio.to_thread(read_reply, body or "")
+
+
+def _contents(call: Call) -> types.Content:
+    parts = [types.Part.from_text(text=call.prompt)]
+    if call.reference:
+        parts.append(types.Part.from_bytes(data=call.reference.data, mime_type=call.reference.mime))
+    return types.Content(role="user", parts=parts)
+
+
+def _config(call: Call) -> types.GenerateContentConfig:
+    """The raw response is asked for: the SDK's own parsing would stall the loop, and loses finishMessage."""
+    return types.GenerateContentConfig(
+        response_modalities=["IMAGE"],
+        image_config=types.ImageConfig(aspect_ratio=call.aspect_ratio, image_size=call.image_size),
+        automatic_continuation=False,
+        automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
+        should_return_http_response=True,
+    )
+
+
+@contextlib.contextmanager
+def _translated() -> Any:
+    """The SDK's many ways to fail, as ours."""
+    try:
+        yield
+    except errors.APIError as error:
+        raise _from_api(error) from error
+    except json.JSONDecodeError as error:
+        raise GeminiFailed("Gemini answered an error that cannot be read") from error
+    except TimeoutError as error:
+        raise GeminiTimeout("Gemini did not answer in time; the call may have been billed", billed=None) from error
+    except aiohttp.ClientConnectorError as error:
+        raise _NotExecuted(GeminiUnavailable("Gemini cannot be reached")) from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise OutcomeUnknown("the connection to Gemini broke; the call may have been billed", billed=None) from error
+    except ValueError as error:
+        raise BadReply("Gemini's reply cannot be read", billed=None) from error
+
+
+def _from_api(error: errors.APIError) -> Exception:
+    said = f"Gemini answered {error.code}: {' '.join(str(error.message or error.status or '').split())[:200]}"
+    if error.code == 429:
+        return _from_quota(error, said)
+    if error.code == 503:
+        return _NotExecuted(GeminiUnavailable(said), _asked_delay(error))
+    if error.code == 504:
+        return GeminiTimeout(said, billed=None)
+    if error.code in (401, 403) or "API_KEY_INVALID" in str(error.details):
+        return GeminiAuth(said)
+    if 400 <= error.code < 500:
+        return GeminiRejected(said)
+    if error.code >= 500:
+        return GeminiFailed(said)
+    return BadReply(said, billed=None)
+
+
+def _from_quota(error: errors.APIError, said: str) -> Exception:
+    delay = _asked_delay(error)
+    lasting = _LASTING_QUOTA.search(f"{error.message} {error.details}") is not None
+    seconds = delay if delay is not None else DAILY_RETRY_AFTER_SECONDS if lasting else FIRST_PAUSE_SECONDS
+    quota = QuotaExhausted(said, headers={"Retry-After": str(max(1, round(seconds + 0.5)))})
+    return quota if lasting else _NotExecuted(quota, delay)
+
+
+def _asked_delay(error: errors.APIError) -> float | None:
+    """Seconds to wait by RetryInfo in the body, else by Retry-After; None when neither says."""
+    details = error.details.get("error", error.details) if isinstance(error.details, dict) else {}
+    infos = details.get("details") if isinstance(details, dict) else None
+    for info in infos if isinstance(infos, list) else []:
+        if isinstance(info, dict) and (match := _DELAY.fullmatch(str(info.get("retryDelay", "")))):
+            return float(match[1])
+    headers = getattr(error.response, "headers", None) or {}
+    match = _DELAY.fullmatch(str(headers.get("Retry-After", "")))
+    return float(match[1]) if match else None
+
+
+@contextlib.asynccontextmanager
+async def open_gemini(access: GeminiAccess) -> AsyncIterator[GeminiService]:
+    """A GeminiService with a connection pool of its own, closed at the end."""
+    # No limit here: waiting for a connection would count into the deadline. The service's semaphore is the limit.
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        client = await asyncio.to_thread(_client, access, session)
+        yield GeminiService(client, access)
+
+
+def _client(access: GeminiAccess, session: aiohttp.ClientSession) -> genai.Client:
+    return genai.Client(
+        api_key=access.api_key,
+        vertexai=False,
+        http_options=types.HttpOptions(
+            base_url=access.base_url or "https://generativelanguage.googleapis.com/",
+            api_version=access.api_version,
+            timeout=round(1000 * max(access.timeout, MIN_SERVER_SECONDS)),
+            aiohttp_client=session,
+            # The SDK would otherwise send a dropped call again, and pay twice.
+            retry_options=types.HttpRetryOptions(attempts=1),
+        ),
+    )

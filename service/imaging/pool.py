@@ -1,0 +1,238 @@
+"""The parent's side of the workers: slots of one process each, that heal."""
+
+import asyncio
+import contextlib
+import logging
+import multiprocessing.forkserver
+import os
+import signal
+import sys
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from types import ModuleType
+from typing import Any
+
+from service.imaging import worker
+from service.imaging.errors import TooCostly
+from service.imaging.plan import Job, Outcome, WorkerLimits
+
+log = logging.getLogger(__name__)
+
+POISON_DEATHS = 3
+POISON_SECONDS = 15 * 60
+POISON_REMEMBERED = 1_000
+START_ATTEMPTS = 8
+START_PAUSE_SECONDS = 0.05
+
+_main_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _hidden_main() -> Iterator[None]:
+    """Multiprocessing makes a child import the parent's `__main__`; a script without a guard would run twice."""
+    with _main_lock:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _BareProcess(ForkServerProcess):
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802  # multiprocessing's own name for the hook
+        with _hidden_main():
+            return ForkServerProcess._Popen(process_obj)
+
+
+class _BareContext(ForkServerContext):
+    Process = _BareProcess
+
+
+def _start_forkserver() -> None:
+    """Start the fork server with Pillow loaded, and SIGTERM blocked: a signal to the group must spare the workers."""
+    multiprocessing.forkserver.set_forkserver_preload(["service.imaging.worker"])
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+class _Slot:
+    """One executor of one worker process."""
+
+    def __init__(self, limits: WorkerLimits) -> None:
+        self._limits = limits
+        self._executor: ProcessPoolExecutor | None = None
+        self.pid = 0
+        self.fresh = True
+
+    async def ready(self) -> None:
+        """Start the worker unless it runs; raises BrokenProcessPool when it dies at once."""
+        if self._executor is None:
+            self._executor, self.pid = await asyncio.to_thread(self._start)
+            self.fresh = True
+
+    def _start(self) -> tuple[ProcessPoolExecutor, int]:
+        _start_forkserver()
+        executor = ProcessPoolExecutor(1, _BareContext(), worker.start, (self._limits,))
+        try:
+            return executor, executor.submit(os.getpid).result()
+        except BrokenProcessPool:
+            executor.shutdown(wait=False)
+            raise
+
+    async def run(self, job: Job, seconds: float) -> Outcome:
+        """Raises TimeoutError past the deadline, BrokenProcessPool when the worker died."""
+        if self._executor is None:
+            raise BrokenProcessPool("the worker is not up")
+        future = asyncio.wrap_future(self._executor.submit(worker.run, job))
+        async with asyncio.timeout(seconds):
+            return await future
+
+    def kill(self) -> None:
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            executor.shutdown(wait=False, cancel_futures=True)
+
+    async def close(self) -> None:
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            await asyncio.to_thread(executor.shutdown)
+
+
+class WorkerPool:
+    """Runs jobs in worker processes: as many at once as there are slots, the rest wait in line.
+
+    A job whose worker dies is run again on a fresh one; one past its deadline is killed with its worker.
+    An input that killed three fresh workers is poison for 15 minutes. Workers start at the first job, or by `start`.
+    `report` is told of each event: `died`, `late`, `poisoned`, `restarted`.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        limits: WorkerLimits,
+        deadline_seconds: float,
+        *,
+        report: Callable[[str], None] = lambda event: None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._slots = [_Slot(limits) for _ in range(workers)]
+        self._free: asyncio.LifoQueue[_Slot] = asyncio.LifoQueue()
+        for slot in self._slots:
+            self._free.put_nowait(slot)
+        self._deadline = deadline_seconds
+        self._report = report
+        self._strikes = _Strikes(now)
+        self._running: set[asyncio.Task[Outcome]] = set()
+        self.waiting = 0
+
+    @property
+    def busy(self) -> int:
+        """How many slots have a job."""
+        return len(self._slots) - self._free.qsize()
+
+    @property
+    def pids(self) -> list[int]:
+        """The worker processes, of the slots that are up."""
+        return [slot.pid for slot in self._slots if slot._executor is not None]
+
+    async def start(self) -> None:
+        """Start every worker now rather than at its first job."""
+        await asyncio.gather(*(self._ready(slot) for slot in self._slots))
+
+    async def run(self, job: Job, digest: str) -> Outcome:
+        """The job's result, or the ImagingError that says why there is none; `digest` identifies its input.
+
+        A cancelled caller leaves the line; a job that a worker already has runs to its end.
+        """
+        if self._strikes.poison(digest):
+            return TooCostly("this picture outran or killed its workers before; it is refused for 15 minutes")
+        self.waiting += 1
+        try:
+            slot = await self._free.get()
+        finally:
+            self.waiting -= 1
+        task = asyncio.create_task(self._serve(slot, job, digest))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return await asyncio.shield(task)
+
+    async def _serve(self, slot: _Slot, job: Job, digest: str) -> Outcome:
+        try:
+            return await self._attempts(slot, job, digest)
+        finally:
+            self._free.put_nowait(slot)
+
+    async def _attempts(self, slot: _Slot, job: Job, digest: str) -> Outcome:
+        while not self._strikes.poison(digest):
+            await self._ready(slot)
+            fresh, slot.fresh = slot.fresh, False
+            try:
+                return await slot.run(job, self._deadline)
+            except TimeoutError:
+                self._lose(slot, "late", digest)
+                return TooCostly(f"the picture took longer than {self._deadline:g} seconds to export")
+            except BrokenProcessPool:
+                self._lose(slot, "died", digest if fresh else None)
+        self._report("poisoned")
+        return TooCostly(f"the picture killed {POISON_DEATHS} workers; it is refused for 15 minutes")
+
+    def _lose(self, slot: _Slot, event: str, digest: str | None) -> None:
+        log.warning("worker %d %s; input sha256 %s", slot.pid, event, digest)
+        slot.kill()
+        self._report(event)
+        if digest is not None:
+            self._strikes.add(digest)
+
+    async def _ready(self, slot: _Slot) -> None:
+        """Start the slot's worker if need be; a start that fails is tried again, a little later each time."""
+        for attempt in range(START_ATTEMPTS):
+            try:
+                await slot.ready()
+            except (BrokenProcessPool, OSError, EOFError) as error:
+                log.warning("a worker did not start: %r", error)
+                self._report("restarted")
+                await asyncio.sleep(START_PAUSE_SECONDS * 2**attempt)
+            else:
+                return
+        await slot.ready()
+
+    async def close(self) -> None:
+        """End every worker; one that still has a job is killed."""
+        for slot in self._slots:
+            if self._running:
+                slot.kill()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        await asyncio.gather(*(slot.close() for slot in self._slots))
+
+
+class _Strikes:
+    """How often an input has killed its worker lately; at most POISON_REMEMBERED inputs."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._seen: OrderedDict[str, tuple[int, float]] = OrderedDict()
+
+    def add(self, digest: str) -> None:
+        self._seen[digest] = (self._count(digest) + 1, self._now())
+        self._seen.move_to_end(digest)
+        if len(self._seen) > POISON_REMEMBERED:
+            self._seen.popitem(last=False)
+
+    def poison(self, digest: str) -> bool:
+        return self._count(digest) >= POISON_DEATHS
+
+    def _count(self, digest: str) -> int:
+        count, since = self._seen.get(digest, (0, 0.0))
+        return count if self._now() - since < POISON_SECONDS else 0

@@ -1,0 +1,229 @@
+"""Every setting: its default, its environment variable (the name in capitals), what is allowed."""
+
+import ipaddress
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from service.errors import SettingsError
+from service.gemini.models import DEFAULT_MODEL
+from service.store.layout import Room
+
+MIB = 1024 * 1024
+MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
+MIN_SECRET = 32
+MIN_API_KEY = 16
+
+
+def _split(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _origin(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.path or parts.query or parts.fragment:
+        raise ValueError("must look like https://host or https://host:port")
+    return value.lower()
+
+
+def _web_address(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("must be an http:// or https:// address")
+    return value.rstrip("/")
+
+
+def _colour(value: str) -> str:
+    if not re.fullmatch(r"#[0-9a-fA-F]{6}", value):
+        raise ValueError("must look like #rrggbb")
+    return value.lower()
+
+
+def _model_name(value: str) -> str:
+    if not MODEL_NAME.fullmatch(value):
+        raise ValueError("must be lower-case letters, digits, dots and dashes, at most 64, a letter or digit first")
+    return value
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+Address = Annotated[str, AfterValidator(_web_address)]
+Days = Annotated[float, Field(ge=0, le=36_500, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """The service's settings, read from the environment once at start; empty variables count as unset."""
+
+    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, populate_by_name=True, extra="ignore")
+
+    storage_dir: Path = Path("storage")
+    output_dir: Path | None = None
+    temp_dir: Path | None = None
+    uploads_dir: Path | None = None
+    generated_dir: Path | None = None
+
+    png_compression: int = Field(9, ge=0, le=9)
+    jpeg_quality: int = Field(85, ge=0, le=100)
+    webp_quality: int = Field(80, ge=0, le=100)
+    webp_method: int = Field(4, ge=0, le=6)
+    matte: Annotated[str, AfterValidator(_colour)] = "#ffffff"
+
+    sign_urls: bool = False
+    signing_secret: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    url_signature_expiry: int = Field(3600, ge=1, le=604_800)
+    public_url: Address | None = None
+
+    gemini_api_key: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("gemini_api_key", "GEMINI_API_KEY", "GOOGLE_API_KEY")
+    )
+    gemini_model: Annotated[str, AfterValidator(_model_name)] = DEFAULT_MODEL
+    gemini_base_url: Address | None = Field(
+        None, validation_alias=AliasChoices("gemini_base_url", "GEMINI_BASE_URL", "GOOGLE_GEMINI_BASE_URL")
+    )
+    gemini_api_version: str | None = Field(None, pattern=r"^[a-z0-9]{1,16}$")
+    gemini_timeout_seconds: Seconds = 180
+    gemini_retry_seconds: float = Field(30, ge=0, le=3600, allow_inf_nan=False)
+    gemini_concurrency: int = Field(64, ge=1, le=10_000)
+    gemini_emulator: bool | None = None
+
+    max_requests: int = Field(1000, ge=1, le=100_000)
+    max_downloads: int = Field(1000, ge=1, le=100_000)
+    max_variations: int = Field(4, ge=1, le=64)
+    max_upload_bytes: int = Field(20 * MIB, ge=1, le=1024 * MIB)
+    max_image_pixels: int = Field(40_000_000, ge=1, le=200_000_000)
+    max_pending_exports: int = Field(64, ge=1, le=100_000)
+    export_workers: int = Field(default_factory=_cores, ge=1, le=256)
+    export_timeout_seconds: Seconds = 60
+    worker_memory_mb: int = Field(1536, ge=256, le=65_536)
+
+    temp_retention_days: Days = 1
+    output_retention_days: Days = 7
+    uploads_retention_days: Days = 1
+    generated_retention_days: Days = 30
+    cleanup_interval_minutes: float = Field(60, gt=0, le=525_600, allow_inf_nan=False)
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65_535)
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    allow_anonymous: bool = False
+    cors_origins: Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode] = ()
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
+    upload_stall_seconds: Seconds = 30
+    download_stall_seconds: Seconds = 20
+    shutdown_grace_seconds: float = Field(250, ge=0, le=86_400, allow_inf_nan=False)
+
+    @field_validator("signing_secret", "api_keys", "cors_origins", mode="before")
+    @classmethod
+    def _comma_separated(cls, value: object) -> object:
+        return _split(value)
+
+    @field_validator("log_level", "log_format", mode="before")
+    @classmethod
+    def _any_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("signing_secret")
+    @classmethod
+    def _long_secrets(cls, secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(len(secret.get_secret_value()) < MIN_SECRET for secret in secrets):
+            raise ValueError(f"each key must be at least {MIN_SECRET} characters")
+        return secrets
+
+    @field_validator("api_keys")
+    @classmethod
+    def _long_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(len(key.get_secret_value()) < MIN_API_KEY for key in keys):
+            raise ValueError(f"each key must be at least {MIN_API_KEY} characters")
+        return keys
+
+    @model_validator(mode="after")
+    def _signing_needs_a_secret(self) -> "Settings":
+        if self.sign_urls and not self.signing_secret:
+            raise SettingsError(
+                f"SIGNING_SECRET is not set: SIGN_URLS=true needs a key of at least {MIN_SECRET} characters"
+            )
+        return self
+
+    def room(self, room: Room) -> Path:
+        """The directory of one room: its own setting, else below STORAGE_DIR."""
+        own: Path | None = getattr(self, f"{room}_dir")
+        return own or self.storage_dir / room
+
+    def retention_days(self, room: Room) -> float:
+        days: float = getattr(self, f"{room}_retention_days")
+        return days
+
+    @property
+    def matte_rgb(self) -> tuple[int, int, int]:
+        return parse_colour(self.matte)
+
+    @property
+    def is_loopback(self) -> bool:
+        return is_loopback(self.host)
+
+    @property
+    def emulates(self) -> bool:
+        """Whether the local stand-in answers instead of Gemini."""
+        if self.gemini_emulator is not None:
+            return self.gemini_emulator
+        return self.gemini_api_key is None and self.gemini_base_url is None and self.is_loopback
+
+    def require_gemini(self) -> None:
+        """Raise SettingsError unless there is a key, or the emulator stands in."""
+        if not self.emulates and self.gemini_api_key is None:
+            raise SettingsError(
+                "GEMINI_API_KEY is not set: give a key, or GEMINI_EMULATOR=true for the local stand-in"
+                " (its default only on a loopback HOST without GEMINI_BASE_URL)"
+            )
+
+    def require_guarded(self) -> None:
+        """Raise SettingsError when anyone on the network could spend money through an open port."""
+        if not (self.is_loopback or self.api_keys or self.allow_anonymous):
+            raise SettingsError(
+                f"HOST={self.host!r} is reachable from outside: set API_KEYS, or ALLOW_ANONYMOUS=true to allow everyone"
+            )
+
+
+def parse_colour(text: str) -> tuple[int, int, int]:
+    """`#rrggbb` as three levels of 0-255; raises ValueError."""
+    red, green, blue = bytes.fromhex(_colour(text)[1:])
+    return red, green, blue
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address never leaves this machine."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """The settings of this process; raises SettingsError, one line that names the variable and what is allowed."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsError(_one_line(error)) from None
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    field = str(first["loc"][0])
+    reason = first["msg"].removeprefix("Value error, ")
+    info = Settings.model_fields.get(field.lower())
+    secret = info is None or "SecretStr" in str(info.annotation) or "KEY" in field.upper()
+    value = "" if secret else f"={_shown(first['input'])}"
+    return f"{field.upper()}{value} is not allowed: {reason}"
+
+
+def _shown(value: object) -> str:
+    return repr(value if len(str(value)) <= 100 else f"{str(value)[:100]}…")

@@ -1,0 +1,59 @@
+"""Where things lie: the rooms, the names of files, and keys such as `output/export_….png`."""
+
+import re
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+from service.imaging.formats import TABLE, Format
+
+Room = Literal["uploads", "generated", "output", "temp"]
+ROOMS: tuple[Room, ...] = get_args(Room)
+
+EXPORT_NAME = re.compile(r"export_[0-9a-f]{32}\.(?:png|jpg|webp)")
+_KEY = re.compile(rf"({'|'.join(ROOMS)})/([A-Za-z0-9_][A-Za-z0-9_.-]{{0,199}})")
+
+
+class Layout:
+    """The four rooms as absolute directories; turns keys into paths and nothing else into a path."""
+
+    def __init__(self, roots: Mapping[Room, Path]) -> None:
+        self.roots: dict[Room, Path] = {room: Path(roots[room]).absolute() for room in ROOMS}
+
+    def split(self, key: str) -> tuple[Path, str]:
+        """The directory and file name of a key; raises ValueError for anything that is not a key."""
+        match = _KEY.fullmatch(key)
+        if not match:
+            raise ValueError(f"not a storage key: {key!r}")
+        return self.roots[cast("Room", match[1])], match[2]
+
+    def path(self, key: str) -> Path:
+        directory, name = self.split(key)
+        return directory / name
+
+
+def request_id() -> str:
+    return f"req_{secrets.token_hex(16)}"
+
+
+def export_stem() -> str:
+    """Random, so that a public link tells nothing of the request behind it."""
+    return f"export_{secrets.token_hex(16)}"
+
+
+def export_key(stem: str, picture_format: Format) -> str:
+    return f"output/{stem}{TABLE[picture_format].suffix}"
+
+
+def temp_key() -> str:
+    return f"temp/{secrets.token_hex(16)}.part"
+
+
+def upload_key(request: str, field: str, picture_format: Format) -> str:
+    return f"uploads/{request}_{field}{TABLE[picture_format].suffix}"
+
+
+def raw_key(request: str, number: int, suffix: str) -> str:
+    """The raw picture of variation `number` of a request, as Gemini sent it."""
+    return f"generated/{request}_{number}{suffix}"

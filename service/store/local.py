@@ -1,0 +1,248 @@
+"""The store on a local disk: a name is whole or absent, a file in use is locked, no link is followed."""
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.errors import NotFound, SettingsError, StorageFull, StorageUnavailable
+from service.store.layout import ROOMS, Layout, temp_key
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextlib.contextmanager
+def storage_errors(room: str) -> Iterator[None]:
+    """Turn the disk's refusals into StorageFull or StorageUnavailable, naming the room and never a path."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            raise StorageFull(f"no space is left in {room}/") from error
+        raise StorageUnavailable(f"{room}/ cannot be used: {os.strerror(error.errno or errno.EIO)}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """An open file of the store: its descriptor stays good even if the name goes away. Close it."""
+
+    descriptor: int
+    size: int
+    etag: str
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+class Hold:
+    """Files in use. The shared locks keep every sweep away, in this process and in others; a crash releases them."""
+
+    def __init__(self) -> None:
+        self._descriptors: list[int] = []
+
+    def adopt(self, descriptor: int) -> None:
+        """Lock an open file and keep it open until `release`."""
+        self._descriptors.append(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+
+    def release(self) -> None:
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+
+class LocalStore:
+    """Keys in, durable files out; every disk operation runs in a thread."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+
+    def local(self, key: str) -> str:
+        """The absolute path of a key, to lend to workers."""
+        return str(self.layout.path(key))
+
+    def prepare(self) -> None:
+        """Make the rooms and prove that they can be used; raises SettingsError."""
+        for room, root in self.layout.roots.items():
+            try:
+                root.mkdir(parents=True, exist_ok=True)
+                _probe(root)
+            except OSError as error:
+                raise SettingsError(f"{room.upper()}_DIR={str(root)!r} cannot be written: {error.strerror}") from None
+        resolved = {room: root.resolve() for room, root in self.layout.roots.items()}
+        for room, root in resolved.items():
+            for other, parent in resolved.items():
+                if room != other and root.is_relative_to(parent):
+                    raise SettingsError(
+                        f"{room.upper()}_DIR={str(root)!r} lies in {other.upper()}_DIR: each needs its own"
+                    )
+        for other in ("output", "generated"):
+            if resolved["temp"].stat().st_dev != resolved[other].stat().st_dev:
+                raise SettingsError(
+                    f"TEMP_DIR={str(resolved['temp'])!r} must be on the same file system as {other.upper()}_DIR:"
+                    " files move there by rename"
+                )
+
+    async def probe(self) -> None:
+        """Raise StorageUnavailable, naming the room, unless every room takes a file."""
+        await asyncio.to_thread(self._probe_rooms)
+
+    def _probe_rooms(self) -> None:
+        for room, root in self.layout.roots.items():
+            with storage_errors(room):
+                _probe(root)
+
+    async def free_bytes(self) -> int:
+        """Free space of the fullest file system among the rooms."""
+        return await asyncio.to_thread(self._free_bytes)
+
+    def _free_bytes(self) -> int:
+        free = []
+        for room in ROOMS:
+            with storage_errors(room):
+                stat = os.statvfs(self.layout.roots[room])
+            free.append(stat.f_bavail * stat.f_frsize)
+        return min(free)
+
+    async def write(self, key: str, data: bytes, hold: Hold) -> str:
+        """Store `data` durably under `key`, whole or not at all, and hold it; returns its sha256 in hex."""
+        return await asyncio.to_thread(self._write, key, data, hold)
+
+    def _write(self, key: str, data: bytes, hold: Hold) -> str:
+        directory, name = self.layout.split(key)
+        temp = self.layout.path(temp_key())
+        with storage_errors(directory.name):
+            descriptor = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            try:
+                with os.fdopen(descriptor, "wb", closefd=False) as file:
+                    file.write(data)
+                os.fsync(descriptor)
+                os.rename(temp, directory / name)
+                _sync_directory(directory)
+            except OSError:
+                os.close(descriptor)
+                temp.unlink(missing_ok=True)
+                raise
+        hold.adopt(descriptor)
+        return hashlib.sha256(data).hexdigest()
+
+    async def reserve(self, count: int, hold: Hold) -> list[str]:
+        """Make `count` empty, held files in temp/ for a worker to fill; returns their keys."""
+        keys = [temp_key() for _ in range(count)]
+        await asyncio.to_thread(self._reserve, keys, hold)
+        return keys
+
+    def _reserve(self, keys: list[str], hold: Hold) -> None:
+        with storage_errors("temp"):
+            for key in keys:
+                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                hold.adopt(os.open(self.layout.path(key), flags, 0o644))
+
+    async def publish(self, moves: list[tuple[str, str]]) -> None:
+        """Rename temp files, already synced, to their final keys; all of them or none."""
+        await asyncio.to_thread(self._publish, moves)
+
+    def _publish(self, moves: list[tuple[str, str]]) -> None:
+        done: list[Path] = []
+        with storage_errors("output"):
+            try:
+                for temp, key in moves:
+                    os.rename(self.layout.path(temp), self.layout.path(key))
+                    done.append(self.layout.path(key))
+                for directory in {path.parent for path in done}:
+                    _sync_directory(directory)
+            except OSError:
+                for path in done:
+                    path.unlink(missing_ok=True)
+                raise
+
+    async def keep(self, key: str, hold: Hold) -> None:
+        """Hold an existing file; raises NotFound."""
+        await asyncio.to_thread(self.hold_path, self.local(key), hold)
+
+    @staticmethod
+    def hold_path(path: str, hold: Hold) -> None:
+        """Hold a file by its path; raises NotFound when it is gone, or went while we waited for a sweep."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise NotFound(f"the file cannot be opened: {error.strerror}") from error
+        hold.adopt(descriptor)
+        if os.fstat(descriptor).st_nlink == 0:
+            raise NotFound("the file was removed")
+
+    async def remove(self, keys: Iterable[str]) -> None:
+        """Remove files; those already gone are no error."""
+        await asyncio.to_thread(self._remove, list(keys))
+
+    def _remove(self, keys: list[str]) -> None:
+        for key in keys:
+            self.layout.path(key).unlink(missing_ok=True)
+
+    async def digest(self, key: str) -> str:
+        """The sha256 of a file, in hex."""
+        return await asyncio.to_thread(file_digest, self.local(key))
+
+    async def read(self, key: str) -> bytes:
+        """A whole file; for pictures that were counted when they came in."""
+        return await asyncio.to_thread(self.layout.path(key).read_bytes)
+
+    async def open(self, key: str) -> StoredFile:
+        """Open a regular file below its room without following a link; raises NotFound."""
+        return await asyncio.to_thread(self.open_now, key)
+
+    def open_now(self, key: str) -> StoredFile:
+        directory, name = self.layout.split(key)
+        try:
+            room = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                descriptor = os.open(name, flags, dir_fd=room)
+            finally:
+                os.close(room)
+        except OSError as error:
+            raise NotFound(f"there is no {key}") from error
+        return _stored(descriptor, key)
+
+
+def _stored(descriptor: int, key: str) -> StoredFile:
+    stat = os.fstat(descriptor)
+    if stat.st_mode & 0o170000 != 0o100000:
+        os.close(descriptor)
+        raise NotFound(f"there is no {key}")
+    return StoredFile(descriptor, stat.st_size, f'"{stat.st_ino:x}-{stat.st_mtime_ns:x}-{stat.st_size:x}"')
+
+
+def file_digest(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _probe(directory: Path) -> None:
+    """Make and remove a file: permission bits alone say nothing of a read-only or vanished file system."""
+    name = directory / f".probe-{secrets.token_hex(8)}"
+    os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    name.unlink()
+
+
+@contextlib.asynccontextmanager
+async def held() -> AsyncIterator[Hold]:
+    """A Hold that is released at the end."""
+    hold = Hold()
+    try:
+        yield hold
+    finally:
+        hold.release()
