@@ -1,0 +1,65 @@
+"""Normalise: upright, in sRGB, without transparency, at the asked size."""
+
+from PIL import Image
+
+from service.imaging.plan import Fit, Size
+
+Colour = tuple[int, int, int]
+
+_TO_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def upright(image: Image.Image, orientation: int) -> Image.Image:
+    """Turn and mirror as the EXIF `orientation`, 1 to 8, asks."""
+    return image.transpose(_TO_UPRIGHT[orientation]) if orientation in _TO_UPRIGHT else image
+
+
+def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """An RGB or RGBA image in sRGB, from L, LA, RGB, RGBA or CMYK in `profile`; raises ProfileError."""
+    if profile is None:
+        return image.convert("RGBA" if image.has_transparency_data else "RGB")
+    raise NotImplementedError
+
+
+def flatten(image: Image.Image, matte: Colour) -> Image.Image:
+    """An RGB image: `image` laid over the colour `matte`."""
+    if image.mode == "RGB":
+        return image
+    flat = Image.new("RGB", image.size, matte)
+    flat.paste(image, (0, 0), image)
+    return flat
+
+
+def resize(image: Image.Image, size: Size, fit: Fit, matte: Colour) -> Image.Image:
+    """Exactly `size`: cover crops around the centre, contain pads with `matte`, stretch distorts."""
+    if image.size == size:
+        return image
+    if fit == "contain":
+        return _contained(image, size, matte)
+    box = _centre(image.size, size) if fit == "cover" else None
+    return image.resize(size, Image.Resampling.LANCZOS, box)
+
+
+def _centre(have: Size, want: Size) -> tuple[float, float, float, float]:
+    width = min(have[0], have[1] * want[0] / want[1])
+    height = min(have[1], have[0] * want[1] / want[0])
+    left, top = (have[0] - width) / 2, (have[1] - height) / 2
+    return left, top, min(left + width, have[0]), min(top + height, have[1])
+
+
+def _contained(image: Image.Image, size: Size, matte: Colour) -> Image.Image:
+    scale = min(size[0] / image.width, size[1] / image.height)
+    width = min(size[0], max(1, round(image.width * scale)))
+    height = min(size[1], max(1, round(image.height * scale)))
+    canvas = Image.new(image.mode, size, matte)
+    inner = image.resize((width, height), Image.Resampling.LANCZOS)
+    canvas.paste(inner, ((size[0] - width) // 2, (size[1] - height) // 2))
+    return canvas

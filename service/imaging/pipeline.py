@@ -1,0 +1,67 @@
+"""The order of the steps from a decoded picture to the image that is encoded."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from PIL import Image
+
+from service.imaging import composite as compositing
+from service.imaging import normalize
+from service.imaging.containers import Container
+from service.imaging.decode import decode
+from service.imaging.plan import ExportPlan, Size
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What the steps know besides the image: what its file said, what was planned, the base already at `size`."""
+
+    orientation: int
+    profile: bytes | None
+    size: Size
+    plan: ExportPlan
+    base: Image.Image | None = None
+
+    @property
+    def keeps_alpha(self) -> bool:
+        return self.plan.alpha == "keep" and self.base is None
+
+
+Step = Callable[[Image.Image, Recipe], Image.Image]
+
+
+def upright(image: Image.Image, recipe: Recipe) -> Image.Image:
+    return normalize.upright(image, recipe.orientation)
+
+
+def to_srgb(image: Image.Image, recipe: Recipe) -> Image.Image:
+    return normalize.to_srgb(image, recipe.profile)
+
+
+def flatten(image: Image.Image, recipe: Recipe) -> Image.Image:
+    return image if recipe.keeps_alpha else normalize.flatten(image, recipe.plan.matte)
+
+
+def resize(image: Image.Image, recipe: Recipe) -> Image.Image:
+    return normalize.resize(image, recipe.size, recipe.plan.fit, recipe.plan.matte)
+
+
+def composite(image: Image.Image, recipe: Recipe) -> Image.Image:
+    return image if recipe.base is None else compositing.composite(image, recipe.base, recipe.plan.share)
+
+
+STEPS: tuple[Step, ...] = (upright, to_srgb, flatten, resize, composite)
+
+
+def finish(container: Container, plan: ExportPlan, size: Size, base: Image.Image | None = None) -> Image.Image:
+    """Decode a picture and take it through the steps to an RGB, or RGBA, image of `size`."""
+    recipe = Recipe(container.orientation, container.profile, size, plan, base)
+    image = decode(container)
+    for step in STEPS:
+        image = step(image, recipe)
+    return image
+
+
+def finish_base(container: Container, plan: ExportPlan, size: Size) -> Image.Image:
+    """The same for a base, which is always opaque."""
+    return finish(container, replace(plan, alpha="flatten"), size)
