@@ -161,13 +161,21 @@ class LocalStore:
                     path.unlink(missing_ok=True)
                 raise
 
-    async def keep(self, key: str, hold: Hold) -> None:
-        """Hold an existing file; raises NotFound."""
-        await asyncio.to_thread(self.hold_path, self.local(key), hold)
+    async def fill(self, key: str, data: bytes) -> str:
+        """Put data into a reserved temp file, not durably; returns its sha256 in hex."""
+        return await asyncio.to_thread(self._fill, key, data)
+
+    def _fill(self, key: str, data: bytes) -> str:
+        with storage_errors("temp"):
+            self.layout.path(key).write_bytes(data)
+        return hashlib.sha256(data).hexdigest()
+
+    async def hold_path(self, path: str, hold: Hold) -> None:
+        """Hold any file of this machine; raises NotFound when it is gone, or went while we waited for a sweep."""
+        await asyncio.to_thread(self._hold_path, path, hold)
 
     @staticmethod
-    def hold_path(path: str, hold: Hold) -> None:
-        """Hold a file by its path; raises NotFound when it is gone, or went while we waited for a sweep."""
+    def _hold_path(path: str, hold: Hold) -> None:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:

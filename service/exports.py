@@ -1,0 +1,278 @@
+"""One picture -> its exports: `ImageExportService`, for the HTTP service, the command line and your own Python."""
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from service.errors import ImageError, NoExport, NotFound, ServiceError, StorageFull, image_error
+from service.imaging.errors import ImagingError
+from service.imaging.formats import TABLE, Format
+from service.imaging.plan import (
+    MAX_SIDE,
+    Encoding,
+    ExportJob,
+    ExportOutcome,
+    ExportPlan,
+    Frame,
+    InspectJob,
+    JpegEncoding,
+    MadeFile,
+    Picture,
+    PngEncoding,
+    Size,
+    StepBack,
+    WebpEncoding,
+    WorkerLimits,
+)
+from service.imaging.pool import WorkerPool
+from service.retention import sweep_room
+from service.settings import Settings, load_settings
+from service.store.layout import ROOMS, Layout, export_key, export_stem
+from service.store.local import Hold, LocalStore, file_digest, held
+from service.urls import Links
+
+__all__ = ["ImageError", "ImageExportService"]
+
+log = logging.getLogger(__name__)
+
+# A reference over Gemini's limit is sent as a JPEG of at most this longer side, well below the limit at any content.
+REFERENCE_LONGEST = 3072
+REFERENCE_ENCODING = JpegEncoding(quality=90)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A picture to export: a file on this machine, and its sha256."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """One published file; `size` in bytes."""
+
+    format: Format
+    key: str
+    url: str
+    size: int
+    sha256: str
+    width: int
+    height: int
+    exported_at: datetime
+
+    def answer(self, file_path: str | None = None) -> dict[str, Any]:
+        """As the contract shows it; `file_path` is the key unless the caller may know the machine."""
+        return {
+            "format": TABLE[self.format].pillow,
+            "url": self.url,
+            "file_path": file_path or self.key,
+            "size": self.size,
+            "exported_at": self.exported_at.isoformat(timespec="microseconds"),
+            "width": self.width,
+            "height": self.height,
+            "content_type": TABLE[self.format].mime,
+            "sha256": self.sha256,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What came of one picture."""
+
+    picture: Picture
+    normalized_to: Size
+    composited: bool
+    exports: tuple[Export, ...]
+    warnings: tuple[StepBack, ...]
+
+    @property
+    def ran_out_of_space(self) -> bool:
+        return any(warning.code == StorageFull.code for warning in self.warnings)
+
+
+class Exports(dict[str, dict[str, Any]]):
+    """Format -> its export; `warnings` lists what went wrong and was lived with."""
+
+    def __init__(self, exports: Mapping[str, dict[str, Any]], warnings: Sequence[StepBack]) -> None:
+        super().__init__(exports)
+        self.warnings = list(warnings)
+
+
+@dataclass(slots=True)
+class ExportEvents:
+    """Where the service tells what happens: `step_back(code)`, `worker(event)`."""
+
+    step_back: Callable[[str], None] = field(default=lambda code: None)
+    worker: Callable[[str], None] = field(default=lambda event: None)
+
+
+class ImageExportService:
+    """Turns pictures into PNG, JPEG and WebP files behind links. An async context manager.
+
+    Without arguments it reads the environment. Without `async with` the workers start at the first picture
+    and end with the interpreter.
+    """
+
+    def __init__(self, settings: Settings | None = None, events: ExportEvents | None = None) -> None:
+        self.settings = settings or load_settings()
+        self.store = LocalStore(Layout({room: self.settings.room(room) for room in ROOMS}))
+        self.store.prepare()
+        self.links = Links(self.settings)
+        self._events = events or ExportEvents()
+        self.pool = WorkerPool(
+            self.settings.export_workers,
+            WorkerLimits(self.settings.max_image_pixels, self.settings.worker_memory_mb * 1024 * 1024),
+            self.settings.export_timeout_seconds,
+            report=self._events.worker,
+        )
+
+    async def __aenter__(self) -> "ImageExportService":
+        await self.pool.start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.pool.close()
+
+    async def process_and_export_image(
+        self,
+        image_data: bytes,
+        base_image_path: str | None = None,
+        normalize_dimensions: Size | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Exports:
+        """Export a PNG, JPEG or WebP picture in all three formats, of exactly `normalize_dimensions` pixels if given.
+
+        With `base_image_path` the result is 70 % picture and 30 % base. `metadata` is echoed in each export.
+        Raises ImageError when the picture cannot be read, and StorageFull or StorageUnavailable for the disk;
+        a base that cannot be used, or a format that fails, is named in the result's `warnings` instead.
+        """
+        width, height = _checked(normalize_dimensions)
+        plan = ExportPlan(Frame(width, height), matte=self.settings.matte_rgb)
+        async with held() as hold, self._temps(1, hold) as (key,):
+            source = Source(self.store.local(key), await self.store.fill(key, bytes(image_data)))
+            exported = await self.export(source, base_image_path, plan, self.encodings())
+        exports: dict[str, dict[str, Any]] = {
+            export.format: export.answer(self.store.local(export.key)) | {"metadata": dict(metadata or {})}
+            for export in exported.exports
+        }
+        return Exports(exports, exported.warnings)
+
+    def cleanup_temp_files(self, days: float | None = None) -> int:
+        """Remove temp files older than `days` (None: the setting); returns how many. ValueError unless days > 0."""
+        return sweep_room(self.settings, "temp", days).files
+
+    def cleanup_output_files(self, days: float | None = None) -> int:
+        """Remove exports older than `days` (None: the setting); returns how many. ValueError unless days > 0."""
+        return sweep_room(self.settings, "output", days).files
+
+    def encodings(self) -> tuple[Encoding, ...]:
+        """All three formats by the settings."""
+        return (
+            PngEncoding(self.settings.png_compression),
+            JpegEncoding(self.settings.jpeg_quality),
+            WebpEncoding(self.settings.webp_quality, method=self.settings.webp_method),
+        )
+
+    async def inspect(self, source: Source) -> Picture:
+        """Decode a picture in full; raises ImageError when it cannot be used."""
+        outcome = await self.pool.run(InspectJob(source.path), source.sha256)
+        if isinstance(outcome, Picture):
+            return outcome
+        raise _refused(outcome)
+
+    async def export(
+        self, source: Source, base_path: str | None, plan: ExportPlan, encodings: Sequence[Encoding]
+    ) -> Exported:
+        """Decode once, encode each format, publish; raises ImageError, NoExport, StorageFull, StorageUnavailable."""
+        async with held() as hold, self._temps(len(encodings), hold) as temps:
+            base, missing = await self._held_base(base_path, hold)
+            targets = tuple(zip(encodings, map(self.store.local, temps), strict=True))
+            outcome = await self._outcome(ExportJob(source.path, base, plan, targets), source.sha256)
+            exports = await self._publish(outcome, temps)
+        warnings = (*missing, *outcome.steps_back)
+        for warning in warnings:
+            log.warning("step back: %s %s", warning.code, warning.format or "")
+            self._events.step_back(warning.code)
+        return Exported(outcome.picture, outcome.size, outcome.composited, exports, warnings)
+
+    @contextlib.asynccontextmanager
+    async def _temps(self, count: int, hold: Hold) -> AsyncIterator[list[str]]:
+        """Keys of held temp files for a worker to fill; what is not published is removed."""
+        temps = await self.store.reserve(count, hold)
+        try:
+            yield temps
+        finally:
+            await self.store.remove(temps)
+
+    async def _held_base(self, path: str | None, hold: Hold) -> tuple[str | None, tuple[StepBack, ...]]:
+        if path is not None:
+            try:
+                await self.store.hold_path(path, hold)
+            except NotFound:
+                return None, (StepBack("composite_failed", "the base picture cannot be opened"),)
+        return path, ()
+
+    async def _outcome(self, job: ExportJob, sha256: str) -> ExportOutcome:
+        outcome = await self.pool.run(job, sha256)
+        if not isinstance(outcome, ExportOutcome):
+            raise _refused(outcome)
+        if not outcome.files:
+            raise _no_files(outcome)
+        return outcome
+
+    async def _publish(self, outcome: ExportOutcome, temps: Sequence[str]) -> tuple[Export, ...]:
+        stem = export_stem()
+        exports = tuple(self._export(made, stem, outcome.size) for made in outcome.files)
+        by_path = {self.store.local(temp): temp for temp in temps}
+        moves = [(by_path[made.path], export.key) for made, export in zip(outcome.files, exports, strict=True)]
+        await self.store.publish(moves)
+        return exports
+
+    def _export(self, made: MadeFile, stem: str, size: Size) -> Export:
+        key = export_key(stem, made.format)
+        url = self.links.build(key.partition("/")[2])
+        return Export(made.format, key, url, made.size, made.sha256, *size, datetime.now(UTC))
+
+    async def discard(self, exported: Exported) -> None:
+        """Take back what was published."""
+        await self.store.remove([export.key for export in exported.exports])
+
+    @contextlib.asynccontextmanager
+    async def as_jpeg(self, source: Source) -> AsyncIterator[str]:
+        """The key of a temporary JPEG of a picture, small enough to send along; raises ImageError, StorageFull."""
+        async with held() as hold, self._temps(1, hold) as temps:
+            plan = ExportPlan(Frame(longest=REFERENCE_LONGEST))
+            targets = ((REFERENCE_ENCODING, self.store.local(temps[0])),)
+            await self._outcome(ExportJob(source.path, None, plan, targets), source.sha256)
+            yield temps[0]
+
+
+def source_of(path: str) -> Source:
+    """A file as it stands; raises OSError. It hashes the file: not for the event loop."""
+    return Source(path, file_digest(path))
+
+
+def _checked(dimensions: Size | None) -> tuple[int | None, int | None]:
+    if dimensions is None:
+        return None, None
+    width, height = dimensions
+    for side in (width, height):
+        if not 1 <= side <= MAX_SIDE:
+            raise ValueError(f"normalize_dimensions must be 1 to {MAX_SIDE} pixels, not {side}")
+    return width, height
+
+
+def _refused(outcome: object) -> ServiceError:
+    if isinstance(outcome, ImagingError):
+        return image_error(outcome.code, outcome.detail)
+    return NoExport(f"a worker answered {type(outcome).__name__}")
+
+
+def _no_files(outcome: ExportOutcome) -> ServiceError:
+    codes = {step.code for step in outcome.steps_back}
+    detail = "; ".join(step.detail for step in outcome.steps_back) or "no format was asked for"
+    return StorageFull("no space is left in temp/") if StorageFull.code in codes else NoExport(detail)

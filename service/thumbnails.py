@@ -1,0 +1,299 @@
+"""The main job: a script becomes several variations, told as a stream of events."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from service.errors import (
+    BadReply,
+    InvalidField,
+    NoExport,
+    ServiceError,
+    StorageFull,
+    StorageUnavailable,
+    TooCostly,
+)
+from service.exports import Exported, ImageExportService, Source, source_of
+from service.gemini import models
+from service.gemini.client import Call, GeminiService, Reference
+from service.gemini.prompts import build_prompt
+from service.gemini.reply import Reply
+from service.imaging.formats import SNIFF_BYTES, TABLE, sniff
+from service.imaging.plan import Encoding, ExportPlan, Frame
+from service.store.layout import raw_key, request_id
+from service.store.local import Hold, held
+
+log = logging.getLogger(__name__)
+
+EMULATOR_MODEL = "emulator"
+# Gemini takes about 7 MB a picture (the documented limit); larger ones go as a JPEG.
+MAX_REFERENCE_BYTES = 7_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One request for thumbnails, checked. `plan` None: framed by the ratio, 70/30 over the base."""
+
+    script: str
+    image_path: str | None = None
+    aspect_ratio: str = "16:9"
+    count: int = 1
+    model: str | None = None
+    image_size: str = "1K"
+    reference: bool = True
+    plan: ExportPlan | None = None
+    encodings: Sequence[Encoding] | None = None
+    request_id: str = field(default_factory=request_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The variation's call went out: from now on it may cost money."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """The variation's picture is kept, as received, under `storage_path`."""
+
+    id: str
+    storage_path: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Variation:
+    """The variation is done (the event `exported`)."""
+
+    id: str
+    storage_path: str
+    metadata: dict[str, Any]
+    exported: Exported
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The variation failed; the error says what is known of its price and names a raw that was kept."""
+
+    id: str
+    error: ServiceError
+
+
+Event = Sent | Received | Variation | Failed
+
+
+def default_frame(aspect_ratio: str, image_size: str, width: int | None = None, height: int | None = None) -> Frame:
+    """The frame of a thumbnail: of the asked ratio, as large as its image size stands for."""
+    return Frame(width, height, models.ratio_terms(aspect_ratio), models.LONGEST[image_size])
+
+
+def check_model(model: str, aspect_ratio: str, image_size: str) -> None:
+    """Raise InvalidField for what the table says the model lacks; a model outside the table may have anything."""
+    row = models.find(model)
+    if row and aspect_ratio not in row.ratios:
+        raise InvalidField(f"aspect_ratio={aspect_ratio!r}: {model} draws {', '.join(row.ratios)}")
+    if row and image_size not in row.sizes:
+        raise InvalidField(f"image_size={image_size!r}: {model} draws {', '.join(row.sizes)}")
+
+
+class ThumbnailService:
+    """Owns the work of every order: a reader that goes away stops only what was not yet sent."""
+
+    def __init__(
+        self,
+        gemini: GeminiService,
+        exports: ImageExportService,
+        called: Callable[[str, float | None], None] = lambda outcome, cost: None,
+    ) -> None:
+        self._gemini = gemini
+        self._exports = exports
+        self._called = called
+        self._emulates = exports.settings.emulates
+        self._running: set[asyncio.Task[None]] = set()
+
+    def model(self, order: Order) -> str:
+        return order.model or self._exports.settings.gemini_model
+
+    async def generate_thumbnails(
+        self, script: str, image_path: str | None = None, aspect_ratio: str = "16:9", count: int = 1
+    ) -> AsyncIterator[Event]:
+        """The seed call: the events of `count` variations of a script, with everything else at its default."""
+        async for event in self.generate(Order(script, image_path, aspect_ratio, count)):
+            yield event
+
+    async def generate(self, order: Order, done: Callable[[], None] = lambda: None) -> AsyncIterator[Event]:
+        """The events of an order: sent, received, then done or failed, for each variation.
+
+        Closing the iterator cancels the calls that are not out yet; those that are, are received, kept and
+        exported all the same, and `done` is called when the last of them is. Raises InvalidField for what the
+        model lacks, ImageError for a reference that cannot be sent.
+        """
+        events: asyncio.Queue[Event | None] = asyncio.Queue()
+        variations = [_Call(f"var-{number}", number) for number in range(1, order.count + 1)]
+        work = asyncio.create_task(self._work(order, variations, events))
+        self._running.add(work)
+
+        def finish(task: asyncio.Task[None]) -> None:
+            self._running.discard(task)
+            events.put_nowait(None)
+            done()
+
+        work.add_done_callback(finish)
+        try:
+            while (event := await events.get()) is not None:
+                yield event
+            await work
+        finally:
+            if not work.done():
+                _abandon(work, variations)
+
+    async def drain(self) -> None:
+        """Wait for all work that is under way."""
+        while self._running:
+            await asyncio.wait(self._running)
+
+    async def _work(self, order: Order, variations: list["_Call"], events: asyncio.Queue[Event | None]) -> None:
+        check_model(self.model(order), order.aspect_ratio, order.image_size)
+        async with held() as hold:
+            base = None
+            if order.image_path:
+                await self._exports.store.hold_path(order.image_path, hold)
+                base = await asyncio.to_thread(source_of, order.image_path)
+            call = await self._call(order, base)
+            for variation in variations:
+                variation.task = asyncio.create_task(self._vary(variation, order, call, base, events))
+            tasks = [variation.task for variation in variations if variation.task]
+            try:
+                await asyncio.gather(*tasks, return_exceptions=True)
+            finally:
+                for task in tasks:
+                    task.cancel()
+
+    async def _call(self, order: Order, base: Source | None) -> Call:
+        reference = await self._reference(base) if base and order.reference else None
+        prompt = build_prompt(order.script, order.aspect_ratio, reference is not None)
+        return Call(self.model(order), prompt, order.aspect_ratio, order.image_size, reference)
+
+    async def _reference(self, base: Source) -> Reference:
+        """The base as it is, or as a JPEG where Gemini would refuse it."""
+        data = await asyncio.to_thread(Path(base.path).read_bytes)
+        kind = sniff(data[:SNIFF_BYTES])
+        if kind and len(data) <= MAX_REFERENCE_BYTES:
+            return Reference(data, TABLE[kind].mime)
+        async with self._exports.as_jpeg(base) as key:
+            return Reference(await self._exports.store.read(key), TABLE["jpeg"].mime)
+
+    async def _vary(
+        self, variation: "_Call", order: Order, call: Call, base: Source | None, events: asyncio.Queue[Event | None]
+    ) -> None:
+        """One variation, from call to exports; every outcome but a cancellation is an event."""
+
+        def in_flight(now: bool) -> None:
+            variation.committed = now
+            if now and not variation.sent:
+                variation.sent = True
+                events.put_nowait(Sent(variation.id))
+
+        try:
+            reply = await self._gemini.draw(call, in_flight)
+            self._called("ok", self._price(call))
+            events.put_nowait(await self._finish(variation, order, call, reply, base, events))
+        except ServiceError as error:
+            self._called(error.code, None)
+            log.warning("%s failed: %s %s", variation.id, error.code, error.detail)
+            events.put_nowait(Failed(variation.id, error))
+        except Exception:
+            log.exception("%s failed", variation.id)
+            self._called(ServiceError.code, None)
+            fault = ServiceError("an unexpected fault; the log has it under this request's id", billed=None)
+            events.put_nowait(Failed(variation.id, fault))
+
+    async def _finish(
+        self,
+        variation: "_Call",
+        order: Order,
+        call: Call,
+        reply: Reply,
+        base: Source | None,
+        events: asyncio.Queue[Event | None],
+    ) -> Variation:
+        async with held() as hold:
+            kind = sniff(reply.picture[:SNIFF_BYTES])
+            key = raw_key(order.request_id, variation.number, TABLE[kind].suffix if kind else ".bin")
+            source = await self._keep(key, reply, hold)
+            events.put_nowait(Received(variation.id, key, len(reply.picture)))
+            if kind is None:
+                raise BadReply("what Gemini sent is not a picture", billed=reply.billed, storage_path=key)
+            exported = await self._export(order, source, base, key, reply)
+        metadata = {
+            "prompt": call.prompt,
+            "model": EMULATOR_MODEL if self._emulates else call.model,
+            "aspect_ratio": call.aspect_ratio,
+            "width": exported.picture.width,
+            "height": exported.picture.height,
+            "mime_type": TABLE[exported.picture.format].mime,
+            "sha256": source.sha256,
+            "usage": reply.usage,
+            "cost_usd": self._price(call),
+            "normalized_to": exported.normalized_to,
+            "composited": exported.composited,
+        }
+        return Variation(variation.id, key, metadata, exported)
+
+    async def _keep(self, key: str, reply: Reply, hold: Hold) -> Source:
+        """Put the paid picture on the disk before anything else looks at it."""
+        try:
+            sha256 = await self._exports.store.write(key, reply.picture, hold)
+        except (StorageFull, StorageUnavailable) as error:
+            error.billed = reply.billed
+            raise
+        return Source(self._exports.store.local(key), sha256)
+
+    async def _export(self, order: Order, source: Source, base: Source | None, key: str, reply: Reply) -> Exported:
+        plan = order.plan or ExportPlan(
+            default_frame(order.aspect_ratio, order.image_size), matte=self._exports.settings.matte_rgb
+        )
+        encodings = order.encodings or self._exports.encodings()
+        try:
+            return await self._exports.export(source, base.path if base else None, plan, encodings)
+        except TooCostly as error:
+            raise _no_export(error, reply, key, TooCostly.status) from error
+        except StorageFull as error:
+            raise _no_export(error, reply, key, StorageFull.status) from error
+        except ServiceError as error:
+            raise _no_export(error, reply, key, NoExport.status) from error
+
+    def _price(self, call: Call) -> float | None:
+        """USD; the stand-in is free, a model outside the table is unknown."""
+        return 0.0 if self._emulates else models.price(call.model, call.image_size)
+
+
+@dataclass(slots=True)
+class _Call:
+    """Where one variation stands; `committed` from the moment that its call may cost money."""
+
+    id: str
+    number: int
+    task: asyncio.Task[None] | None = None
+    sent: bool = False
+    committed: bool = False
+
+
+def _abandon(work: asyncio.Task[None], variations: list[_Call]) -> None:
+    """Cancel what was not sent."""
+    if all(variation.task is None for variation in variations):
+        work.cancel()
+    for variation in variations:
+        if variation.task and not variation.committed:
+            variation.task.cancel()
+
+
+def _no_export(error: ServiceError, reply: Reply, key: str, status: int) -> NoExport:
+    """A paid picture without exports: the client learns why, and where the raw is."""
+    kept = NoExport(f"the picture is kept, but {error.detail}", billed=reply.billed, storage_path=key)
+    kept.status = status
+    return kept
