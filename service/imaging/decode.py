@@ -20,7 +20,7 @@ _PLUGINS: dict[Format, type[ImageFile.ImageFile]] = {
 
 
 def decode(container: Container) -> Image.Image:
-    """The pixels as stored, as L, LA, RGB, RGBA or CMYK, of an animation the first frame; raises Undecodable."""
+    """The pixels as stored, as L, LA, I;16, RGB, RGBA or CMYK, of an animation the first frame; raises Undecodable."""
     try:
         image: Image.Image = _PLUGINS[container.format](BytesIO(container.data))
         if image.size != container.size:
@@ -35,25 +35,41 @@ def decode(container: Container) -> Image.Image:
 
 
 def _plain(image: Image.Image, container: Container) -> Image.Image:
-    transparency = image.info.get("transparency")
-    # A plain image lets go of the file and the decoder, whose buffers can be as large as the pixels.
+    """One of the few modes that the steps know, and nothing but pixels."""
+    palette_alpha = image.info.get("transparency") if image.mode == "P" else None
+    # A copy that shares the pixels lets go of the decoder, whose own buffers can be as large.
     image = image._new(image.im)
     image.info.clear()
     if image.mode == "P":
-        if transparency is not None:
-            image.info["transparency"] = transparency
-            image = image.convert("RGBA")
-        else:
-            image = image.convert("RGB")
+        if palette_alpha is not None:
+            image.info["transparency"] = palette_alpha
+        image = image.convert("RGB" if palette_alpha is None else "RGBA")
     elif image.mode == "1":
         image = image.convert("L")
-    elif image.mode == "I;16":
-        image = image.point([level // 256 for level in range(65536)], "L")
     elif image.mode == "CMYK" and not container.inverted:
-        # Pillow takes every CMYK JPEG for Adobe's.
+        # Pillow takes every CMYK JPEG for one of Adobe's.
         image = ImageChops.invert(image)
     if container.transparent:
-        image.info["transparency"] = container.transparent
-        image = image.convert("LA" if image.mode == "L" else "RGBA")
+        image = _keyed(image, container.transparent, container.depth)
     image.info.clear()
     return image
+
+
+def _keyed(image: Image.Image, key: tuple[int, ...], depth: int) -> Image.Image:
+    """LA or RGBA: fully transparent where the pixel is `key`, given in samples of `depth` bits."""
+    highest = 2**depth - 1
+    key = tuple(level & highest for level in key)
+    if image.mode == "I;16":
+        alpha = image.convert("I").point([0 if level == key[0] else 255 for level in range(65536)], "L")
+        return Image.merge("LA", (narrow(image), alpha))
+    if image.mode == "L":
+        level = key[0] * 255 // highest
+        return Image.merge("LA", (image, image.point([0 if value == level else 255 for value in range(256)])))
+    # Pillow keeps only the upper half of 16-bit colours, so the key is matched by that.
+    image.info["transparency"] = tuple(level >> (depth - 8) for level in key)
+    return image.convert("RGBA")
+
+
+def narrow(image: Image.Image) -> Image.Image:
+    """I;16 scaled to L, rounded; Pillow's own conversion clips."""
+    return image.convert("I").point([(level * 255 + 32767) // 65535 for level in range(65536)], "L")

@@ -2,7 +2,9 @@
 
 from PIL import Image
 
+from service.imaging.decode import narrow
 from service.imaging.plan import Fit, Size
+from service.imaging.profiles import convert
 
 Colour = tuple[int, int, int]
 
@@ -23,10 +25,18 @@ def upright(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """An RGB or RGBA image in sRGB, from L, LA, RGB, RGBA or CMYK in `profile`; raises ProfileError."""
-    if profile is None:
-        return image.convert("RGBA" if image.has_transparency_data else "RGB")
-    raise NotImplementedError
+    """An RGB or RGBA image in sRGB, from L, LA, I;16, RGB, RGBA or CMYK in `profile`; raises ProfileError.
+
+    Without a profile RGB and grey are sRGB, and CMYK is what browsers make of it: each channel is the paper left
+    by its ink, times the paper left by black.
+    """
+    if profile is not None:
+        image = convert(image, profile)
+    if image.mode == "I;16":
+        image = narrow(image)
+    if image.mode in ("RGB", "RGBA"):
+        return image
+    return image.convert("RGBA" if image.mode == "LA" else "RGB")
 
 
 def flatten(image: Image.Image, matte: Colour) -> Image.Image:

@@ -9,7 +9,8 @@ from service.imaging import composite as compositing
 from service.imaging import normalize
 from service.imaging.containers import Container
 from service.imaging.decode import decode
-from service.imaging.plan import ExportPlan, Size
+from service.imaging.plan import ExportPlan, Size, StepBack
+from service.imaging.profiles import ProfileError
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +21,11 @@ class Recipe:
     profile: bytes | None
     size: Size
     plan: ExportPlan
-    base: Image.Image | None = None
+    base: Image.Image | None
 
     @property
     def keeps_alpha(self) -> bool:
+        # Over a base, which is opaque, nothing is left to see through.
         return self.plan.alpha == "keep" and self.base is None
 
 
@@ -53,15 +55,21 @@ def composite(image: Image.Image, recipe: Recipe) -> Image.Image:
 STEPS: tuple[Step, ...] = (upright, to_srgb, flatten, resize, composite)
 
 
-def finish(container: Container, plan: ExportPlan, size: Size, base: Image.Image | None = None) -> Image.Image:
-    """Decode a picture and take it through the steps to an RGB, or RGBA, image of `size`."""
+def finish(
+    container: Container, plan: ExportPlan, size: Size, base: Image.Image | None = None
+) -> tuple[Image.Image, tuple[StepBack, ...]]:
+    """Decode a picture and take it through the steps to an image of `size`, RGB, or RGBA when the plan keeps alpha.
+
+    Raises Undecodable.
+    """
     recipe = Recipe(container.orientation, container.profile, size, plan, base)
+    steps_back: tuple[StepBack, ...] = ()
     image = decode(container)
     for step in STEPS:
-        image = step(image, recipe)
-    return image
-
-
-def finish_base(container: Container, plan: ExportPlan, size: Size) -> Image.Image:
-    """The same for a base, which is always opaque."""
-    return finish(container, replace(plan, alpha="flatten"), size)
+        try:
+            image = step(image, recipe)
+        except ProfileError:
+            steps_back = (StepBack("profile_ignored", "the embedded colour profile is broken or of another kind"),)
+            recipe = replace(recipe, profile=None)
+            image = step(image, recipe)
+    return image, steps_back

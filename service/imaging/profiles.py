@@ -1,15 +1,17 @@
-"""ICC profiles: the one that every export carries, and the way there from any other."""
+"""ICC profiles: the one that every export carries, and the way there from any other.
 
+The intent is relative colorimetric with black point compensation: colours that sRGB has stay what they are, and the
+darkest black of the one becomes the darkest of the other.
+"""
+
+import itertools
 from functools import cache, lru_cache
 from io import BytesIO
 
-from PIL import Image, ImageCms
+from PIL import Image, ImageChops, ImageCms
 
-INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
-FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
-
-# The colour space a profile speaks of -> the mode of the images it describes.
-_MODES = {"GRAY": "L", "RGB ": "RGB", "CMYK": "CMYK"}
+_INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
+_FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
 
 
 class ProfileError(Exception):
@@ -24,26 +26,69 @@ def srgb() -> bytes:
     return bytes(profile)
 
 
-@lru_cache(maxsize=4)
-def transform_to_srgb(profile: bytes, alpha: bool) -> tuple[str, ImageCms.ImageCmsTransform | None]:
-    """The image mode that `profile` describes and the way from there to sRGB, None if it would change nothing.
+def convert(image: Image.Image, profile: bytes) -> Image.Image:
+    """An image in L, LA, I;16, RGB, RGBA or CMYK, taken from `profile` to sRGB; raises ProfileError.
 
-    With `alpha` an RGB profile is for RGBA images. Raises ProfileError.
+    A grey image stays grey, and may have an RGB profile: it is then the colour whose channels are all the same.
     """
+    match _space(profile), image.mode:
+        case "GRAY", "I;16":
+            return image.convert("I").point(_grey_levels(profile, "I;16"), "L")
+        case "GRAY", "L" | "LA":
+            return image.point(_grey_levels(profile, "L") + list(range(256)) * (len(image.mode) - 1))
+        case "CMYK", "CMYK":
+            return _transformed(image, profile)
+        case "RGB ", "LA" | "RGBA":
+            return _transformed(image.convert("RGBA"), profile)
+        case "RGB ", "L" | "RGB":
+            return _transformed(image.convert("RGB"), profile)
+    raise ProfileError
+
+
+def _space(profile: bytes) -> str:
     try:
-        source = ImageCms.ImageCmsProfile(BytesIO(profile))
-        target = ImageCms.ImageCmsProfile(BytesIO(srgb()))
-        mode = _MODES[source.profile.xcolor_space]
-        suffix = "A" if alpha and mode == "RGB" else ""
-        transform = ImageCms.ImageCmsTransform(source, target, mode + suffix, "RGB" + suffix, INTENT, flags=FLAGS)
-    except (OSError, KeyError, ImageCms.PyCMSError):
+        return ImageCms.ImageCmsProfile(BytesIO(profile)).profile.xcolor_space
+    except OSError:
         raise ProfileError from None
-    return mode, None if mode == "RGB" and _changes_nothing(transform) else transform
 
 
-def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
-    """Whether no colour of a coarse cube moves by more than one level, as for an sRGB profile by any name."""
-    levels = range(0, 256, 15)
-    cube = Image.new("RGB", (len(levels) ** 2, len(levels)))
-    cube.putdata([(r, g, b) for r in levels for g in levels for b in levels])
-    return False
+def _transformed(image: Image.Image, profile: bytes) -> Image.Image:
+    transform = _transform(profile, image.mode)
+    if transform is None:
+        return image
+    converted = transform.apply(image)
+    converted.info.clear()
+    return converted
+
+
+@lru_cache(maxsize=4)
+def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """The way to sRGB for images of `mode`; None when it would change nothing."""
+    transform = _build(profile, mode, "RGBA" if mode == "RGBA" else "RGB", _FLAGS)
+    return None if mode != "CMYK" and _changes_nothing(transform, mode) else transform
+
+
+def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
+    """Whether no colour of a coarse cube moves by more than one level: an sRGB profile, by whatever name."""
+    cube = bytes(itertools.chain.from_iterable(itertools.product(range(0, 256, 15), repeat=3)))
+    image = Image.frombytes("RGB", (len(cube) // 3, 1), cube).convert(mode)
+    return max(ImageChops.difference(image, transform.apply(image)).tobytes()) <= 1
+
+
+@lru_cache(maxsize=4)
+def _grey_levels(profile: bytes, mode: str) -> list[int]:
+    """The sRGB level of each level of a grey image, exact where LittleCMS's own tables are coarse."""
+    if mode == "I;16":
+        ramp = Image.frombytes(mode, (65536, 1), b"".join(level.to_bytes(2, "little") for level in range(65536)))
+    else:
+        ramp = Image.frombytes(mode, (256, 1), bytes(range(256)))
+    transform = _build(profile, mode, "RGB", _FLAGS | ImageCms.Flags.NOOPTIMIZE)
+    return list(transform.apply(ramp).getchannel("G").tobytes())
+
+
+def _build(profile: bytes, mode: str, to_mode: str, flags: ImageCms.Flags) -> ImageCms.ImageCmsTransform:
+    source, target = (ImageCms.ImageCmsProfile(BytesIO(data)) for data in (profile, srgb()))
+    try:
+        return ImageCms.ImageCmsTransform(source, target, mode, to_mode, _INTENT, flags=flags)
+    except ImageCms.PyCMSError:
+        raise ProfileError from None

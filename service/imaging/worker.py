@@ -8,6 +8,7 @@ import resource
 import signal
 import threading
 import warnings
+from dataclasses import replace
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -17,8 +18,7 @@ from service.imaging.containers import Container, look_into
 from service.imaging.decode import decode
 from service.imaging.encode import encode
 from service.imaging.errors import ImagingError, TooCostly, Undecodable
-from service.imaging.formats import Format
-from service.imaging.pipeline import finish, finish_base
+from service.imaging.pipeline import finish
 from service.imaging.plan import (
     Encoding,
     ExportJob,
@@ -82,44 +82,44 @@ def _export(job: ExportJob) -> ExportOutcome:
     container = _look(job.source)
     picture = _picture(container)
     size = job.plan.frame.size(container.upright_size)
-    steps_back: list[StepBack] = []
-    base = _base(job.base, job.plan, size, steps_back) if job.base else None
-    image = finish(container, job.plan, size, base)
+    base, base_back = _base(job.base, job.plan, size) if job.base else (None, ())
+    image, picture_back = finish(container, job.plan, size, base)
     composited = base is not None
+    # The encoders need room, and these can be large.
     del container, base
-    files = [_made(image, job.plan, encoding, target, steps_back) for encoding, target in job.targets]
-    return ExportOutcome(picture, size, composited, tuple(file for file in files if file), tuple(steps_back))
+    made = [_made(image, job.plan, encoding, target) for encoding, target in job.targets]
+    files = tuple(file for file in made if isinstance(file, MadeFile))
+    encode_back = tuple(back for back in made if isinstance(back, StepBack))
+    return ExportOutcome(picture, size, composited, files, base_back + picture_back + encode_back)
 
 
-def _base(path: str, plan: ExportPlan, size: Size, steps_back: list[StepBack]) -> Image.Image | None:
+def _base(path: str, plan: ExportPlan, size: Size) -> tuple[Image.Image | None, tuple[StepBack, ...]]:
+    """The base as the picture's steps leave it, always opaque; None and why not if it cannot be used."""
     try:
-        return finish_base(_look(path), plan, size)
+        base, steps_back = finish(_look(path), replace(plan, alpha="flatten"), size)
     except ImagingError as refusal:
-        detail = refusal.detail
+        reason = refusal.detail
     except MemoryError:
-        detail = "it needs more memory than a worker has"
+        reason = "it needs more memory than a worker has"
     except Exception as fault:
-        detail = type(fault).__name__
-    steps_back.append(StepBack("composite_failed", f"the picture stands alone, without its base: {detail}"))
-    return None
+        reason = type(fault).__name__
+    else:
+        return base, tuple(replace(back, detail=f"base: {back.detail}") for back in steps_back)
+    return None, (StepBack("composite_failed", f"the picture is exported without its base: {reason}"),)
 
 
-def _made(
-    image: Image.Image, plan: ExportPlan, encoding: Encoding, target: str, steps_back: list[StepBack]
-) -> MadeFile | None:
-    name: Format = encoding.format
+def _made(image: Image.Image, plan: ExportPlan, encoding: Encoding, target: str) -> MadeFile | StepBack:
+    name = encoding.format
     try:
         data = encode(image, encoding, plan.matte)
     except Exception as fault:
-        steps_back.append(StepBack("encode_failed", f"no {name.upper()} could be made ({type(fault).__name__})", name))
-        return None
+        return StepBack("encode_failed", f"the {name.upper()} could not be encoded ({type(fault).__name__})", name)
     try:
         _write(target, data)
     except OSError as fault:
-        code = "storage_full" if fault.errno in _FULL else "encode_failed"
-        reason = "the storage is full" if fault.errno in _FULL else "it could not be written"
-        steps_back.append(StepBack(code, f"no {name.upper()}: {reason}", name))
-        return None
+        if fault.errno in _FULL:
+            return StepBack("storage_full", f"the storage has no room for the {name.upper()}", name)
+        return StepBack("encode_failed", f"the {name.upper()} could not be written ({type(fault).__name__})", name)
     return MadeFile(name, target, len(data), hashlib.sha256(data).hexdigest())
 
 
