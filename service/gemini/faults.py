@@ -223,7 +223,11 @@ FAULTS: dict[str, Answer] = {
     "empty_object": raw(200, b"{}"),
     "list": raw(200, b"[]"),
     "error_in_200": raw(200, dump(error_body(503, "The model is overloaded. Please try again later."))),
-    "wrong_types": raw(200, b'{"candidates": "none", "usageMetadata": 7}'),
+    "null": raw(200, b"null"),
+    "number": raw(200, b"7"),
+    "wrong_candidates": raw(200, b'{"candidates": "none"}'),
+    "wrong_candidate": raw(200, b'{"candidates": [7]}'),
+    "wrong_content": raw(200, b'{"candidates": [{"content": "none"}]}'),
     "bad_base64": edited(_bad_base64),
     # refused or drawn by reason
     **{f"blocked_{reason.lower()}": blocked(reason) for reason in BLOCK_REASONS},
