@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,7 @@ class ThumbnailService:
         async for event in self.generate(Order(script, image_path, aspect_ratio, count)):
             yield event
 
-    async def generate(self, order: Order, done: Callable[[], None] = lambda: None) -> AsyncIterator[Event]:
+    async def generate(self, order: Order, done: Callable[[], None] = lambda: None) -> AsyncGenerator[Event, None]:
         """The events of an order: sent, received, then done or failed, for each variation.
 
         Closing the iterator cancels the calls that are not out yet; those that are, are received, kept and
@@ -151,9 +151,11 @@ class ThumbnailService:
             if not work.done():
                 _abandon(work, variations)
 
-    async def drain(self) -> None:
-        """Wait for all work that is under way."""
-        while self._running:
+    async def close(self) -> None:
+        """End what is still under way; wait for it first where its pictures are wanted."""
+        for task in self._running:
+            task.cancel()
+        if self._running:
             await asyncio.wait(self._running)
 
     async def _work(self, order: Order, variations: list["_Call"], events: asyncio.Queue[Event | None]) -> None:

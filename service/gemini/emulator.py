@@ -202,7 +202,8 @@ async def _serve(emulator: Emulator, port: int) -> None:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
     # Nobody is left to answer, and nothing is left to save.
     os._exit(0)
 
@@ -210,7 +211,6 @@ def _end_with_parent() -> None:
 def main() -> None:
     for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(one, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     parser = argparse.ArgumentParser(prog="python -m service.gemini.emulator", description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="0 (the default) takes a free one")
     port = parser.parse_args().port
@@ -218,6 +218,7 @@ def main() -> None:
         emulator = Emulator.from_environment(os.environ)
     except ValueError as exc:
         parser.error(str(exc))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     asyncio.run(_serve(emulator, port))
 
 

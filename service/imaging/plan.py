@@ -13,6 +13,7 @@ Size = tuple[int, int]
 
 MAX_SIDE = 8192
 WHOLE_SHARE = 10_000
+DEFAULT_SHARE = 7_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ class ExportPlan:
 
     frame: Frame = field(default_factory=Frame)
     fit: Fit = "cover"
-    share: int = 7_000
+    share: int = DEFAULT_SHARE
     matte: tuple[int, int, int] = (255, 255, 255)
     alpha: Alpha = "flatten"
 

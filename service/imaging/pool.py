@@ -143,6 +143,11 @@ class WorkerPool:
         return len(self._slots) - self._free.qsize()
 
     @property
+    def alive(self) -> bool:
+        """Whether any worker is up."""
+        return bool(self.pids)
+
+    @property
     def pids(self) -> list[int]:
         """The worker processes, of the slots that are up."""
         return [slot.pid for slot in self._slots if slot._executor is not None]

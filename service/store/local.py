@@ -5,11 +5,13 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 
 from service.errors import NotFound, SettingsError, StorageFull, StorageUnavailable
 from service.store.layout import ROOMS, Layout, temp_key
@@ -32,12 +34,12 @@ def storage_errors(room: str) -> Iterator[None]:
 class StoredFile:
     """An open file of the store: its descriptor stays good even if the name goes away. Close it."""
 
-    descriptor: int
+    body: io.FileIO
     size: int
     etag: str
 
     def close(self) -> None:
-        os.close(self.descriptor)
+        self.body.close()
 
 
 class Hold:
@@ -219,11 +221,11 @@ class LocalStore:
 
 
 def _stored(descriptor: int, key: str) -> StoredFile:
-    stat = os.fstat(descriptor)
-    if stat.st_mode & 0o170000 != 0o100000:
+    info = os.fstat(descriptor)
+    if not S_ISREG(info.st_mode):
         os.close(descriptor)
         raise NotFound(f"there is no {key}")
-    return StoredFile(descriptor, stat.st_size, f'"{stat.st_ino:x}-{stat.st_mtime_ns:x}-{stat.st_size:x}"')
+    return StoredFile(io.FileIO(descriptor), info.st_size, f'"{info.st_ino:x}-{info.st_mtime_ns:x}-{info.st_size:x}"')
 
 
 def file_digest(path: str) -> str:

@@ -1,0 +1,119 @@
+"""GET and HEAD of exports: verified, opened by key, streamed by the kernel."""
+
+import asyncio
+import os
+import re
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from service.errors import NotFound, RangeNotSatisfiable
+from service.imaging.formats import TABLE
+from service.keys import EXPORTS, METRICS, SETTINGS
+from service.store.layout import EXPORT_NAME
+from service.store.local import StoredFile
+
+STATIC_CACHE = "public, max-age=31536000, immutable"
+# Each segment must leave within DOWNLOAD_STALL_SECONDS, so a client that does not read is dropped.
+SEGMENT_BYTES = 256 * 1024
+
+_MIME = {row.suffix: row.mime for row in TABLE.values()}
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.ASCII)
+
+
+async def download_static(request: web.Request) -> web.StreamResponse:
+    """Exports by name, while links are not signed."""
+    if request.app[EXPORTS].links.signed:
+        raise NotFound("links are signed here: use the link from the answer")
+    return await _download(request, STATIC_CACHE)
+
+
+async def download_signed(request: web.Request) -> web.StreamResponse:
+    """Exports by signed link: signature, then expiry, then existence, so that a wrong guess learns nothing."""
+    links = request.app[EXPORTS].links
+    if not links.signed:
+        raise NotFound("links are not signed here: use the link from the answer")
+    left = links.verify(request.match_info["name"], list(request.query.items()))
+    return await _download(request, f"private, max-age={left}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """The bytes from `start` up to, not including, `stop`."""
+
+    start: int
+    stop: int
+
+
+async def _download(request: web.Request, cache_control: str) -> web.StreamResponse:
+    name = request.match_info["name"]
+    if not EXPORT_NAME.fullmatch(name):
+        raise NotFound("there is no such export")
+    file = await request.app[EXPORTS].store.open(f"output/{name}")
+    try:
+        return await _send(request, file, name, cache_control)
+    finally:
+        file.close()
+
+
+async def _send(request: web.Request, file: StoredFile, name: str, cache_control: str) -> web.StreamResponse:
+    headers = {"ETag": file.etag, "Cache-Control": cache_control, "Accept-Ranges": "bytes"}
+    if _matches(request.headers.get("If-None-Match"), file.etag):
+        return web.Response(status=304, headers=headers)
+    span = _span(request, file)
+    headers["Content-Type"] = _MIME[os.path.splitext(name)[1]]
+    headers["Content-Disposition"] = f'inline; filename="{name}"'
+    if span:
+        headers["Content-Range"] = f"bytes {span.start}-{span.stop - 1}/{file.size}"
+    response = web.StreamResponse(status=206 if span else 200, headers=headers)
+    span = span or _Span(0, file.size)
+    response.content_length = span.stop - span.start
+    await response.prepare(request)
+    if request.method != "HEAD":
+        await _stream(request, file, span)
+    await response.write_eof()
+    return response
+
+
+async def _stream(request: web.Request, file: StoredFile, span: _Span) -> None:
+    stall_seconds, sent = request.app[SETTINGS].download_stall_seconds, request.app[METRICS].sent_bytes
+    loop = asyncio.get_running_loop()
+    for start in range(span.start, span.stop, SEGMENT_BYTES):
+        if request.transport is None:
+            raise ConnectionResetError("the client went away")
+        count = min(SEGMENT_BYTES, span.stop - start)
+        try:
+            async with asyncio.timeout(stall_seconds):
+                sent.inc(await loop.sendfile(request.transport, file.body, start, count))
+        except TimeoutError:
+            request.transport.abort()
+            raise ConnectionResetError("the client stopped reading") from None
+
+
+def _matches(header: str | None, etag: str) -> bool:
+    """If-None-Match compares weakly (RFC 9110, 13.1.2)."""
+    if header is None:
+        return False
+    tags = [tag.strip().removeprefix("W/") for tag in header.split(",")]
+    return "*" in tags or etag in tags
+
+
+def _span(request: web.Request, file: StoredFile) -> _Span | None:
+    """The one range asked for; None for the whole: no range, several, a malformed one, or a stale If-Range."""
+    match = _RANGE.fullmatch(request.headers.get("Range", "").strip())
+    if not match or request.method != "GET" or request.headers.get("If-Range", file.etag) != file.etag:
+        return None
+    first, last = match.groups()
+    if not first and not last:
+        return None
+    if first:
+        start, stop = int(first), min(int(last) + 1 if last else file.size, file.size)
+        if last and int(last) < int(first):
+            return None
+    else:
+        start, stop = max(0, file.size - int(last)), file.size
+    if start >= file.size:
+        raise RangeNotSatisfiable(
+            f"the file has {file.size} bytes", headers={"Content-Range": f"bytes */{file.size}", "ETag": file.etag}
+        )
+    return _Span(start, stop)

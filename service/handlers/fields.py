@@ -1,0 +1,202 @@
+"""The text fields of a form, read strictly: every refusal says what is allowed."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from service.errors import InvalidField, MissingField
+from service.gemini import models
+from service.imaging.errors import ImpossibleFrame
+from service.imaging.formats import FORMATS, Format
+from service.imaging.plan import (
+    DEFAULT_SHARE,
+    MAX_SIDE,
+    WHOLE_SHARE,
+    Encoding,
+    ExportPlan,
+    Fit,
+    Frame,
+    JpegEncoding,
+    PngEncoding,
+    Size,
+    Subsampling,
+    WebpEncoding,
+)
+from service.settings import MODEL_NAME, Settings, parse_colour
+from service.thumbnails import Order, check_model, default_frame
+
+T = TypeVar("T")
+
+MAX_SCRIPT = 32_000
+EXPORT_LONGEST = 1280
+
+EXPORT_FIELDS = (
+    "width", "height", "fit", "blend", "formats", "jpeg_quality", "webp_quality", "png_compression", "progressive",
+    "matte", "alpha", "jpeg_subsampling", "webp_lossless",
+)  # fmt: skip
+THUMBNAIL_FIELDS = ("script", "aspect_ratio", "count", "model", "image_size", "reference", *EXPORT_FIELDS)
+
+_BOOLEANS = {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False}
+_SHARE = re.compile(r"[0-9]?\.?[0-9]{0,4}", re.ASCII)
+_RATIO = re.compile(r"[1-9][0-9]?:[1-9][0-9]?", re.ASCII)
+_FITS: dict[str, Fit] = {"cover": "cover", "contain": "contain", "stretch": "stretch"}
+_SUBSAMPLINGS: dict[str, Subsampling] = {"4:2:0": "4:2:0", "4:2:2": "4:2:2", "4:4:4": "4:4:4"}
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Name -> text as it came. An empty value counts as absent; every reader raises InvalidField."""
+
+    texts: Mapping[str, str]
+
+    def text(self, name: str) -> str | None:
+        return self.texts.get(name) or None
+
+    def integer(self, name: str, low: int, high: int) -> int | None:
+        text = self.text(name)
+        if text is None:
+            return None
+        if not (text.isascii() and text.isdigit() and len(text) <= 9 and low <= int(text) <= high):
+            raise _refused(name, text, f"a whole number from {low} to {high}")
+        return int(text)
+
+    def boolean(self, name: str, default: bool) -> bool:
+        text = self.text(name)
+        if text is None:
+            return default
+        if text.lower() not in _BOOLEANS:
+            raise _refused(name, text, "true, false, 1, 0, on or off")
+        return _BOOLEANS[text.lower()]
+
+    def choice(self, name: str, choices: Mapping[str, T], default: T) -> T:
+        text = self.text(name)
+        if text is None:
+            return default
+        if text not in choices:
+            raise _refused(name, text, ", ".join(choices))
+        return choices[text]
+
+    def share(self, name: str, default: int) -> int:
+        """A part of one with at most 4 decimals, in ten-thousandths."""
+        text = self.text(name)
+        if text is None:
+            return default
+        whole, _, decimals = text.partition(".")
+        share = int(whole or "0") * WHOLE_SHARE + int(decimals.ljust(4, "0")) if _SHARE.fullmatch(text) else -1
+        if text == "." or not 0 <= share <= WHOLE_SHARE:
+            raise _refused(name, text, "a number from 0 to 1 with at most 4 decimals")
+        return share
+
+    def formats(self, name: str) -> Sequence[Format]:
+        """The asked formats, each once, in the order of the table."""
+        text = self.text(name)
+        if text is None:
+            return FORMATS
+        asked = {"jpeg" if part == "jpg" else part for part in (part.strip().lower() for part in text.split(","))}
+        if not asked <= set(FORMATS):
+            raise _refused(name, text, "a comma-separated list of png, jpeg and webp")
+        return [each for each in FORMATS if each in asked]
+
+    def colour(self, name: str, default: tuple[int, int, int]) -> tuple[int, int, int]:
+        text = self.text(name)
+        try:
+            return parse_colour(text) if text else default
+        except ValueError:
+            raise _refused(name, text or "", "a colour such as #ffffff") from None
+
+
+def read_order(fields: Fields, settings: Settings, request_id: str, image_path: str | None) -> Order:
+    """A thumbnail request; raises MissingField, InvalidField."""
+    script = _script(fields)
+    model = fields.text("model") or settings.gemini_model
+    if not MODEL_NAME.fullmatch(model):
+        raise _refused("model", model, "lower-case letters, digits, dots and dashes, at most 64")
+    aspect_ratio = fields.text("aspect_ratio") or "16:9"
+    if aspect_ratio not in models.RATIOS and (models.find(model) or not _RATIO.fullmatch(aspect_ratio)):
+        raise _refused("aspect_ratio", aspect_ratio, ", ".join(models.RATIOS))
+    image_size = fields.choice("image_size", {size: size for size in models.SIZES}, "1K")
+    check_model(model, aspect_ratio, image_size)
+    width, height = _sides(fields)
+    frame = default_frame(aspect_ratio, image_size, width, height)
+    return Order(
+        script=script,
+        image_path=image_path,
+        aspect_ratio=aspect_ratio,
+        count=fields.integer("count", 1, settings.max_variations) or 1,
+        model=model,
+        image_size=image_size,
+        reference=fields.boolean("reference", default=True),
+        plan=_plan(fields, settings, frame),
+        encodings=_encodings(fields, settings),
+        request_id=request_id,
+    )
+
+
+def read_export(fields: Fields, settings: Settings) -> tuple[ExportPlan, Sequence[Encoding]]:
+    """What `/api/exports` asks for; raises InvalidField."""
+    width, height = _sides(fields)
+    frame = Frame(width, height, longest=EXPORT_LONGEST)
+    return _plan(fields, settings, frame), _encodings(fields, settings)
+
+
+def _script(fields: Fields) -> str:
+    script = fields.text("script")
+    if script is None or not script.strip():
+        raise MissingField(f"script is required: 1 to {MAX_SCRIPT} characters that are not all blank")
+    if len(script) > MAX_SCRIPT:
+        raise script_too_long()
+    return script
+
+
+def script_too_long() -> InvalidField:
+    return InvalidField(f"script is too long: at most {MAX_SCRIPT} characters are allowed")
+
+
+def _sides(fields: Fields) -> tuple[int | None, int | None]:
+    return fields.integer("width", 1, MAX_SIDE), fields.integer("height", 1, MAX_SIDE)
+
+
+def _plan(fields: Fields, settings: Settings, frame: Frame) -> ExportPlan:
+    if frame.ratio:
+        _check(frame, frame.ratio)
+    return ExportPlan(
+        frame=frame,
+        fit=fields.choice("fit", _FITS, "cover"),
+        share=fields.share("blend", DEFAULT_SHARE),
+        matte=fields.colour("matte", settings.matte_rgb),
+        alpha="keep" if fields.choice("alpha", {"keep": True, "flatten": False}, default=False) else "flatten",
+    )
+
+
+def _check(frame: Frame, ratio: Size) -> None:
+    """A frame of known ratio shows before any call whether it can be had."""
+    try:
+        frame.size(ratio)
+    except ImpossibleFrame as error:
+        raise InvalidField(f"width and height: {error.detail}") from None
+
+
+def _encodings(fields: Fields, settings: Settings) -> Sequence[Encoding]:
+    png = fields.integer("png_compression", 0, 9)
+    jpeg = fields.integer("jpeg_quality", 0, 100)
+    webp = fields.integer("webp_quality", 0, 100)
+    rows: dict[Format, Encoding] = {
+        "png": PngEncoding(settings.png_compression if png is None else png),
+        "jpeg": JpegEncoding(
+            settings.jpeg_quality if jpeg is None else jpeg,
+            fields.boolean("progressive", default=False),
+            fields.choice("jpeg_subsampling", _SUBSAMPLINGS, "4:2:0"),
+        ),
+        "webp": WebpEncoding(
+            settings.webp_quality if webp is None else webp,
+            fields.boolean("webp_lossless", default=False),
+            settings.webp_method,
+        ),
+    }
+    return [rows[each] for each in fields.formats("formats")]
+
+
+def _refused(name: str, text: str, allowed: str) -> InvalidField:
+    shown = text if len(text) <= 60 else f"{text[:60]}…"
+    return InvalidField(f"{name}={shown!r} is not allowed: {allowed}")

@@ -1,0 +1,41 @@
+"""What operators ask: is the loop alive, can it work, what has it done."""
+
+import asyncio
+
+from aiohttp import web
+
+from service.errors import NotReady, ServiceError
+from service.keys import DOOR, EXPORTS, METRICS, SETTINGS, SWEEPER
+from service.metrics import CONTENT_TYPE
+
+
+async def healthz(request: web.Request) -> web.StreamResponse:
+    """The loop answers."""
+    return web.json_response({"status": "ok"})
+
+
+async def readyz(request: web.Request) -> web.StreamResponse:
+    """Able to work: disk, workers, scheduler; raises NotReady naming what is not."""
+    app = request.app
+    checks = {
+        "storage": await _storage(request),
+        "workers": "ok" if app[EXPORTS].pool.alive else "no worker is up",
+        "scheduler": "ok" if app[SWEEPER].alive else "not running",
+        "door": "draining" if app[DOOR].draining else "ok",
+    }
+    if any(state != "ok" for state in checks.values()):
+        raise NotReady("; ".join(f"{name}: {state}" for name, state in checks.items() if state != "ok"))
+    return web.json_response({"status": "ready", "checks": checks, "emulator": app[SETTINGS].emulates})
+
+
+async def _storage(request: web.Request) -> str:
+    try:
+        await request.app[EXPORTS].store.probe()
+    except ServiceError as error:
+        return error.detail
+    return "ok"
+
+
+async def metrics(request: web.Request) -> web.StreamResponse:
+    text = await asyncio.to_thread(request.app[METRICS].text)
+    return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})

@@ -1,0 +1,22 @@
+"""Every key under which the app and its requests keep something."""
+
+from typing import Final
+
+from aiohttp import web
+
+from service.door import Door, Ticket
+from service.exports import ImageExportService
+from service.metrics import Metrics
+from service.scheduler import Sweeper
+from service.settings import Settings
+from service.thumbnails import ThumbnailService
+
+SETTINGS: Final = web.AppKey("settings", Settings)
+METRICS: Final = web.AppKey("metrics", Metrics)
+DOOR: Final = web.AppKey("door", Door)
+EXPORTS: Final = web.AppKey("exports", ImageExportService)
+THUMBNAILS: Final = web.AppKey("thumbnails", ThumbnailService)
+SWEEPER: Final = web.AppKey("sweeper", Sweeper)
+
+REQUEST_ID: Final = web.RequestKey("request_id", str)
+TICKET: Final = web.RequestKey("ticket", Ticket)

@@ -1,0 +1,57 @@
+"""Logging: text for people or JSON for machines, and an access log that never sees a signature or a script."""
+
+import json
+import logging
+import sys
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Literal
+
+from aiohttp import web
+
+REQUEST: ContextVar[str] = ContextVar("request_id", default="-")
+
+access = logging.getLogger("service.access")
+
+# Libraries whose info lines carry urls or repeat ours.
+_QUIET = ("aiohttp", "apscheduler", "google_genai", "asyncio", "PIL")
+
+
+def set_up_logging(level: str, log_format: Literal["text", "json"]) -> None:
+    """Send all records to stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_name_request)
+    text = logging.Formatter("%(asctime)s %(levelname)-7s %(request_id)s %(message)s")
+    handler.setFormatter(JsonFormatter() if log_format == "json" else text)
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _name_request(record: logging.LogRecord) -> bool:
+    record.request_id = REQUEST.get()
+    return True
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "request_id": getattr(record, "request_id", "-"),
+            "message": record.getMessage(),
+        }
+        line |= getattr(record, "fields", {})
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def log_access(request: web.Request, status: int, seconds: float) -> None:
+    """One line an answer: the path without its query, which holds signatures."""
+    fields = {"method": request.method, "path": request.path[:200], "status": status, "ms": round(seconds * 1000, 1)}
+    message = "%(method)s %(path)r %(status)s %(ms)s ms"
+    access.info(message, fields, extra={"fields": fields})

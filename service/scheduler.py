@@ -1,0 +1,60 @@
+"""The clock of the sweep: at start and every CLEANUP_INTERVAL_MINUTES, never two at once."""
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.interval import IntervalTrigger
+
+from service.metrics import Metrics
+from service.retention import Sweep, sweep_room
+from service.settings import Settings
+from service.store.layout import ROOMS, Room
+
+log = logging.getLogger(__name__)
+
+
+class Sweeper:
+    """Sweeps all four rooms. `shutdown` of the scheduler does not wait for a running job, so `close` does."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._scheduler = AsyncIOScheduler(timezone=UTC)
+        self._running: asyncio.Task[None] | None = None
+
+    @property
+    def alive(self) -> bool:
+        return bool(self._scheduler.running)
+
+    def start(self) -> None:
+        self._scheduler.add_job(
+            self._tick,
+            IntervalTrigger(seconds=60 * self._settings.cleanup_interval_minutes, timezone=UTC),
+            coalesce=True,
+            max_instances=1,
+            misfire_grace_time=None,
+            next_run_time=datetime.now(UTC),
+        )
+        self._scheduler.start()
+
+    async def _tick(self) -> None:
+        self._running = asyncio.create_task(self._sweep_all())
+        await asyncio.shield(self._running)
+
+    async def _sweep_all(self) -> None:
+        for room in ROOMS:
+            done = await asyncio.to_thread(sweep_room, self._settings, room)
+            self._count(room, done)
+
+    def _count(self, room: Room, done: Sweep) -> None:
+        self._metrics.swept.labels(room).inc(done.files)
+        self._metrics.sweep_errors.inc(len(done.errors))
+        if done.files:
+            log.info("swept %d files (%d bytes) from %s/", done.files, done.bytes, room)
+
+    async def close(self) -> None:
+        self._scheduler.shutdown(wait=False)
+        if self._running:
+            await asyncio.wait([self._running])
