@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -61,11 +62,20 @@ class Emulator:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> "Emulator":
-        """EMULATOR_DELAY_SECONDS (1), EMULATOR_FAULTS: `blocked_safety,ok,*drop`, where `*` holds from there on."""
+        """EMULATOR_DELAY_SECONDS (1), EMULATOR_FAULTS: `blocked_safety,ok,*drop`, where `*` holds from there on.
+
+        Raises ValueError, which names the variable.
+        """
         names = [name.strip() for name in environ.get("EMULATOR_FAULTS", "").split(",")]
         then = names.pop()[1:] if names[-1].startswith("*") else None
         faults = [None if name in ("", "ok") else name for name in names]
-        return cls(float(environ.get("EMULATOR_DELAY_SECONDS") or 1), faults, then)
+        delay = environ.get("EMULATOR_DELAY_SECONDS") or "1"
+        if not re.fullmatch(r"\d{1,6}(\.\d{1,6})?", delay, re.ASCII):
+            raise ValueError(f"EMULATOR_DELAY_SECONDS={delay}: a number of seconds is allowed, such as 0.5")
+        try:
+            return cls(float(delay), faults, then)
+        except ValueError as exc:
+            raise ValueError(f"EMULATOR_FAULTS: {exc}") from None
 
     def create_app(self) -> web.Application:
         app = web.Application(client_max_size=MAX_BODY_BYTES)
