@@ -53,7 +53,7 @@ class Emulator:
         self.requests = 0
         self.in_flight = 0
         self.peak = 0
-        self.received: deque[wire.Received] = deque(maxlen=10_000)
+        self.received: deque[wire.Received] = deque(maxlen=2_000)
         self._faults = [_answer(fault) for fault in faults]
         self._then = _answer(then)
         self._api_key = api_key
@@ -110,7 +110,7 @@ class Emulator:
         number = self.requests
         try:
             received = await self._read(request)
-            self.received.append(received)
+            self.received.append(received.without_data())
             call = Call(request, received, number, lambda: self._gallery.picture(received), self._closing)
             await self._wait()
             return await self._fault(number)(call)

@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from PIL import Image
@@ -88,6 +88,10 @@ class Received:
             ratio = _nearest(size, row.ratios if row else models.RATIOS)
         return models.pixels(ratio or "1:1", self.image_size or "1K")
 
+    def without_data(self) -> "Received":
+        """The same to remember: the pictures' bytes would pile up."""
+        return replace(self, references=tuple(replace(one, data=b"") for one in self.references))
+
     def summary(self) -> Json:
         return {
             "version": self.version,
@@ -97,7 +101,7 @@ class Received:
             "image_size": self.image_size,
             "modalities": self.modalities,
             "references": [
-                {"mime_type": one.mime_type, "sha256": one.sha256, "bytes": len(one.data)} for one in self.references
+                {"mime_type": one.mime_type, "sha256": one.sha256, "size": one.size} for one in self.references
             ],
             "headers": dict(self.headers),
         }

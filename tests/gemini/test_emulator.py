@@ -240,5 +240,5 @@ async def test_both_spellings_and_both_alphabets_are_read(
         await aiohttp_server(emulator.create_app()), json.dumps(body).encode(), {"x-goog-api-key": KEY}
     )
     assert status == 200
-    assert emulator.received[0].references[0].data == data
+    assert emulator.received[0].references[0].sha256 == hashlib.sha256(data).hexdigest()
     assert emulator.received[0].aspect_ratio == "4:1"
