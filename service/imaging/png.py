@@ -1,0 +1,274 @@
+"""Encodes PNG: filters rows with Pillow's image arithmetic and deflates each strip of them in the way that is smallest.
+
+A photograph is mostly noise once its rows are filtered: run lengths and Huffman codes do nearly as well as a search for
+matches, in a tenth of the time. Drawings and interfaces need the search, the flattest of them on unfiltered rows. Which
+is which shows only in the result and differs within one picture, so every strip is deflated in each promising way, and
+the smallest is kept.
+
+The format, with the filters of its chapter 9, is that of https://www.w3.org/TR/png-3/.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache, reduce
+from math import log2
+from typing import cast
+from zlib import compress, crc32
+
+from PIL import Image, ImageChops
+from zlib_ng import zlib_ng
+
+NONE, SUB, UP, AVERAGE, PAETH = range(5)
+ALL = (SUB, UP, AVERAGE, PAETH)
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How hard to try; `search` and `flat` are levels of zlib-ng, None leaves that way out.
+
+    filters  each row takes the one that promises the fewest bits
+    search   looks for matches in the filtered rows
+    flat     looks for matches in the unfiltered rows, of flat strips and of palette indices
+    rest     so many strips go by without the search after one where it gained nothing
+    """
+
+    filters: tuple[int, ...] = ALL
+    search: int | None = None
+    flat: int | None = None
+    rest: int = 2
+
+
+# Measured points (`python -m bench.codecs`): each is smaller in total, and faster, than Pillow's level of its number.
+EFFORTS = (
+    Effort((UP,)),
+    Effort((SUB, UP)),
+    Effort((SUB, UP), flat=3),
+    Effort(flat=3),
+    Effort(flat=6),
+    Effort(search=4, flat=6),
+    Effort(search=5, flat=6),
+    Effort(search=6, flat=8),
+    Effort(search=6, flat=9),
+    Effort(search=7, flat=9),
+)
+THOROUGH = Effort(search=8, flat=9, rest=0)
+
+STRIP_BYTES = 1 << 18
+WINDOW_BYTES = 1 << 15
+FLAT_SHARE = 0.15  # a strip is flat if run lengths leave less than this of its filtered rows
+SMALL_FILE = 1 << 14  # bytes below which a palette may cost more than it saves
+
+# Mode: bits per pixel, bit depth, colour type.
+PLAIN = {"1": (1, 1, 0), "L": (8, 8, 0), "LA": (16, 8, 4), "RGB": (24, 8, 2), "RGBA": (32, 8, 6)}
+INDEXED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A picture as PNG holds it: `rawmode` packs its pixels into `bits` each; `palette` is its PLTE and tRNS chunks."""
+
+    image: Image.Image
+    rawmode: str
+    bits: int
+    depth: int
+    colour_type: int
+    palette: bytes = b""
+
+
+def encode_png(
+    image: Image.Image, compression: int, icc_profile: bytes | None = None, *, thorough: bool = False
+) -> bytes:
+    """The PNG of a picture of mode 1, L, LA, P, RGB or RGBA; `compression` from 0 (fastest) to 9 (smallest).
+
+    Every pixel is kept, as a palette where there are at most 256 colours; equal pictures give equal bytes. The profile,
+    of RGB colours, is embedded as it is. `thorough` goes on where 9 stops.
+    """
+    effort = THOROUGH if thorough else EFFORTS[compression]
+    profile = profile_chunk(icc_profile) if icc_profile else b""
+    plain, indexed = plain_form(image, bool(profile)), None
+    if plain.image.mode in ("RGB", "RGBA"):
+        indexed = palette_form(plain.image)
+    png = written(indexed or plain, profile, effort)
+    if indexed and len(png) < SMALL_FILE:
+        png = min(png, written(plain, profile, effort), key=len)
+    return png
+
+
+def plain_form(image: Image.Image, coloured: bool) -> Form:
+    """The picture without a palette and without an alpha channel that hides nothing; `coloured`: grey becomes RGB."""
+    if image.mode == "P":
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    elif coloured and image.mode in ("1", "L", "LA"):  # a grey PNG must not carry a profile of RGB colours
+        image = image.convert("RGBA" if image.mode == "LA" else "RGB")
+    if image.mode == "RGBA" and image.getchannel("A").getextrema() == (255, 255):
+        image = image.convert("RGB")
+    return Form(image, image.mode, *PLAIN[image.mode])
+
+
+def palette_form(image: Image.Image) -> Form | None:
+    """An RGB or RGBA picture of at most 256 colours as indices; transparent colours come first, so tRNS ends early."""
+    counted = cast("list[tuple[int, tuple[int, ...]]] | None", image.getcolors(256))
+    if counted is None:
+        return None
+    order = "ARGB" if image.mode == "RGBA" else "RGB"
+    places = [image.mode.index(channel) for channel in order]
+    colours = sorted(tuple(colour[place] for place in places) for _, colour in counted)
+    palette = chunk(b"PLTE", bytes(value for colour in colours for value in colour[-3:]))
+    if image.mode == "RGBA":
+        palette += chunk(b"tRNS", bytes(colour[0] for colour in colours if colour[0] < 255))
+    depth = next(depth for depth in (1, 2, 4, 8) if len(colours) <= 1 << depth)
+    indices = ranks([image.getchannel(channel) for channel in order], colours).convert("P")
+    return Form(indices, f"P;{depth}" if depth < 8 else "P", depth, depth, INDEXED, palette)
+
+
+def ranks(channels: list[Image.Image], colours: list[tuple[int, ...]]) -> Image.Image:
+    """Where each pixel's colour stands in the sorted `colours`: channel by channel, the rank of its values so far."""
+    rank = channels[0]
+    numbers: dict[tuple[int, ...], int] = {(value,): value for value in range(256)}
+    for many, channel in enumerate(channels[1:], 2):
+        starts = sorted({colour[:many] for colour in colours})
+        table = [0] * 65536
+        for number, start in enumerate(starts):
+            table[numbers[start[:-1]] | start[-1] << 8] = number
+        numbers = {start: number for number, start in enumerate(starts)}
+        pair = Image.frombuffer("I;16", rank.size, Image.merge("LA", (rank, channel)).tobytes())
+        rank = pair.convert("I").point(table, "L")
+    return rank
+
+
+def written(form: Form, profile: bytes, effort: Effort) -> bytes:
+    header = struct.pack(">2I5B", *form.image.size, form.depth, form.colour_type, 0, 0, 0)
+    return b"".join(
+        (
+            b"\x89PNG\r\n\x1a\n",
+            chunk(b"IHDR", header),
+            profile,
+            form.palette,
+            chunk(b"IDAT", b"".join(deflated(form, effort))),
+            chunk(b"IEND", b""),
+        )
+    )
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(data, crc32(kind)))
+
+
+@lru_cache(maxsize=4)
+def profile_chunk(icc_profile: bytes) -> bytes:
+    return chunk(b"iCCP", b"ICC Profile\0\0" + compress(icc_profile, 9))
+
+
+def deflated(form: Form, effort: Effort) -> Iterator[bytes]:
+    """The pixels as one zlib stream (RFC 1950), each strip's part of it as small as the effort makes it."""
+    yield b"\x78\xda"
+    checksum, window, resting = 1, b"", 0
+    for rows, last in strips(form):
+        distance = max(1, form.bits // 8)
+        end = zlib_ng.Z_FINISH if last else zlib_ng.Z_SYNC_FLUSH
+        lines = filtered(rows, distance, effort.filters)
+        tries = [(deflate(lines, 1, zlib_ng.Z_RLE, b"", end), lines)]
+        run_lengths = len(tries[0][0])
+        if effort.flat and (form.palette or run_lengths < FLAT_SHARE * len(lines)):
+            unfiltered = filtered(rows, distance, (NONE,))
+            tries.append((deflate(unfiltered, effort.flat, zlib_ng.Z_DEFAULT_STRATEGY, window, end), unfiltered))
+        if effort.search and not resting:
+            searched = deflate(lines, effort.search, zlib_ng.Z_FILTERED, window, end)
+            tries.append((searched, lines))
+            resting = effort.rest if len(searched) >= min(len(part) for part, _ in tries[:-1]) else 0
+        else:
+            resting = max(0, resting - 1)
+        part, lines = min(tries, key=lambda one: len(one[0]))
+        checksum = zlib_ng.adler32(lines, checksum)
+        window = (window + lines)[-WINDOW_BYTES:]
+        yield part
+    yield struct.pack(">I", checksum)
+
+
+def deflate(data: bytes, level: int, strategy: int, window: bytes, end: int) -> bytes:
+    """Raw deflate (RFC 1951) that may point back into `window`, the bytes before `data`."""
+    deflater = zlib_ng.compressobj(level, zlib_ng.DEFLATED, -15, 9, strategy, window)
+    return deflater.compress(data) + deflater.flush(end)
+
+
+def strips(form: Form) -> Iterator[tuple[Image.Image, bool]]:
+    """The packed pixels from top to bottom as images of bytes, the row above in front, and whether it is the last."""
+    width, height = form.image.size
+    row_bytes = (width * form.bits + 7) // 8
+    step = max(1, STRIP_BYTES // row_bytes)
+    for top in range(0, height, step):
+        bottom = min(top + step, height)
+        packed = form.image.crop((0, top - 1, width, bottom)).tobytes("raw", form.rawmode)
+        yield Image.frombuffer("L", (row_bytes, bottom - top + 1), packed), bottom == height
+
+
+def filtered(rows: Image.Image, distance: int, filters: tuple[int, ...]) -> bytes:
+    """The rows but the first, each behind the number of its filter, which is the one whose residuals cost least.
+
+    `distance` is how many bytes lie between a pixel and the one to its left.
+    """
+    choices = {number: residuals(rows, distance, number) for number in filters}
+    if len(choices) == 1:
+        return choices[filters[0]].tobytes()
+    costs = {number: cost(lines) for number, lines in choices.items()}
+    least = reduce(ImageChops.darker, costs.values())
+    chosen = choices[filters[0]]
+    for number in filters[1:]:
+        mask = ImageChops.difference(costs[number], least).point(IF_ZERO)
+        chosen.paste(choices[number], mask=mask.resize(chosen.size, Image.Resampling.NEAREST))
+    return chosen.tobytes()
+
+
+def residuals(rows: Image.Image, distance: int, number: int) -> Image.Image:
+    """What filter `number` leaves of all rows but the first, its number in front of each."""
+    width, height = rows.size
+
+    def moved(right: int, down: int) -> Image.Image:
+        return rows.crop((-1 - right, 1 - down, width - right, height - down))
+
+    original, left, above = moved(0, 0), moved(distance, 0), moved(0, 1)
+    match number:
+        case 0:
+            lines = original
+        case 1:
+            lines = ImageChops.subtract_modulo(original, left)
+        case 2:
+            lines = ImageChops.subtract_modulo(original, above)
+        case 3:
+            lines = ImageChops.subtract_modulo(original, Image.blend(left, above, 0.5))
+        case _:
+            lines = ImageChops.subtract_modulo(original, paeth(left, above, moved(distance, 1)))
+    lines.paste(number, (0, 0, 1, lines.height))
+    return lines
+
+
+def paeth(left: Image.Image, above: Image.Image, corner: Image.Image) -> Image.Image:
+    """Of the three neighbours, the nearest to left + above - corner.
+
+    With the corner held between the other two that is the one of them which it is at least twice as far away from,
+    or else the corner itself.
+    """
+    low, high = ImageChops.darker(left, above), ImageChops.lighter(left, above)
+    nearest = ImageChops.darker(ImageChops.lighter(corner, low), high)
+    from_low, to_high = ImageChops.subtract_modulo(nearest, low), ImageChops.subtract_modulo(high, nearest)
+    nearest.paste(low, mask=at_most_half(to_high, from_low))
+    nearest.paste(high, mask=at_most_half(from_low, to_high))
+    return nearest
+
+
+def at_most_half(a: Image.Image, b: Image.Image) -> Image.Image:
+    """The mask of where 2a <= b."""
+    half = b.point(HALF)
+    return ImageChops.difference(ImageChops.lighter(a, half), half).point(IF_ZERO)
+
+
+def cost(lines: Image.Image) -> Image.Image:
+    """One pixel per row: how many bits it may take, on a scale of its own."""
+    return lines.point(BITS).resize((1, lines.height), Image.Resampling.BOX)
+
+
+HALF = [value // 2 for value in range(256)]
+IF_ZERO = [255] + [0] * 255
+# A zero costs next to nothing, anything else two bits and those of its size: better than the sum of sizes by 3 %.
+BITS = [0] + [round(28 * (2 + log2(1 + min(value, 256 - value)))) for value in range(1, 256)]
