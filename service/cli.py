@@ -1,43 +1,183 @@
-"""The command line: serve · generate · export · cleanup · check."""
+"""The command line: serve · generate · export · cleanup · check. Paths go to stdout, everything else to stderr."""
 
 import asyncio
 import sys
+from collections.abc import Callable, Coroutine
+from concurrent.futures import BrokenExecutor
+from pathlib import Path
+from typing import Any, NoReturn
 
 import click
 
-from service.errors import SettingsError
+from service.errors import RequestError, ServiceError, SettingsError
 from service.logs import set_up_logging
 from service.settings import Settings, load_settings
 
-EXIT_FAULT, EXIT_USAGE, EXIT_PARTIAL = 1, 2, 3
+EXIT_FAULT, EXIT_USAGE = 1, 2
+
+Command = Callable[..., None]
+
+_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+_DIRECTORY = click.Path(path_type=Path, file_okay=False)
+
+# The form's export fields, by the same names and read by the same rules.
+_EXPORT_FIELDS = {
+    "fit": "cover (default), contain or stretch",
+    "blend": "the picture's share over its base, 0-1 (default 0.7)",
+    "formats": "comma-separated: png, jpeg, webp (default all)",
+    "matte": "colour under transparency, #rrggbb",
+    "alpha": "flatten (default) or keep",
+    "jpeg-quality": "0-100",
+    "jpeg-subsampling": "4:2:0 (default), 4:2:2 or 4:4:4",
+    "webp-quality": "0-100",
+    "webp-lossless": "true or false (default)",
+    "png-compression": "0-9",
+    "progressive": "progressive JPEG: true or false (default)",
+}
 
 
-def _settings(**overrides: object) -> Settings:
-    try:
-        return load_settings(**{name: value for name, value in overrides.items() if value is not None})
-    except SettingsError as error:
-        _fail(str(error), EXIT_USAGE)
+def _export_options(command: Command) -> Command:
+    for name, text in reversed(_EXPORT_FIELDS.items()):
+        command = click.option(f"--{name}", help=text)(command)
+    for option in (
+        click.option("--size", help="exact size in pixels, such as 1280x720"),
+        click.option("--json", "as_json", is_flag=True, help="print the HTTP answer instead of paths"),
+        click.option("--force", is_flag=True, help="overwrite files that exist"),
+        click.option("--out", type=_DIRECTORY, default=Path(), help="directory for the files (default: here)"),
+    ):
+        command = option(command)
+    return command
 
 
-def _fail(message: str, status: int) -> "click.NoReturn":
-    click.echo(f"error: {message}", err=True)
-    sys.exit(status)
-
-
-@click.group()
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="image-export-pipeline")
 def main() -> None:
-    pass
+    """Scripts in, finished pictures out: PNG, JPEG and WebP of an exact size."""
 
 
 @main.command()
-@click.option("--host")
-@click.option("--port", type=int)
+@click.option("--host", help="address to listen on (HOST)")
+@click.option("--port", type=int, help="port to listen on (PORT)")
 def serve(host: str | None, port: int | None) -> None:
-    from service.serving import serve as serve_app
+    """Run the HTTP service until SIGTERM or Ctrl-C."""
+    from service import serving
 
-    settings = _settings(host=host, port=port)
-    set_up_logging(settings.log_level, settings.log_format)
+    async def work(settings: Settings) -> int:
+        set_up_logging(settings.log_level, settings.log_format)
+        await serving.serve(settings)
+        return 0
+
+    _run(work, host=host, port=port)
+
+
+@main.command()
+@click.argument("script")
+@click.option("--image", type=_FILE, help="base picture: sent along, and blended under the result")
+@click.option("--count", help="how many variations (default 1)")
+@click.option("--aspect-ratio", help="such as 16:9 (default)")
+@click.option("--model", help="Gemini model (GEMINI_MODEL)")
+@click.option("--image-size", help="1K (default), 2K or 4K")
+@click.option("--reference", help="send the base to Gemini: true (default) or false")
+@_export_options
+def generate(script: str, image: Path | None, out: Path, force: bool, as_json: bool, **texts: str | None) -> None:
+    """Make thumbnails of SCRIPT: the whole job, without a server."""
+    from service import commands
+
+    target = commands.Target(out, force, as_json)
+    _run(lambda settings: commands.generate(settings, _texts(texts) | {"script": script}, image, target))
+
+
+@main.command()
+@click.argument("pictures", nargs=-1, required=True, type=_FILE)
+@click.option("--base", type=_FILE, help="picture to blend under the others")
+@_export_options
+def export(
+    pictures: tuple[Path, ...], base: Path | None, out: Path, force: bool, as_json: bool, **texts: str | None
+) -> None:
+    """Export PICTURES in every format: no Gemini, no server."""
+    from service import commands
+
+    target = commands.Target(out, force, as_json)
+    _run(lambda settings: commands.export(settings, _texts(texts), pictures, base, target))
+
+
+@main.command()
+@click.option("--dry-run", is_flag=True, help="say what would go, remove nothing")
+def cleanup(dry_run: bool) -> None:
+    """Remove old files from all four directories, by their settings."""
+    from service.retention import sweep_room
+    from service.store.layout import ROOMS
+
+    async def work(settings: Settings) -> int:
+        faults = 0
+        for room in ROOMS:
+            done = await asyncio.to_thread(sweep_room, settings, room, dry_run=dry_run)
+            verb = "would remove" if dry_run else "removed"
+            click.echo(f"{room}: {verb} {done.files} files, {done.bytes} bytes; {done.in_use} in use")
+            faults += len(done.errors)
+        return EXIT_FAULT if faults else 0
+
+    _run(work)
+
+
+@main.command()
+def check() -> None:
+    """Try settings, key, directories and workers: one line each, exit 1 on a fault."""
+    from service.exports import ImageExportService
+
+    async def start(service: ImageExportService) -> int:
+        async with service:
+            return len(service.pool.pids)
+
     try:
-        asyncio.run(serve_app(settings))
+        step = "settings"
+        settings = load_settings()
+        settings.require_guarded()
+        click.echo("settings: ok")
+        click.echo(f"key: {_key_state(settings)}")
+        step = "directories"
+        service = ImageExportService(settings)
+        click.echo("directories: ok")
+        step = "workers"
+        click.echo(f"workers: ok, {asyncio.run(start(service))} started")
+    except (SettingsError, OSError, BrokenExecutor) as error:
+        click.echo(f"{step}: fault: {error}")
+        sys.exit(EXIT_FAULT)
+
+
+def _key_state(settings: Settings) -> str:
+    if settings.gemini_api_key:
+        return "ok"
+    then = "the local emulator draws" if settings.emulates else "serve will not start"
+    return f"warning: GEMINI_API_KEY is not set, {then}"
+
+
+def _texts(options: dict[str, str | None]) -> dict[str, str]:
+    """Options as form fields; `--size 1280x720` is width and height."""
+    texts = {name: text for name, text in options.items() if text is not None}
+    if size := texts.pop("size", None):
+        width, _, height = size.partition("x")
+        if not (width and height):
+            raise click.BadParameter(f"{size!r} is not a size such as 1280x720", param_hint="--size")
+        texts |= {"width": width, "height": height}
+    return texts
+
+
+def _run(work: Callable[[Settings], Coroutine[Any, Any, int]], **overrides: object) -> NoReturn:
+    """Read the settings, do the work, exit with its status; an error is one line."""
+    try:
+        settings = load_settings(**{name: value for name, value in overrides.items() if value is not None})
+        sys.exit(asyncio.run(work(settings)))
     except SettingsError as error:
         _fail(str(error), EXIT_USAGE)
+    except RequestError as error:
+        _fail(error.detail, EXIT_USAGE)
+    except ServiceError as error:
+        _fail(error.detail, EXIT_FAULT)
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), EXIT_FAULT)
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    click.echo(f"error: {message}", err=True)
+    sys.exit(status)

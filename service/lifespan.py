@@ -12,7 +12,7 @@ from aiohttp import web
 from service.door import Door
 from service.errors import SettingsError
 from service.exports import ExportEvents, ImageExportService
-from service.gemini.client import GeminiAccess, open_gemini
+from service.gemini.client import GeminiAccess, GeminiService, open_gemini
 from service.keys import DOOR, EXPORTS, METRICS, SETTINGS, SWEEPER, THUMBNAILS
 from service.scheduler import Sweeper
 from service.settings import Settings
@@ -42,10 +42,7 @@ async def exports(app: web.Application) -> AsyncIterator[None]:
 @contextlib.asynccontextmanager
 async def gemini(app: web.Application) -> AsyncIterator[None]:
     """Gemini, or its local stand-in in a process of its own."""
-    settings = app[SETTINGS]
-    async with contextlib.AsyncExitStack() as stack:
-        base_url = await stack.enter_async_context(emulator()) if settings.emulates else settings.gemini_base_url
-        client = await stack.enter_async_context(open_gemini(gemini_access(settings, base_url)))
+    async with gemini_service(app[SETTINGS]) as client:
         app[THUMBNAILS] = ThumbnailService(client, app[EXPORTS], app[METRICS].called)
         yield
         await app[THUMBNAILS].close()
@@ -63,9 +60,16 @@ async def sweeper(app: web.Application) -> AsyncIterator[None]:
 CONTEXTS = (exports, gemini, sweeper)
 
 
-def gemini_access(settings: Settings, base_url: str | None) -> GeminiAccess:
-    """Where calls go and how long they may take; raises SettingsError without a key."""
+@contextlib.asynccontextmanager
+async def gemini_service(settings: Settings) -> AsyncIterator[GeminiService]:
+    """A client of Gemini, or of an emulator that was started for it; raises SettingsError without a key."""
     settings.require_gemini()
+    async with contextlib.AsyncExitStack() as stack:
+        base_url = await stack.enter_async_context(emulator()) if settings.emulates else settings.gemini_base_url
+        yield await stack.enter_async_context(open_gemini(_access(settings, base_url)))
+
+
+def _access(settings: Settings, base_url: str | None) -> GeminiAccess:
     key = settings.gemini_api_key
     return GeminiAccess(
         api_key="emulator" if settings.emulates or key is None else key.get_secret_value(),

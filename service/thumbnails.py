@@ -113,7 +113,7 @@ class ThumbnailService:
         self._exports = exports
         self._called = called
         self._emulates = exports.settings.emulates
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], list[_Call]] = {}
 
     def model(self, order: Order) -> str:
         return order.model or self._exports.settings.gemini_model
@@ -135,10 +135,10 @@ class ThumbnailService:
         events: asyncio.Queue[Event | None] = asyncio.Queue()
         variations = [_Call(f"var-{number}", number) for number in range(1, order.count + 1)]
         work = asyncio.create_task(self._work(order, variations, events))
-        self._running.add(work)
+        self._running[work] = variations
 
         def finish(task: asyncio.Task[None]) -> None:
-            self._running.discard(task)
+            del self._running[task]
             events.put_nowait(None)
             done()
 
@@ -150,6 +150,11 @@ class ThumbnailService:
         finally:
             if not work.done():
                 _abandon(work, variations)
+
+    def stop(self) -> None:
+        """Cancel every call that is not out yet; iterators go on with the others to their end."""
+        for work, variations in self._running.items():
+            _abandon(work, variations)
 
     async def close(self) -> None:
         """End what is still under way; wait for it first where its pictures are wanted."""

@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import secrets
+import shutil
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,6 +186,10 @@ class LocalStore:
         hold.adopt(descriptor)
         if os.fstat(descriptor).st_nlink == 0:
             raise NotFound("the file was removed")
+
+    async def copy_out(self, key: str, path: Path) -> None:
+        """Copy a file to a place outside the store; raises OSError."""
+        await asyncio.to_thread(shutil.copyfile, self.local(key), path)
 
     async def remove(self, keys: Iterable[str]) -> None:
         """Remove files; those already gone are no error."""

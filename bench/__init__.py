@@ -1,0 +1,1 @@
+"""Measurements behind README's figures, and the demo."""

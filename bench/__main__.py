@@ -1,0 +1,6 @@
+"""Run every benchmark, one after the other."""
+
+import runpy
+
+for name in ("codecs", "service", "load", "downloads"):
+    runpy.run_module(f"bench.{name}", run_name="__main__")
