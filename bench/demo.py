@@ -1,4 +1,4 @@
-"""The README's request, unattended: start the service, ask for two variations, check every download, print the links."""
+"""README's request, unattended: start the service, ask for two variations, check each download, print the links."""
 
 import asyncio
 import io

@@ -86,7 +86,7 @@ async def emulator() -> AsyncIterator[str]:
     """The stand-in's base URL. It ends with its standard input, so it cannot outlive this process."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "service.gemini.emulator", "--port", "0",
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     if process.stdin is None or process.stdout is None:
         raise SettingsError("the emulator has no pipes")
