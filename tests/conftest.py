@@ -1,0 +1,86 @@
+"""The service for tests: on a real socket, calling the emulator over another, through the real SDK and real workers."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from blockbuster import BlockBuster, blockbuster_ctx
+from pydantic import AliasChoices
+
+from service.gemini.emulator import Emulator
+from service.settings import Settings
+from tests.helpers import KEY, QuickEmulator, Running, running
+
+MakeSettings = Callable[..., Settings]
+Serve = Callable[..., Awaitable[Running]]
+
+_ELSEWHERE = ("GOOGLE_GENAI_USE_VERTEXAI", "EMULATOR_DELAY_SECONDS", "EMULATOR_FAULTS")
+
+
+def _variables() -> Iterator[str]:
+    """Every variable of the environment that could reach a test."""
+    yield from _ELSEWHERE
+    for name, info in Settings.model_fields.items():
+        yield name.upper()
+        if isinstance(info.validation_alias, AliasChoices):
+            yield from (str(choice) for choice in info.validation_alias.choices)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clean_environment() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in _variables():
+            patch.delenv(variable, raising=False)
+        yield
+
+
+def settings_in(folder: Path, **overrides: Any) -> Settings:
+    """Settings with storage below `folder`, one worker and a key; any of them can be overridden."""
+    defaults: dict[str, Any] = {
+        "storage_dir": folder / "storage",
+        "export_workers": 1,
+        "gemini_api_key": KEY,
+        "gemini_retry_seconds": 5,
+    }
+    return Settings(**defaults | overrides)
+
+
+@pytest.fixture
+def make_settings(tmp_path: Path) -> MakeSettings:
+    return lambda **overrides: settings_in(tmp_path, **overrides)
+
+
+@pytest.fixture
+def unblocked() -> Iterator[BlockBuster]:
+    """Fails whatever blocks the event loop from within the service."""
+    with blockbuster_ctx("service") as detector:
+        yield detector
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="session")
+async def _everyday(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+    settings = settings_in(tmp_path_factory.mktemp("everyday"))
+    async with running(settings, QuickEmulator()) as service:
+        yield service
+
+
+@pytest.fixture
+def service(_everyday: Running, unblocked: BlockBuster) -> Running:
+    """The service with default settings, one for all tests, which leave it as they found it."""
+    return _everyday
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def serve(make_settings: MakeSettings, unblocked: BlockBuster) -> AsyncIterator[Serve]:
+    """Starts a service of the test's own: `await serve(QuickEmulator(...), sign_urls=True, …)`."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def started(emulator: Emulator | None = None, **overrides: Any) -> Running:
+            settings = await asyncio.to_thread(make_settings, **overrides)
+            return await stack.enter_async_context(running(settings, emulator or QuickEmulator()))
+
+        yield started

@@ -1,0 +1,257 @@
+"""A client's side of the service: forms byte by byte, pictures, raw sockets, and the service under test itself."""
+
+import asyncio
+import contextlib
+import io
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from PIL import Image
+from yarl import URL
+
+from service.app import create_app
+from service.gemini.emulator import Emulator, _Gallery
+from service.gemini.wire import Received
+from service.settings import Settings
+from service.store.layout import ROOMS
+
+BOUNDARY = "----the-boundary"
+CONTENT_TYPE = f"multipart/form-data; boundary={BOUNDARY}"
+KEY = "a-key-for-the-emulator"
+SCRIPT = "My awesome video"
+
+
+def picture_bytes(
+    size: tuple[int, int] = (64, 48), colour: str = "red", kind: str = "PNG", mode: str = "RGB", **options: Any
+) -> bytes:
+    out = io.BytesIO()
+    Image.new(mode, size, colour).save(out, kind, **options)
+    return out.getvalue()
+
+
+def decoded(data: bytes) -> Image.Image:
+    picture = Image.open(io.BytesIO(data))
+    picture.load()
+    return picture
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and ends there."""
+    small = picture_bytes((1, 1))
+    head = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    return small[:16] + head + small[24:]
+
+
+class QuickEmulator(Emulator):
+    """The emulator, but its pictures are plain swatches of the true size, another colour each: drawing takes time."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._gallery = _Swatches(0, 1)
+
+
+class _Swatches(_Gallery):
+    painted = 0
+
+    async def picture(self, received: Received) -> bytes:
+        self.painted += 1
+        colour = f"#{self.painted * 0x2F4F1D % 0x1000000:06x}"
+        return await asyncio.to_thread(picture_bytes, received.pixels, colour, compress_level=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a form, as raw as it needs to be; `filename` None: a text."""
+
+    name: str
+    data: bytes
+    filename: str | None = None
+    headers: tuple[str, ...] = ()
+
+    def encode(self) -> bytes:
+        filename = "" if self.filename is None else f'; filename="{self.filename}"'
+        lines = [f'Content-Disposition: form-data; name="{self.name}"{filename}', *self.headers]
+        return "\r\n".join([f"--{BOUNDARY}", *lines, "", ""]).encode("utf-8", "surrogateescape") + self.data + b"\r\n"
+
+
+Field = Part | tuple[str, str]
+
+
+def upload(data: bytes, name: str = "image", filename: str = "picture.png") -> Part:
+    return Part(name, data, filename, ("Content-Type: image/png",))
+
+
+def form(*fields: Field) -> bytes:
+    parts = [part if isinstance(part, Part) else Part(part[0], part[1].encode()) for part in fields]
+    return b"".join(part.encode() for part in parts) + f"--{BOUNDARY}--\r\n".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass(slots=True)
+class Running:
+    """The service on a socket of its own, with the emulator that it calls."""
+
+    app: web.Application
+    settings: Settings
+    emulator: Emulator
+    session: aiohttp.ClientSession
+    host: str
+    port: int
+    runner: web.AppRunner = field(repr=False)
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    async def ask(
+        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, data: Any = None, **options: Any
+    ) -> Answer:
+        """One request; a redirect or an error is an answer like any other."""
+        url = URL(path if path.startswith("http") else f"{self.url}{path}", encoded=True)
+        async with self.session.request(
+            method, url, headers=headers, data=data, allow_redirects=False, **options
+        ) as got:
+            return Answer(got.status, got.headers, await got.read())
+
+    async def get(self, path: str, **headers: str) -> Answer:
+        return await self.ask("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+    async def post(self, path: str, *fields: Field, headers: Mapping[str, str] | None = None) -> Answer:
+        return await self.post_body(path, form(*fields), headers=headers)
+
+    async def post_body(
+        self, path: str, body: Any, content_type: str | None = CONTENT_TYPE, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        kind = {} if content_type is None else {"Content-Type": content_type}
+        skip = ("Content-Type",) if content_type is None else ()
+        return await self.ask("POST", path, headers={**kind, **(headers or {})}, data=body, skip_auto_headers=skip)
+
+    async def thumbnails(
+        self, *fields: Field, script: str = SCRIPT, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        return await self.post("/api/thumbnails", ("script", script), *fields, headers=headers)
+
+    async def exports(self, *fields: Field, headers: Mapping[str, str] | None = None) -> Answer:
+        return await self.post("/api/exports", *fields, headers=headers)
+
+    @contextlib.asynccontextmanager
+    async def connected(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        reader, writer = await asyncio.open_connection(self.host, self.port)
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def raw(self, request: bytes) -> Answer:
+        """What comes back for these very bytes; the connection stays open until it does."""
+        async with self.connected() as (reader, writer):
+            writer.write(request)
+            return await read_answer(reader)
+
+    async def counter(self, name: str) -> float:
+        """The sum of a metric over its labels."""
+        text = (await self.get("/metrics")).body.decode()
+        lines = [line for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
+        return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+    def room(self, name: str) -> list[str]:
+        return sorted(entry.name for entry in Path(self.settings.storage_dir, name).iterdir())
+
+    def files(self) -> dict[str, list[str]]:
+        return {room: self.room(room) for room in ROOMS}
+
+    @contextlib.contextmanager
+    def nothing_spent_or_left(self) -> Iterator[None]:
+        """What happens inside reaches neither Gemini nor the disk."""
+        requests, files = self.emulator.requests, self.files()
+        yield
+        assert self.emulator.requests == requests
+        assert self.files() == files
+
+
+async def read_answer(reader: asyncio.StreamReader, *, body: bool = True) -> Answer:
+    """One answer off a raw socket; `body` False: as to a HEAD."""
+    async with asyncio.timeout(20):
+        head = await reader.readuntil(b"\r\n\r\n")
+        status_line, *lines = head.decode("latin-1").split("\r\n")[:-2]
+        headers = {name.strip().title(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        data = await reader.readexactly(int(headers.get("Content-Length", "0"))) if body else b""
+    return Answer(int(status_line.split()[1]), headers, data)
+
+
+async def until(holds: Callable[[], object], seconds: float = 20) -> None:
+    """Wait for something that happens on another task or process; the wait is bounded."""
+    async with asyncio.timeout(seconds):
+        while not holds():
+            await asyncio.sleep(0.005)
+
+
+async def until_async(holds: Callable[[], Awaitable[object]], seconds: float = 20) -> None:
+    async with asyncio.timeout(seconds):
+        while not await holds():
+            await asyncio.sleep(0.005)
+
+
+@contextlib.asynccontextmanager
+async def serving(app: web.Application, **options: Any) -> AsyncIterator[tuple[web.AppRunner, str, int]]:
+    """An app on a free port of this machine; yields its runner, host and port."""
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, **options)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
+        yield runner, host, port
+    finally:
+        await runner.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings, emulator: Emulator) -> AsyncIterator[Running]:
+    """The service as `service.serving` runs it, calling this emulator over a real socket."""
+    async with contextlib.AsyncExitStack() as stack:
+        _, host, port = await stack.enter_async_context(serving(emulator.create_app()))
+        if settings.gemini_base_url is None:
+            settings = settings.model_copy(update={"gemini_base_url": f"http://{host}:{port}"})
+        app = create_app(settings)
+        runner, host, port = await stack.enter_async_context(serving(app, handler_cancellation=True))
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        yield Running(app, settings, emulator, session, host, port, runner)
+
+
+def assert_problem(answer: Answer, status: int, code: str, *said: str) -> dict[str, Any]:
+    """The one form of every error; returns its body."""
+    assert (answer.status, answer.json.get("code")) == (status, code), answer.body
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    body: dict[str, Any] = answer.json
+    names = {"type", "title", "status", "detail", "code", "request_id", "retryable", "billed"}
+    assert set(body) - {"errors"} == names
+    assert body["status"] == status
+    assert body["request_id"] == answer.headers["X-Request-Id"]
+    assert isinstance(body["retryable"], bool)
+    assert body["type"]
+    assert body["title"]
+    for words in said:
+        assert words in body["detail"], body["detail"]
+    return body
+
+
+def export_names(exports: Mapping[str, Mapping[str, Any]]) -> Sequence[str]:
+    return [export["file_path"].removeprefix("output/") for export in exports.values()]
