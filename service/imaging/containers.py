@@ -5,6 +5,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from service.imaging.errors import TooCostly, TooManyPixels, Undecodable, UnsupportedType
 from service.imaging.formats import Format, sniff
@@ -14,7 +15,12 @@ MAX_PROFILE_BYTES = 4 * 1024 * 1024
 # Each scan of a progressive JPEG passes over the whole picture; real encoders write about ten.
 MAX_SCANS = 100
 
+# Walking through a file costs time for each of its chunks or segments, however small; real files have hundreds.
+MAX_PARTS = 65_536
+
 BROKEN_PROFILE = b""
+
+_Part = TypeVar("_Part")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +28,8 @@ class Container:
     """A file that was looked into: `data` is what the decoder gets, `size` is as stored, before `orientation`.
 
     `profile` is the embedded ICC profile, None without one, BROKEN_PROFILE if it cannot be read.
+    `grey` is what a PNG says of its colours, which a decoder may widen.
     `transparent` is the grey level or RGB colour that a PNG declares transparent, in samples of `depth` bits.
-    `inverted` tells a JPEG of which 0 means full ink, as Adobe writes CMYK.
     """
 
     format: Format
@@ -32,8 +38,8 @@ class Container:
     orientation: int = 1
     profile: bytes | None = None
     depth: int = 8
+    grey: bool = False
     transparent: tuple[int, ...] | None = None
-    inverted: bool = False
 
     @property
     def upright_size(self) -> Size:
@@ -60,11 +66,18 @@ def look_into(data: bytes, max_pixels: int) -> Container:
     return container
 
 
+def _bounded(parts: Iterator[_Part]) -> Iterator[_Part]:
+    for number, part in enumerate(parts):
+        if number >= MAX_PARTS:
+            raise TooCostly(f"the file is in more than {MAX_PARTS:,} parts")
+        yield part
+
+
 # -- PNG ---------------------------------------------------------------------------------------------------------------
 
 
 def _png(data: bytes) -> Container:
-    chunks = _png_chunks(data)
+    chunks = _bounded(_png_chunks(data))
     kind, header, _ = next(chunks, (b"", memoryview(b""), False))
     if kind != b"IHDR" or len(header) != 13:
         raise Undecodable("the PNG picture does not begin with its header")
@@ -92,7 +105,9 @@ def _png(data: bytes) -> Container:
                 kept.append(_png_chunk(kind, body[:256]))
             elif len(body) == (2 if colour == 0 else 6):
                 transparent = struct.unpack(f">{len(body) // 2}H", body)
-    return Container("png", (width, height), b"".join([data[:8], *kept]), orientation, profile, depth, transparent)
+    stripped = b"".join([data[:8], *kept])
+    grey = colour in (0, 4)
+    return Container("png", (width, height), stripped, orientation, profile, depth, grey, transparent)
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, bool]]:
@@ -127,52 +142,53 @@ def _inflated_profile(chunk: bytes) -> bytes:
 # Within a scan 0xFF is followed by a stuffed zero or a restart marker; any other byte begins a segment.
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _SOI, _EOI, _SOS, _COM = 0xD8, 0xD9, 0xDA, 0xFE
+_BARE = (0x01, _SOI, _EOI)
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _APP = range(0xE0, 0xF0)
 
 
 def _jpeg(data: bytes) -> Container:
-    view = memoryview(data)
-    kept: list[bytes | memoryview] = [view[:2]]
-    size, orientation, inverted, scans = (0, 0), 1, False, 0
+    kept: list[bytes | memoryview] = [data[:2]]
+    size, orientation, scans = (0, 0), 1, 0
     pieces: dict[int, bytes] = {}
     announced = 0
-    position = 2
-    while found := _MARKER.search(data, position):
-        # What lies before the marker is a scan, or filler between segments that the decoder passes over as well.
-        kept.append(view[position : found.start()])
-        marker, start = data[found.end() - 1], found.start()
-        if marker == _EOI:
-            kept.append(view[start : start + 2])
-            position = len(data)
-            break
-        if marker in (0x01, _SOI):
-            position = start + 2
-            continue
-        (length,) = struct.unpack_from(">H", view, start + 2)
-        position = start + 2 + length
-        body = data[start + 4 : position] if marker in _APP else b""
-        if marker == _SOS:
-            scans += 1
-        elif marker in _SOF:
-            height, width = struct.unpack_from(">HH", view, start + 5)
-            size = (width, height)
-        if marker not in _APP and marker != _COM:
-            kept.append(view[start:position])
-        elif body.startswith(b"Adobe") and len(body) >= 12:
-            inverted = True
-            kept.append(view[start:position])
-        elif body.startswith(b"JFIF\0") and len(body) >= 14:
-            kept.append(view[start:position])
-        elif body.startswith(b"Exif\0\0"):
+    for before, marker, segment in _bounded(_jpeg_segments(data)):
+        kept.append(before)
+        body = bytes(segment[4:]) if marker in _APP else b""
+        if body.startswith(b"Exif\0\0"):
             orientation = _orientation(body[6:])
         elif body.startswith(b"ICC_PROFILE\0") and len(body) >= 14:
             pieces[body[12]], announced = body[14:], body[13]
-    kept.append(view[position:])
+        elif marker in _SOF:
+            height, width = struct.unpack_from(">HH", segment, 5)
+            size = (width, height)
+        elif marker == _SOS:
+            scans += 1
+        # The first of these tells the colours apart, and no other application segment says how to decode.
+        if (marker not in _APP and marker != _COM) or (body.startswith((b"Adobe", b"JFIF\0")) and len(body) >= 12):
+            kept.append(segment)
     if scans > MAX_SCANS:
         raise TooCostly(f"the JPEG picture has {scans} scans; at most {MAX_SCANS} are allowed")
     profile = _joined_profile(pieces, announced) if pieces else None
-    return Container("jpeg", size, b"".join(kept), orientation, profile, inverted=inverted)
+    return Container("jpeg", size, b"".join(kept), orientation, profile)
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[memoryview, int, memoryview]]:
+    """Up to the first end of picture: the scan or filler before each marker, the marker, its whole segment."""
+    view = memoryview(data)
+    position = 2
+    while found := _MARKER.search(data, position):
+        start, marker = found.start(), data[found.end() - 1]
+        before = view[position:start]
+        if marker in _BARE:
+            position = start + 2
+        else:
+            (length,) = struct.unpack_from(">H", view, start + 2)
+            position = start + 2 + length
+        yield before, marker, view[start:position]
+        if marker == _EOI:
+            return
+    yield view[position:], _EOI, view[:0]
 
 
 def _joined_profile(pieces: dict[int, bytes], announced: int) -> bytes:
@@ -186,17 +202,22 @@ def _joined_profile(pieces: dict[int, bytes], announced: int) -> bytes:
 
 
 def _webp(data: bytes) -> Container:
-    size = _webp_size(data)
     orientation, profile = 1, None
+    for kind, body in _bounded(_riff_chunks(data)):
+        if kind == b"EXIF":
+            orientation = _orientation(bytes(body).removeprefix(b"Exif\0\0"))
+        elif kind == b"ICCP":
+            profile = bytes(body) if len(body) <= MAX_PROFILE_BYTES else BROKEN_PROFILE
+    return Container("webp", _webp_size(data), data, orientation, profile)
+
+
+def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    view = memoryview(data)
     position = 12
     while position + 8 <= len(data):
-        kind, length = struct.unpack_from("<4sI", data, position)
-        if kind == b"EXIF":
-            orientation = _orientation(data[position + 8 : position + 8 + length].removeprefix(b"Exif\0\0"))
-        elif kind == b"ICCP":
-            profile = data[position + 8 : position + 8 + length] if length <= MAX_PROFILE_BYTES else BROKEN_PROFILE
+        kind, length = struct.unpack_from("<4sI", view, position)
+        yield kind, view[position + 8 : position + 8 + length]
         position += 8 + length + length % 2
-    return Container("webp", size, data, orientation, profile)
 
 
 def _webp_size(data: bytes) -> Size:

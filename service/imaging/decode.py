@@ -2,7 +2,7 @@
 
 from io import BytesIO
 
-from PIL import Image, ImageChops, ImageFile
+from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
@@ -46,9 +46,8 @@ def _plain(image: Image.Image, container: Container) -> Image.Image:
         image = image.convert("RGB" if palette_alpha is None else "RGBA")
     elif image.mode == "1":
         image = image.convert("L")
-    elif image.mode == "CMYK" and not container.inverted:
-        # Pillow takes every CMYK JPEG for one of Adobe's.
-        image = ImageChops.invert(image)
+    elif image.mode == "RGBA" and container.grey:
+        image = Image.merge("LA", (image.getchannel("R"), image.getchannel("A")))
     if container.transparent:
         image = _keyed(image, container.transparent, container.depth)
     image.info.clear()

@@ -47,6 +47,7 @@ def _webp(image: Image.Image, encoding: WebpEncoding) -> bytes:
         quality=encoding.quality,
         lossless=encoding.lossless,
         method=encoding.method,
+        exact=encoding.lossless,
         icc_profile=srgb(),
     )
     return file.getvalue()

@@ -8,7 +8,7 @@ from service.imaging.profiles import convert
 
 Colour = tuple[int, int, int]
 
-# From six times the size down, averaging whole pixels first saves most of the time and moves no level by more than three.
+# From six times the size down, averaging whole pixels first saves most of the time and moves levels by three at most.
 _GAP = 3.0
 
 _TO_UPRIGHT = {

@@ -36,12 +36,10 @@ def convert(image: Image.Image, profile: bytes) -> Image.Image:
             return image.convert("I").point(_grey_levels(profile, "I;16"), "L")
         case "GRAY", "L" | "LA":
             return image.point(_grey_levels(profile, "L") + list(range(256)) * (len(image.mode) - 1))
-        case "CMYK", "CMYK":
+        case ("CMYK", "CMYK") | ("RGB ", "RGB" | "RGBA"):
             return _transformed(image, profile)
-        case "RGB ", "LA" | "RGBA":
-            return _transformed(image.convert("RGBA"), profile)
-        case "RGB ", "L" | "RGB":
-            return _transformed(image.convert("RGB"), profile)
+        case "RGB ", "L" | "LA":
+            return _transformed(image.convert("RGB" if image.mode == "L" else "RGBA"), profile)
     raise ProfileError
 
 

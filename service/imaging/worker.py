@@ -1,5 +1,6 @@
 """What runs in a worker process: the limits it lives under, and one job at a time."""
 
+import contextlib
 import errno
 import hashlib
 import multiprocessing
@@ -132,7 +133,9 @@ def _write(target: str, data: bytes) -> None:
             rest = rest[os.write(descriptor, rest) :]
         os.fsync(descriptor)
     except OSError:
-        os.ftruncate(descriptor, 0)
+        # The first fault is the one to tell.
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
         raise
     finally:
         os.close(descriptor)

@@ -1,0 +1,12 @@
+"""The bench that imaging tests work at."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.imaging.workbench import Bench
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)

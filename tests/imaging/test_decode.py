@@ -1,0 +1,111 @@
+import pytest
+from PIL import Image
+
+from service.imaging.containers import look_into
+from service.imaging.decode import decode
+from service.imaging.errors import Undecodable
+from tests.imaging import icc, pictures
+from tests.imaging.pictures import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, chunk
+
+LIMIT = 40_000_000
+
+
+def decoded(data: bytes) -> Image.Image:
+    return decode(look_into(data, LIMIT))
+
+
+@pytest.mark.parametrize(
+    ("data", "mode"),
+    [
+        (pictures.png(1, GREY), "L"),
+        (pictures.png(4, GREY), "L"),
+        (pictures.png(8, GREY), "L"),
+        (pictures.png(16, GREY), "I;16"),
+        (pictures.png(16, GREY, transparency=b"\0\0"), "LA"),
+        (pictures.png(2, GREY, transparency=b"\0\0"), "LA"),
+        (pictures.png(8, GREY_ALPHA), "LA"),
+        (pictures.png(16, GREY_ALPHA), "LA"),
+        (pictures.png(8, RGB), "RGB"),
+        (pictures.png(8, RGB, transparency=bytes(6)), "RGBA"),
+        (pictures.png(16, RGB), "RGB"),
+        (pictures.png(8, RGB_ALPHA), "RGBA"),
+        (pictures.png(8, PALETTE), "RGB"),
+        (pictures.png(8, PALETTE, transparency=b"\0\x80"), "RGBA"),
+        (pictures.png(1, PALETTE, transparency=b"\xff\0"), "RGBA"),
+        (pictures.jpeg("L"), "L"),
+        (pictures.jpeg("RGB"), "RGB"),
+        (pictures.jpeg("CMYK"), "CMYK"),
+        (pictures.webp("RGB"), "RGB"),
+        (pictures.webp("RGBA"), "RGBA"),
+    ],
+)
+def test_the_steps_meet_few_modes(data: bytes, mode: str) -> None:
+    image = decoded(data)
+    assert (image.mode, image.size) == (mode, pictures.SIZE)
+    assert type(image) is Image.Image
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+def test_a_grey_key_is_transparent_at_any_depth(depth: int) -> None:
+    levels = [level for line in pictures.samples(depth, GREY, pictures.SIZE) for level in line]
+    key = levels[1000]
+    image = decoded(pictures.png(depth, GREY, transparency=key.to_bytes(2)))
+    assert image.getchannel("A").tobytes() == bytes(0 if level == key else 255 for level in levels)
+    assert max(image.getchannel("L").tobytes()) == round(max(levels) * 255 / (2**depth - 1))
+
+
+def test_nothing_but_pixels_is_left() -> None:
+    text = chunk(b"tEXt", b"Comment\0secret") + chunk(b"pHYs", bytes(9))
+    for data in (
+        pictures.png(8, RGB_ALPHA, profile=icc.SRGB, orientation=6, extra=text),
+        pictures.jpeg(profile=icc.SRGB, orientation=6, comment=b"secret"),
+        pictures.webp(profile=icc.SRGB, orientation=6),
+    ):
+        assert decoded(data).info == {}
+
+
+@pytest.mark.parametrize("make", [lambda: pictures.png(8, RGB), pictures.jpeg, pictures.webp])
+def test_a_cut_file_is_undecodable(make: object) -> None:
+    assert callable(make)
+    data = make()
+    with pytest.raises(Undecodable, match="broken or cut"):
+        decoded(data[: len(data) // 2])
+
+
+def test_a_flipped_byte_in_the_pixels_of_a_png_is_undecodable() -> None:
+    data = bytearray(pictures.png(8, RGB))
+    data[data.index(b"IDAT") + 40] ^= 0xFF
+    with pytest.raises(Undecodable):
+        decoded(bytes(data))
+
+
+def test_an_animated_png_is_its_first_frame() -> None:
+    frames = [Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")]
+    data = pictures.saved(frames[0], "PNG", save_all=True, append_images=frames[1:], duration=100)
+    assert decoded(data).getcolors() == [(64, (255, 0, 0))]
+
+
+def test_an_animated_webp_is_its_first_frame() -> None:
+    frames = [Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")]
+    data = pictures.saved(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True)
+    assert decoded(data).convert("RGB").getcolors() == [(64, (255, 0, 0))]
+
+
+def test_several_pictures_in_a_jpeg_are_its_first() -> None:
+    pair = [pictures.image(), Image.new("RGB", (8, 8), "blue")]
+    data = pictures.saved(pair[0], "MPO", save_all=True, append_images=pair[1:])
+    assert decoded(data).size == pictures.SIZE
+
+
+def test_ink_is_not_mistaken_for_paper() -> None:
+    for data in (pictures.jpeg("CMYK"), pictures.without_adobe(pictures.jpeg("CMYK"))):
+        assert decoded(data).resize((1, 1)).getpixel((0, 0)) == pytest.approx(
+            pictures.image().convert("CMYK").resize((1, 1)).getpixel((0, 0)), abs=3
+        )
+
+
+@pytest.mark.parametrize("size", [(1, 1), (16_384, 10), (10, 16_383)])
+def test_extreme_shapes_are_decoded(size: tuple[int, int]) -> None:
+    for name in ("PNG", "JPEG", "WEBP"):
+        if name != "WEBP" or max(size) < 16_384:
+            assert decoded(pictures.saved(Image.new("RGB", size), name)).size == size

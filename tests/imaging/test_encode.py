@@ -1,0 +1,104 @@
+import struct
+from io import BytesIO
+from itertools import pairwise
+
+import pytest
+from PIL import Image, ImageChops
+
+from service.imaging.encode import encode
+from service.imaging.plan import Encoding, JpegEncoding, PngEncoding, Subsampling, WebpEncoding
+from service.imaging.profiles import srgb
+from tests.imaging import pictures
+
+WHITE = (255, 255, 255)
+EVERY: list[Encoding] = [
+    PngEncoding(),
+    PngEncoding(compression=0),
+    JpegEncoding(),
+    JpegEncoding(progressive=True),
+    WebpEncoding(),
+    WebpEncoding(lossless=True),
+]
+
+
+def opened(data: bytes) -> Image.Image:
+    image = Image.open(BytesIO(data))
+    image.load()
+    return image
+
+
+def png_chunks(data: bytes) -> list[bytes]:
+    kinds, position = [], 8
+    while position < len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        kinds.append(kind)
+        position += 12 + length
+    return kinds
+
+
+@pytest.mark.parametrize("encoding", EVERY)
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_every_file_is_of_its_format_and_tagged_with_the_same_profile(encoding: Encoding, mode: str) -> None:
+    image = opened(encode(pictures.image(mode), encoding, WHITE))
+    assert image.format == encoding.format.upper()
+    assert image.size == pictures.SIZE
+    assert image.info["icc_profile"] == srgb()
+
+
+def test_the_profile_is_small_and_always_the_same() -> None:
+    assert len(srgb()) < 1_000
+    assert srgb()[24:36] == struct.pack(">6H", 2000, 1, 1, 0, 0, 0)
+
+
+def test_files_carry_nothing_else() -> None:
+    image = pictures.image("RGBA")
+    image.info = {"comment": b"secret", "exif": b"Exif\0\0secret", "xmp": b"secret", "dpi": (72, 72), "gamma": 0.5}
+    image.info = {}
+    png, jpeg, webp = (encode(image, encoding, WHITE) for encoding in (PngEncoding(), JpegEncoding(), WebpEncoding()))
+    assert set(png_chunks(png)) == {b"IHDR", b"iCCP", b"IDAT", b"IEND"}
+    assert {segment[0] for segment in opened(jpeg).applist} == {"APP0", "APP2"}  # type: ignore[attr-defined]
+    assert not opened(jpeg).getexif()
+    assert b"EXIF" not in webp
+    assert b"XMP " not in webp
+
+
+def test_png_keeps_every_pixel_and_its_transparency() -> None:
+    image = pictures.image("RGBA")
+    assert opened(encode(image, PngEncoding(), WHITE)).tobytes() == image.tobytes()
+
+
+def test_more_compression_makes_a_smaller_png() -> None:
+    sizes = [len(encode(pictures.image(), PngEncoding(compression=level), WHITE)) for level in (0, 1, 9)]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_jpeg_shows_transparency_over_the_matte() -> None:
+    image = Image.new("RGBA", (32, 32), (255, 0, 0, 0))
+    assert opened(encode(image, JpegEncoding(), (0, 0, 255))).getpixel((9, 9)) == (0, 0, 254)
+
+
+@pytest.mark.parametrize("encoding", [JpegEncoding, WebpEncoding])
+def test_more_quality_makes_a_larger_file(encoding: type[JpegEncoding | WebpEncoding]) -> None:
+    sizes = [len(encode(pictures.image(), encoding(quality=quality), WHITE)) for quality in (0, 1, 30, 60, 90, 100)]
+    assert all(small <= large for small, large in pairwise(sizes))
+    assert sizes[0] < sizes[-1]
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_progressive_is_as_asked(progressive: bool) -> None:
+    image = opened(encode(pictures.image(), JpegEncoding(progressive=progressive), WHITE))
+    assert bool(image.info.get("progressive")) is progressive
+
+
+@pytest.mark.parametrize(("subsampling", "factors"), [("4:2:0", (2, 2)), ("4:2:2", (2, 1)), ("4:4:4", (1, 1))])
+@pytest.mark.parametrize("quality", [85, 100])
+def test_subsampling_is_as_asked(subsampling: Subsampling, factors: tuple[int, int], quality: int) -> None:
+    image = opened(encode(pictures.image(), JpegEncoding(quality=quality, subsampling=subsampling), WHITE))
+    assert image.layer[0][1:3] == factors  # type: ignore[attr-defined]
+
+
+def test_lossless_webp_keeps_every_pixel_even_under_transparency() -> None:
+    for mode in ("RGB", "RGBA"):
+        image = pictures.image(mode)
+        made = opened(encode(image, WebpEncoding(lossless=True), WHITE))
+        assert ImageChops.difference(made.convert(mode), image).getbbox(alpha_only=False) is None

@@ -1,0 +1,57 @@
+import pickle
+from typing import Any
+
+import pytest
+
+from service.imaging.errors import ImagingError, ImpossibleFrame, TooCostly, TooManyPixels, Undecodable, UnsupportedType
+from service.imaging.plan import (
+    ExportJob,
+    ExportOutcome,
+    ExportPlan,
+    Frame,
+    InspectJob,
+    JpegEncoding,
+    MadeFile,
+    Picture,
+    PngEncoding,
+    StepBack,
+    WebpEncoding,
+    WorkerLimits,
+)
+
+FILE = MadeFile("png", "/t/a.png", 12, "00" * 32)
+BACK = StepBack("encode_failed", "no WebP", "webp")
+PLAN = ExportPlan(Frame(width=10, ratio=(16, 9)), "contain", 1, (1, 2, 3), "keep")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        PLAN,
+        PLAN.frame,
+        PngEncoding(1),
+        JpegEncoding(50, True, "4:4:4"),
+        WebpEncoding(50, True, 2),
+        ExportJob("/t/a", "/t/b", PLAN, ((PngEncoding(), "/t/c"),)),
+        InspectJob("/t/a"),
+        Picture(3, 4, "jpeg"),
+        FILE,
+        BACK,
+        ExportOutcome(Picture(3, 4, "webp"), (1, 2), True, (FILE,), (BACK,)),
+        WorkerLimits(5, 6),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_what_crosses_the_pool_survives_pickling(value: Any, protocol: int) -> None:
+    copy = pickle.loads(pickle.dumps(value, protocol))
+    assert copy == value
+    assert type(copy) is type(value)
+
+
+@pytest.mark.parametrize(
+    "kind", [ImagingError, UnsupportedType, Undecodable, TooManyPixels, TooCostly, ImpossibleFrame]
+)
+def test_errors_survive_pickling(kind: type[ImagingError]) -> None:
+    copy = pickle.loads(pickle.dumps(kind("why")))
+    assert (type(copy), copy.detail, copy.code, str(copy)) == (kind, "why", kind.code, "why")
