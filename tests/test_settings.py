@@ -1,0 +1,133 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from service.errors import SettingsError
+from service.settings import Settings, is_loopback, load_settings
+
+README = Path(__file__).parents[1] / "README.md"
+SECRET = "s" * 32
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*Settings.model_fields, "google_api_key", "google_gemini_base_url"):
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def test_defaults_are_valid() -> None:
+    settings = load_settings()
+    assert (settings.png_compression, settings.jpeg_quality, settings.webp_quality) == (9, 85, 80)
+    assert settings.room("output") == Path("storage/output")
+    assert settings.emulates
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("PNG_COMPRESSION", "10", "less than or equal to 9"),
+        ("JPEG_QUALITY", "best", "valid integer"),
+        ("URL_SIGNATURE_EXPIRY", "604801", "less than or equal to 604800"),
+        ("URL_SIGNATURE_EXPIRY", "0", "greater than or equal to 1"),
+        ("TEMP_RETENTION_DAYS", "nan", "finite"),
+        ("MATTE", "white", "#rrggbb"),
+        ("PUBLIC_URL", "ftp://example.com", "http"),
+        ("CORS_ORIGINS", "https://a.example,b.example", "https://host"),
+        ("LOG_FORMAT", "xml", "'text' or 'json'"),
+        ("GEMINI_MODEL", "Gemini!", "lower-case"),
+        ("PORT", "70000", "65535"),
+    ],
+)
+def test_a_bad_value_stops_the_start_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, allowed: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    line = str(caught.value)
+    assert line.startswith(f"{name}=")
+    assert allowed in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("name", ["SIGNING_SECRET", "API_KEYS"])
+def test_a_short_secret_is_refused_and_never_shown(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, f"{SECRET},hunter2")
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert name in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_signed_links_need_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIGN_URLS", "true")
+    with pytest.raises(SettingsError, match="SIGNING_SECRET"):
+        load_settings()
+
+
+def test_secrets_are_split_by_comma_and_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIGNING_SECRET", f"{SECRET}, {'t' * 32}")
+    settings = load_settings()
+    assert [secret.get_secret_value()[0] for secret in settings.signing_secret] == ["s", "t"]
+    assert SECRET not in repr(settings)
+
+
+def test_empty_variables_count_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PNG_COMPRESSION", "")
+    monkeypatch.setenv("GEMINI_API_KEY", "")
+    monkeypatch.setenv("GOOGLE_API_KEY", "a-key")
+    settings = load_settings()
+    assert settings.png_compression == 9
+    assert settings.gemini_api_key is not None
+
+
+@pytest.mark.parametrize(
+    ("environment", "emulates", "starts"),
+    [
+        ({}, True, True),
+        ({"GEMINI_API_KEY": "key"}, False, True),
+        ({"HOST": "0.0.0.0"}, False, False),
+        ({"HOST": "0.0.0.0", "GEMINI_EMULATOR": "true"}, True, True),
+        ({"GEMINI_BASE_URL": "http://127.0.0.1:9"}, False, False),
+        ({"GOOGLE_GEMINI_BASE_URL": "http://127.0.0.1:9", "GOOGLE_API_KEY": "key"}, False, True),
+        ({"GEMINI_EMULATOR": "false"}, False, False),
+        ({"GEMINI_EMULATOR": "true", "GEMINI_API_KEY": "key"}, True, True),
+    ],
+)
+def test_the_emulator_stands_in_only_where_nobody_could_mistake_it(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], emulates: bool, starts: bool
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    assert settings.emulates is emulates
+    if starts:
+        settings.require_gemini()
+    else:
+        with pytest.raises(SettingsError, match="GEMINI_API_KEY"):
+            settings.require_gemini()
+
+
+def test_an_open_port_needs_keys_or_a_word() -> None:
+    for closed in ({"host": "127.0.0.1"}, {"host": "::1"}, {"host": "localhost"}):
+        Settings(**closed).require_guarded()
+    Settings(host="0.0.0.0", allow_anonymous=True).require_guarded()
+    Settings(host="0.0.0.0", api_keys="k" * 16).require_guarded()
+    with pytest.raises(SettingsError, match="API_KEYS"):
+        Settings(host="0.0.0.0").require_guarded()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost", "a.localhost"])
+def test_loopback_hosts(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "example.com", "localhost.example.com", "10.0.0.1"])
+def test_hosts_that_others_reach(host: str) -> None:
+    assert not is_loopback(host)
+
+
+def test_readme_has_every_setting_and_no_other() -> None:
+    named = set(re.findall(r"^\| `([A-Z_]+)`", README.read_text(), re.MULTILINE))
+    assert named == {name.upper() for name in Settings.model_fields}
