@@ -46,7 +46,7 @@ def convert(image: Image.Image, profile: bytes) -> Image.Image:
 def _space(profile: bytes) -> str:
     try:
         return ImageCms.ImageCmsProfile(BytesIO(profile)).profile.xcolor_space
-    except OSError:
+    except (OSError, ValueError):
         raise ProfileError from None
 
 
@@ -88,5 +88,5 @@ def _build(profile: bytes, mode: str, to_mode: str, flags: ImageCms.Flags) -> Im
     source, target = (ImageCms.ImageCmsProfile(BytesIO(data)) for data in (profile, srgb()))
     try:
         return ImageCms.ImageCmsTransform(source, target, mode, to_mode, _INTENT, flags=flags)
-    except ImageCms.PyCMSError:
+    except (OSError, ValueError):
         raise ProfileError from None

@@ -40,7 +40,19 @@ def test_display_p3_moves_colours_and_keeps_transparency() -> None:
     assert to_srgb(image, icc.DISPLAY_P3).getpixel((0, 0)) == (215, 93, 31, 7)
 
 
-@pytest.mark.parametrize("profile", [b"", b"rubbish", bytes(200), icc.DISPLAY_P3[:150], icc.cmyk_profile()])
+@pytest.mark.parametrize(
+    "profile",
+    [
+        b"",
+        b"rubbish",
+        bytes(200),
+        icc.DISPLAY_P3[:150],
+        icc.DISPLAY_P3[:16] + b"RG\x80 " + icc.DISPLAY_P3[20:],
+        icc.DISPLAY_P3.replace(b"rTRC", b"xTRC"),
+        icc.cmyk_profile(),
+        icc.grey_profile(2.2),
+    ],
+)
 def test_a_broken_or_foreign_profile_is_refused(profile: bytes) -> None:
     with pytest.raises(ProfileError):
         to_srgb(pictures.image("RGB"), profile)
