@@ -135,6 +135,7 @@ class WorkerPool:
         self._report = report
         self._strikes = _Strikes(now)
         self._running: set[asyncio.Task[Outcome]] = set()
+        self._closed = False
         self.waiting = 0
 
     @property
@@ -189,6 +190,8 @@ class WorkerPool:
                 self._lose(slot, "late", digest)
                 return TooCostly(f"the picture took longer than {self._deadline:g} seconds to export")
             except BrokenProcessPool:
+                if self._closed:
+                    raise
                 self._lose(slot, "died", digest if fresh else None)
         self._report("poisoned")
         return TooCostly(f"the picture killed {POISON_DEATHS} workers; it is refused for 15 minutes")
@@ -214,7 +217,8 @@ class WorkerPool:
         await slot.ready()
 
     async def close(self) -> None:
-        """End every worker; one that still has a job is killed."""
+        """End every worker; one that still has a job is killed, and its caller gets BrokenProcessPool."""
+        self._closed = True
         for slot in self._slots:
             if self._running:
                 slot.kill()

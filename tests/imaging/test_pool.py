@@ -1,0 +1,201 @@
+"""The pool with real worker processes; the picture of a job is a file, so faults are made by killing and by limits."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from service.imaging.errors import TooCostly, Undecodable
+from service.imaging.plan import InspectJob, Picture, WorkerLimits
+from service.imaging.pool import POISON_DEATHS, POISON_SECONDS, WorkerPool
+
+ROOT = Path(__file__).parents[2]
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Pools:
+    """Makes pools and notes what they report."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.clock = Clock()
+        self.made: list[WorkerPool] = []
+
+    def __call__(self, workers: int = 1, deadline: float = 60) -> WorkerPool:
+        pool = WorkerPool(workers, WorkerLimits(), deadline, report=self.events.append, now=self.clock)
+        self.made.append(pool)
+        return pool
+
+
+@pytest.fixture
+async def pools() -> AsyncIterator[Pools]:
+    pools = Pools()
+    yield pools
+    for pool in pools.made:
+        await pool.close()
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> InspectJob:
+    Image.new("RGB", (40, 30), "teal").save(tmp_path / "a.png")
+    return InspectJob(str(tmp_path / "a.png"))
+
+
+@pytest.fixture
+def endless(tmp_path: Path) -> InspectJob:
+    """A job that a worker never finishes: opening a pipe that nobody writes to."""
+    os.mkfifo(tmp_path / "pipe")
+    return InspectJob(str(tmp_path / "pipe"))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+async def test_a_job_is_answered_by_its_result_or_its_refusal(pools: Pools, picture: InspectJob) -> None:
+    pool = pools()
+    assert await pool.run(picture, "a") == Picture(40, 30, "png")
+    assert isinstance(await pool.run(InspectJob("/nowhere"), "b"), Undecodable)
+
+
+async def test_a_killed_idle_worker_is_replaced_and_nobody_notices(pools: Pools, picture: InspectJob) -> None:
+    pool = pools()
+    await pool.start()
+    for _ in range(3):
+        os.kill(pool.pids[0], signal.SIGKILL)
+        assert isinstance(await pool.run(picture, "a"), Picture)
+
+
+async def test_the_job_of_a_killed_worker_is_done_by_a_fresh_one(
+    pools: Pools, endless: InspectJob, picture: InspectJob
+) -> None:
+    pool = pools()
+    await pool.start()
+    first = pool.pids[0]
+    job = asyncio.create_task(pool.run(endless, "a"))
+    await until(lambda: pool.busy == 1)
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: bool(pool.pids) and pool.pids[0] != first)
+    Path(endless.source).unlink()
+    Path(picture.source).rename(endless.source)
+    os.kill(pool.pids[0], signal.SIGKILL)
+    assert isinstance(await job, Picture)
+    assert pools.events.count("died") == 2
+
+
+async def test_a_job_past_its_deadline_is_killed_with_its_worker(
+    pools: Pools, endless: InspectJob, picture: InspectJob
+) -> None:
+    pool = pools(deadline=0.2)
+    await pool.start()
+    pid = pool.pids[0]
+    outcome = await pool.run(endless, "a")
+    assert isinstance(outcome, TooCostly)
+    assert "0.2 seconds" in outcome.detail
+    await until(lambda: gone(pid))
+    assert pools.events == ["late"]
+
+
+async def test_an_input_that_kills_fresh_workers_is_poison_for_a_while(
+    pools: Pools, endless: InspectJob, picture: InspectJob
+) -> None:
+    pool = pools()
+    await pool.start()
+    seen: set[int] = set()
+    job = asyncio.create_task(pool.run(endless, "bad"))
+
+    def a_new_worker_is_up() -> bool:
+        return pool.busy == 1 and bool(set(pool.pids) - seen)
+
+    for _ in range(POISON_DEATHS):
+        await until(a_new_worker_is_up)
+        seen |= set(pool.pids)
+        await asyncio.to_thread(_kill_when_reading, pool.pids[0], endless.source)
+    outcome = await job
+    assert isinstance(outcome, TooCostly)
+    assert pools.events == ["died"] * POISON_DEATHS + ["poisoned"]
+    assert isinstance(await pool.run(picture, "bad"), TooCostly)
+    assert isinstance(await pool.run(picture, "good"), Picture)
+    pools.clock.now += POISON_SECONDS
+    assert isinstance(await pool.run(picture, "bad"), Picture)
+
+
+def _kill_when_reading(pid: int, path: str) -> None:
+    """Opening the other end blocks until the worker reads the pipe: then it surely has the job."""
+    with open(path, "wb"):
+        os.kill(pid, signal.SIGKILL)
+
+
+async def test_a_cancelled_caller_leaves_the_line_and_costs_no_slot(pools: Pools, picture: InspectJob) -> None:
+    pool = pools()
+    await pool.start()
+    jobs = [asyncio.create_task(pool.run(picture, "a")) for _ in range(20)]
+    await asyncio.sleep(0)
+    assert pool.waiting == 19
+    for job in jobs[::2]:
+        job.cancel()
+    outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+    assert all(isinstance(outcome, Picture) for outcome in outcomes[1::2])
+    assert (pool.waiting, pool.busy) == (0, 0)
+
+
+async def test_closing_leaves_no_process(pools: Pools, endless: InspectJob) -> None:
+    pool = pools(2)
+    await pool.start()
+    pids = pool.pids
+    job = asyncio.create_task(pool.run(endless, "a"))
+    await until(lambda: pool.busy == 1)
+    await pool.close()
+    with pytest.raises(BrokenProcessPool):
+        await job
+    for pid in pids:
+        await until(partial(gone, pid))
+
+
+def test_a_bare_script_without_a_guard_runs_once(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""
+        import asyncio, io, sys
+        from PIL import Image
+        from service.exports import ImageExportService
+        print("ran", flush=True)
+        data = io.BytesIO()
+        Image.new("RGB", (64, 36), "teal").save(data, "PNG")
+        async def main():
+            exports = await ImageExportService().process_and_export_image(data.getvalue())
+            print(sorted(exports), flush=True)
+        asyncio.run(main())
+        """)
+    )
+    environment = {**os.environ, "STORAGE_DIR": str(tmp_path / "storage"), "PYTHONPATH": str(ROOT)}
+    answer = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, check=True, env=environment, timeout=60
+    )
+    assert answer.stdout.splitlines() == ["ran", "['jpeg', 'png', 'webp']"]
+    assert answer.stderr == ""

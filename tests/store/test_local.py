@@ -1,0 +1,186 @@
+import asyncio
+import errno
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.errors import NotFound, SettingsError, StorageFull, StorageUnavailable
+from service.retention import sweep
+from service.store.layout import EXPORT_NAME, ROOMS, Layout, export_key, export_stem, raw_key, request_id, temp_key
+from service.store.local import Hold, LocalStore, held
+
+KEY = "output/export_" + "a" * 32 + ".png"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    store = LocalStore(Layout({room: tmp_path / room for room in ROOMS}))
+    store.prepare()
+    return store
+
+
+@pytest.mark.parametrize(
+    "key", ["", "output", "output/", "output/../x", "/etc/passwd", "other/x", "output/a/b", "output/.x", "output/a\n",
+            "output/a\0b", "output/%2e%2e", "OUTPUT/x", "output/" + "x" * 300],
+)  # fmt: skip
+def test_nothing_but_a_key_becomes_a_path(store: LocalStore, key: str) -> None:
+    with pytest.raises(ValueError, match="not a storage key"):
+        store.local(key)
+
+
+def test_names_are_random_and_well_formed() -> None:
+    stems = {export_stem() for _ in range(100)}
+    assert len(stems) == 100
+    assert all(EXPORT_NAME.fullmatch(export_key(stem, "jpeg").partition("/")[2]) for stem in stems)
+    assert raw_key(request_id(), 1, ".png").endswith("_1.png")
+
+
+async def test_a_written_file_is_whole_held_and_hashed(store: LocalStore) -> None:
+    async with held() as hold:
+        digest = await store.write(KEY, b"picture", hold)
+        os.utime(store.local(KEY), (0, 0))
+        assert sweep(Path(store.local(KEY)).parent, 1).in_use == 1
+    assert digest == hashlib.sha256(b"picture").hexdigest()
+    assert await store.read(KEY) == b"picture"
+    assert list(Path(store.local(temp_key())).parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.ENOSPC, StorageFull), (errno.EDQUOT, StorageFull), (errno.EROFS, StorageUnavailable)]
+)
+async def test_a_failed_write_leaves_nothing_and_names_the_room(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
+) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(kind, match="output") as caught:
+        await store.write(KEY, b"picture", Hold())
+    assert str(store.layout.roots["output"]) not in str(caught.value)
+    for room in ROOMS:
+        assert list(store.layout.roots[room].iterdir()) == []
+
+
+async def test_publish_is_all_or_nothing(store: LocalStore) -> None:
+    other = KEY.replace("png", "webp")
+    async with held() as hold:
+        first, second = await store.reserve(2, hold)
+        await store.remove([second])
+        with pytest.raises(StorageUnavailable):
+            await store.publish([(first, KEY), (second, other)])
+    assert list(store.layout.roots["output"].iterdir()) == []
+
+
+async def test_reserved_files_are_held(store: LocalStore) -> None:
+    async with held() as hold:
+        await store.reserve(3, hold)
+        assert sweep(store.layout.roots["temp"], 1e-9).in_use == 3
+    assert sweep(store.layout.roots["temp"], 1e-9).files == 3
+
+
+async def test_open_follows_no_link_and_opens_only_files(store: LocalStore, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    place = Path(store.local(KEY))
+    for make in (lambda: place.symlink_to(secret), place.mkdir, lambda: os.mkfifo(place)):
+        make()
+        with pytest.raises(NotFound):
+            await store.open(KEY)
+        place.rmdir() if place.is_dir() and not place.is_symlink() else place.unlink()
+
+
+async def test_an_open_file_outlives_its_name(store: LocalStore) -> None:
+    async with held() as hold:
+        await store.write(KEY, b"picture", hold)
+    file = await store.open(KEY)
+    await store.remove([KEY])
+    assert file.body.read() == b"picture"
+    file.close()
+
+
+async def test_the_etag_changes_with_the_file(store: LocalStore) -> None:
+    tags = set()
+    for content in (b"one", b"two"):
+        async with held() as hold:
+            await store.write(KEY, content, hold)
+        file = await store.open(KEY)
+        tags.add(file.etag)
+        file.close()
+    assert len(tags) == 2
+    assert all(tag.startswith('"') for tag in tags)
+
+
+async def test_probe_names_the_room_that_cannot_be_written(store: LocalStore) -> None:
+    await store.probe()
+    store.layout.roots["generated"].rmdir()
+    with pytest.raises(StorageUnavailable, match="generated/"):
+        await store.probe()
+
+
+async def test_holding_a_file_waits_for_a_sweep_and_notices_its_removal(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with held() as hold:
+        await store.write(KEY, b"picture", hold)
+    path = store.local(KEY)
+    real = Hold.adopt
+
+    def sweep_first(self: Hold, descriptor: int) -> None:
+        Path(path).unlink()
+        real(self, descriptor)
+
+    monkeypatch.setattr(Hold, "adopt", sweep_first)
+    async with held() as hold:
+        with pytest.raises(NotFound):
+            await store.hold_path(path, hold)
+
+
+async def test_readers_see_whole_files_only(store: LocalStore) -> None:
+    contents = [bytes([number]) * 100_000 for number in range(20)]
+    seen: list[bytes] = []
+
+    async def read(writer: asyncio.Task[Any]) -> None:
+        while not writer.done():
+            try:
+                file = await store.open(KEY)
+            except NotFound:
+                continue
+            seen.append(file.body.read())
+            file.close()
+
+    async def write() -> None:
+        for content in contents:
+            async with held() as hold:
+                await store.write(KEY, content, hold)
+
+    writer = asyncio.create_task(write())
+    await asyncio.gather(writer, read(writer))
+    assert set(seen) <= set(contents)
+
+
+def test_rooms_inside_each_other_are_refused(tmp_path: Path) -> None:
+    rooms = {room: tmp_path / room for room in ROOMS} | {"output": tmp_path / "temp" / "output"}
+    with pytest.raises(SettingsError, match="OUTPUT_DIR"):
+        LocalStore(Layout(rooms)).prepare()
+
+
+def test_temp_on_another_file_system_is_refused(tmp_path: Path) -> None:
+    other = Path("/dev/shm")
+    if other.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.fail("this test needs two file systems")
+    temp = other / f"image-export-{os.getpid()}"
+    try:
+        with pytest.raises(SettingsError, match="same file system"):
+            LocalStore(Layout({room: tmp_path / room for room in ROOMS} | {"temp": temp})).prepare()
+    finally:
+        temp.rmdir()
+
+
+def test_a_room_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "uploads").write_text("a file")
+    with pytest.raises(SettingsError, match="UPLOADS_DIR"):
+        LocalStore(Layout({room: tmp_path / room for room in ROOMS})).prepare()
