@@ -13,7 +13,7 @@ class ServiceError(Exception):
 
     ServiceError (internal, 500)
     ├── RequestError                      the request is at fault, nothing was spent
-    │   ├── 400 MalformedBody DuplicateField NotUtf8
+    │   ├── 400 MalformedRequest MalformedBody DuplicateField NotUtf8
     │   ├── 401 Unauthorized   403 BadSignature CrossOrigin
     │   ├── 404 NotFound   405 MethodNotAllowed   408 BodyTimeout   410 LinkExpired
     │   ├── 413 TooLarge   415 UnsupportedMediaType UnsupportedEncoding UnsupportedImage
@@ -51,6 +51,10 @@ class ServiceError(Exception):
 
 class RequestError(ServiceError):
     pass
+
+
+class MalformedRequest(RequestError):
+    code, status, title = "malformed_request", 400, "The request is malformed"
 
 
 class MalformedBody(RequestError):

@@ -72,6 +72,8 @@ def _from_http(error: web.HTTPException, request: web.Request) -> ServiceError:
         return MethodNotAllowed(f"{request.method} is not allowed here; allowed: {allowed}", headers={"Allow": allowed})
     if error.status == NotFound.status:
         return NotFound("there is no such route")
+    if error.status == ExpectationFailed.status:
+        return ExpectationFailed("the only expectation understood is 100-continue")
     fault = ServiceError(error.reason)
     fault.status = error.status
     return fault
@@ -149,7 +151,9 @@ async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 async def sign_answer(request: web.Request, response: web.StreamResponse) -> None:
     """Headers that every answer carries, streams and errors included."""
-    response.headers["X-Request-Id"] = request.get(REQUEST_ID, "")
+    if isinstance(response, web.HTTPException):
+        _rewrite(response, request)
+    response.headers["X-Request-Id"] = request[REQUEST_ID]
     response.headers["X-Content-Type-Options"] = "nosniff"
     origin = request.headers.get(hdrs.ORIGIN, "")
     if origin.lower() in request.app[SETTINGS].cors_origins:
@@ -158,12 +162,18 @@ async def sign_answer(request: web.Request, response: web.StreamResponse) -> Non
         response.headers.add(hdrs.VARY, hdrs.ORIGIN)
 
 
-async def expect_continue(request: web.Request) -> web.StreamResponse | None:
+def _rewrite(error: web.HTTPException, request: web.Request) -> None:
+    """Give aiohttp's own refusal, made before any middleware, the form of all errors."""
+    request.setdefault(REQUEST_ID, request_id())
+    answer = problem(_from_http(error, request), request[REQUEST_ID])
+    error.body = answer.body
+    error.headers.update({hdrs.CONTENT_TYPE: answer.content_type, hdrs.CONTENT_LENGTH: str(answer.content_length)})
+
+
+async def expect_continue(request: web.Request) -> None:
     """`100 Continue` waits until the request is admitted; the form says it when it starts to read."""
-    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
-        return None
-    request[REQUEST_ID] = request_id()
-    return problem(ExpectationFailed("the only expectation understood is 100-continue"), request[REQUEST_ID])
+    if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
+        raise web.HTTPExpectationFailed
 
 
 MIDDLEWARES = (record, errors_as_problems, guard, admit)

@@ -10,18 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from aiohttp import web
 
 from service.app import create_app
+from service.connections import listening
 from service.keys import DOOR
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# Also how long a connection may take over its request head; aiohttp's own default is an hour.
-KEEPALIVE_SECONDS = 30
-BACKLOG = 1024
 # Disk threads: they wait for the disk, not for a core.
 DISK_THREADS = 32
-# Handlers were waited for by the door; this is only for idle connections to close.
-CLOSE_SECONDS = 1
 
 
 async def serve(settings: Settings) -> None:
@@ -33,22 +29,11 @@ async def serve(settings: Settings) -> None:
     signals: asyncio.Queue[int] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.put_nowait, number)
-    runner = web.AppRunner(
-        create_app(settings),
-        access_log=None,
-        handler_cancellation=True,
-        keepalive_timeout=KEEPALIVE_SECONDS,
-        shutdown_timeout=CLOSE_SECONDS,
-    )
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG)
-        await site.start()
-        log.info("serving on %s", ", ".join(_urls(runner)))
+    app = create_app(settings)
+    async with listening(app, settings.host, settings.port) as addresses:
+        log.info("serving on %s", ", ".join(_url(host, port) for host, port in addresses))
         await signals.get()
-        await _drain(runner.app, signals, settings.shutdown_grace_seconds)
-    finally:
-        await runner.cleanup()
+        await _drain(app, signals, settings.shutdown_grace_seconds)
     log.info("stopped")
 
 
@@ -67,8 +52,8 @@ async def _drain(app: web.Application, signals: asyncio.Queue[int], seconds: flo
         log.warning("stopping with %d requests unfinished", left)
 
 
-def _urls(runner: web.AppRunner) -> list[str]:
-    return [f"http://{f'[{host}]' if ':' in host else host}:{port}" for host, port, *_ in runner.addresses]
+def _url(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _raise_file_limit() -> None:

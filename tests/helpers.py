@@ -5,7 +5,7 @@ import contextlib
 import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from PIL import Image
 from yarl import URL
 
 from service.app import create_app
+from service.connections import listening
 from service.gemini.emulator import Emulator, _Gallery
 from service.gemini.wire import Received
 from service.settings import Settings
@@ -112,7 +113,6 @@ class Running:
     session: aiohttp.ClientSession
     host: str
     port: int
-    runner: web.AppRunner = field(repr=False)
 
     @property
     def url(self) -> str:
@@ -210,29 +210,16 @@ async def until_async(holds: Callable[[], Awaitable[object]], seconds: float = 2
 
 
 @contextlib.asynccontextmanager
-async def serving(app: web.Application, **options: Any) -> AsyncIterator[tuple[web.AppRunner, str, int]]:
-    """An app on a free port of this machine; yields its runner, host and port."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, **options)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        host, port = runner.addresses[0][:2]
-        yield runner, host, port
-    finally:
-        await runner.cleanup()
-
-
-@contextlib.asynccontextmanager
 async def running(settings: Settings, emulator: Emulator) -> AsyncIterator[Running]:
-    """The service as `service.serving` runs it, calling this emulator over a real socket."""
+    """The service as it is served, calling this emulator over a real socket."""
     async with contextlib.AsyncExitStack() as stack:
-        _, host, port = await stack.enter_async_context(serving(emulator.create_app()))
+        [(host, port)] = await stack.enter_async_context(listening(emulator.create_app(), "127.0.0.1", 0))
         if settings.gemini_base_url is None:
             settings = settings.model_copy(update={"gemini_base_url": f"http://{host}:{port}"})
         app = create_app(settings)
-        runner, host, port = await stack.enter_async_context(serving(app, handler_cancellation=True))
+        [(host, port)] = await stack.enter_async_context(listening(app, "127.0.0.1", 0))
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        yield Running(app, settings, emulator, session, host, port, runner)
+        yield Running(app, settings, emulator, session, host, port)
 
 
 def assert_problem(answer: Answer, status: int, code: str, *said: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
 
@@ -37,6 +38,7 @@ MAX_TEXT_BYTES = 4 * MAX_SCRIPT
 MAX_SHORT_BYTES = 1_000
 MAX_PARTS = 64
 MAX_BOUNDARY = 200
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _PLAIN_TRANSFER = ("", "7bit", "8bit", "binary")
 
 
@@ -193,6 +195,8 @@ class _FormReader:
 
     def _begin(self, segment: MultipartSegment) -> _Part:
         name = segment.name or ""
+        if any(_CONTROL.search(text) for header in segment.headerlist for text in header):
+            raise MalformedBody("a part's header holds a control character")
         if name not in self._limits.texts and name not in self._limits.files:
             allowed = ", ".join([*self._limits.texts, *self._limits.files])
             raise UnknownField(f"unknown field {name[:60]!r}; allowed: {allowed}")
