@@ -111,11 +111,11 @@ def test_the_emulator_stands_in_only_where_nobody_could_mistake_it(
 
 def test_an_open_port_needs_keys_or_a_word() -> None:
     for closed in ({"host": "127.0.0.1"}, {"host": "::1"}, {"host": "localhost"}):
-        Settings(**closed).require_guarded()
-    Settings(host="0.0.0.0", allow_anonymous=True).require_guarded()
-    Settings(host="0.0.0.0", api_keys="k" * 16).require_guarded()
+        load_settings(**closed).require_guarded()
+    load_settings(host="0.0.0.0", allow_anonymous=True).require_guarded()
+    load_settings(host="0.0.0.0", api_keys="k" * 16).require_guarded()
     with pytest.raises(SettingsError, match="API_KEYS"):
-        Settings(host="0.0.0.0").require_guarded()
+        load_settings(host="0.0.0.0").require_guarded()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost", "a.localhost"])

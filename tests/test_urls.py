@@ -3,7 +3,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from service.errors import BadSignature, LinkExpired
-from service.settings import Settings
+from service.settings import load_settings
 from service.urls import MAX_LIFE_SECONDS, Links, _sign
 
 NAME = "export_" + "0" * 32 + ".png"
@@ -22,7 +22,7 @@ class Clock:
 
 
 def links(clock: Clock, secret: str = SECRET, expiry: int = 60) -> Links:
-    return Links(Settings(sign_urls=True, signing_secret=secret, url_signature_expiry=expiry), clock)
+    return Links(load_settings(sign_urls=True, signing_secret=secret, url_signature_expiry=expiry), clock)
 
 
 def query_of(url: str) -> Query:
@@ -30,8 +30,8 @@ def query_of(url: str) -> Query:
 
 
 def test_static_links_carry_the_public_url() -> None:
-    assert Links(Settings()).build(NAME) == f"/static/output/{NAME}"
-    public = Links(Settings(public_url="https://cdn.example/x/"))
+    assert Links(load_settings()).build(NAME) == f"/static/output/{NAME}"
+    public = Links(load_settings(public_url="https://cdn.example/x/"))
     assert public.build(NAME) == f"https://cdn.example/x/static/output/{NAME}"
 
 
