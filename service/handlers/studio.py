@@ -2,20 +2,27 @@
 
 import json
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
 from service.errors import NotFound
 from service.gemini import models
+from service.handlers.fields import MAX_SCRIPT
+from service.imaging.plan import MAX_SIDE
 from service.keys import SETTINGS
+from service.settings import Settings
 
 _ROOT = files("service.studio")
 _TYPES: Final = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _PAGES: Final = {entry.name: entry.read_bytes() for entry in _ROOT.iterdir() if entry.name.rpartition(".")[2] in _TYPES}
+_POLICY: Final = (
+    "default-src 'self'; img-src 'self' blob: https: http:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 _HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: https: http:; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": _POLICY,
+    # The stricter no-referrer makes some browsers send "Origin: null", which the guard refuses.
+    "Referrer-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }
 CONFIG_MARK: Final = b"{{config}}"
@@ -23,17 +30,32 @@ CONFIG_MARK: Final = b"{{config}}"
 
 async def show_studio(request: web.Request) -> web.StreamResponse:
     """The page, told what this service allows."""
-    settings = request.app[SETTINGS]
-    config = {
+    # Without "<" nothing inside can end the script element that holds it.
+    text = json.dumps(_config(request.app[SETTINGS])).replace("<", "\\u003c").encode()
+    return _page("index.html", _PAGES["index.html"].replace(CONFIG_MARK, text))
+
+
+def _config(settings: Settings) -> dict[str, Any]:
+    return {
         "emulator": settings.emulates,
         "needs_key": bool(settings.api_keys),
+        "max_script": MAX_SCRIPT,
+        "max_side": MAX_SIDE,
         "max_variations": settings.max_variations,
         "max_upload_bytes": settings.max_upload_bytes,
+        "output_retention_days": settings.output_retention_days,
+        "png_compression": settings.png_compression,
+        "jpeg_quality": settings.jpeg_quality,
+        "webp_quality": settings.webp_quality,
+        "matte": settings.matte,
         "default_model": settings.gemini_model,
-        "models": {name: {"ratios": list(row.ratios), "sizes": list(row.sizes)} for name, row in models.MODELS.items()},
+        "ratios": models.RATIOS,
+        "sizes": models.SIZES,
+        "models": {
+            name: {"ratios": row.ratios, "sizes": row.sizes, "prices": dict(row.prices), "as_of": str(row.as_of)}
+            for name, row in models.MODELS.items()
+        },
     }
-    text = json.dumps(config).replace("<", "\\u003c").encode()
-    return _page("index.html", _PAGES["index.html"].replace(CONFIG_MARK, text))
 
 
 async def show_studio_file(request: web.Request) -> web.StreamResponse:
