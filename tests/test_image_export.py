@@ -1,0 +1,117 @@
+"""ImageExportService, as Python programs use it."""
+
+import io
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from service.errors import ImageError, StorageFull
+from service.exports import ImageExportService
+from service.settings import load_settings
+from service.store.local import LocalStore
+
+KEYS = {"format", "url", "file_path", "size", "exported_at", "width", "height", "content_type", "sha256", "metadata"}
+
+
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncIterator[ImageExportService]:
+    async with ImageExportService(load_settings(storage_dir=tmp_path, export_workers=1)) as service:
+        yield service
+
+
+def png(size: tuple[int, int] = (320, 180), colour: str = "teal") -> bytes:
+    data = io.BytesIO()
+    Image.new("RGB", size, colour).save(data, "PNG")
+    return data.getvalue()
+
+
+async def test_every_format_comes_with_its_file_and_link(service: ImageExportService) -> None:
+    exports = await service.process_and_export_image(png(), normalize_dimensions=(160, 90), metadata={"id": 7})
+    assert list(exports) == ["png", "jpeg", "webp"]
+    assert exports.warnings == []
+    for name, export in exports.items():
+        assert set(export) == KEYS
+        path = Path(export["file_path"])
+        assert path.is_absolute()
+        assert export["url"] == f"/static/output/{path.name}"
+        assert export["size"] == path.stat().st_size
+        assert export["metadata"] == {"id": 7}
+        with Image.open(path) as picture:
+            assert (picture.format, picture.size, picture.mode) == (name.upper(), (160, 90), "RGB")
+
+
+async def test_without_dimensions_the_size_stays(service: ImageExportService) -> None:
+    exports = await service.process_and_export_image(png((2001, 33)))
+    assert {(export["width"], export["height"]) for export in exports.values()} == {(2001, 33)}
+
+
+async def test_the_base_shows_through_by_thirty_per_cent(service: ImageExportService, tmp_path: Path) -> None:
+    base = tmp_path / "base.png"
+    base.write_bytes(png(colour="white"))
+    exports = await service.process_and_export_image(png(colour="black"), str(base))
+    with Image.open(exports["png"]["file_path"]) as picture:
+        assert picture.convert("RGB").getcolors() == [(320 * 180, (77, 77, 77))]
+
+
+@pytest.mark.parametrize("base", ["missing.png", "broken.png", "text.png"])
+async def test_a_base_that_cannot_be_used_leaves_the_picture_alone(
+    service: ImageExportService, tmp_path: Path, base: str
+) -> None:
+    (tmp_path / "broken.png").write_bytes(png()[:60])
+    (tmp_path / "text.png").write_text("no picture")
+    exports = await service.process_and_export_image(png(), str(tmp_path / base))
+    assert len(exports) == 3
+    assert [warning.code for warning in exports.warnings] == ["composite_failed"]
+    assert str(tmp_path) not in exports.warnings[0].detail
+
+
+@pytest.mark.parametrize("data", [b"", b"text", png()[:100], b"GIF89a" + bytes(50)])
+async def test_what_is_no_picture_is_an_image_error_and_leaves_no_file(
+    service: ImageExportService, tmp_path: Path, data: bytes
+) -> None:
+    with pytest.raises(ImageError):
+        await service.process_and_export_image(data)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+async def test_a_format_that_fails_is_named_and_the_others_stay(service: ImageExportService) -> None:
+    exports = await service.process_and_export_image(png((17_000, 4)))
+    assert list(exports) == ["png", "jpeg"]
+    assert [(warning.code, warning.format) for warning in exports.warnings] == [("encode_failed", "webp")]
+
+
+@pytest.mark.parametrize("dimensions", [(0, 10), (10, 8193), (-1, 5)])
+async def test_impossible_dimensions_are_a_value_error(
+    service: ImageExportService, dimensions: tuple[int, int]
+) -> None:
+    with pytest.raises(ValueError, match="1 to 8192"):
+        await service.process_and_export_image(png(), normalize_dimensions=dimensions)
+
+
+async def test_a_full_disk_is_said_and_nothing_is_published(
+    service: ImageExportService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(self: LocalStore, moves: object) -> None:
+        raise StorageFull("no space is left in output/")
+
+    monkeypatch.setattr(LocalStore, "publish", full)
+    with pytest.raises(StorageFull):
+        await service.process_and_export_image(png())
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+async def test_cleanup_counts_what_it_removed(service: ImageExportService, tmp_path: Path) -> None:
+    await service.process_and_export_image(png())
+    assert service.cleanup_output_files() == 0
+    old = time.time() - 8 * 86_400
+    for path in (tmp_path / "output").iterdir():
+        os.utime(path, (old, old))
+    assert service.cleanup_output_files(days=9) == 0
+    assert service.cleanup_temp_files() == 0
+    assert service.cleanup_output_files() == 3
+    with pytest.raises(ValueError, match="more than 0"):
+        service.cleanup_temp_files(days=0)
