@@ -129,5 +129,5 @@ def test_hosts_that_others_reach(host: str) -> None:
 
 
 def test_readme_has_every_setting_and_no_other() -> None:
-    named = set(re.findall(r"^\| `([A-Z_]+)`", README.read_text(), re.MULTILINE))
+    named = set(re.findall(r"^\| `([A-Z_]+)` \|", README.read_text(), re.MULTILINE))
     assert named == {name.upper() for name in Settings.model_fields}
