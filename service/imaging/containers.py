@@ -28,8 +28,8 @@ class Container:
     """A file that was looked into: `data` is what the decoder gets, `size` is as stored, before `orientation`.
 
     `profile` is the embedded ICC profile, None without one, BROKEN_PROFILE if it cannot be read.
-    `grey` is what a PNG says of its colours, which a decoder may widen.
-    `transparent` is the grey level or RGB colour that a PNG declares transparent, in samples of `depth` bits.
+    `depth` and `colour` are a PNG's bits per sample and colour type.
+    `transparent` is the grey level or RGB colour that a PNG declares transparent, in such samples.
     """
 
     format: Format
@@ -38,7 +38,7 @@ class Container:
     orientation: int = 1
     profile: bytes | None = None
     depth: int = 8
-    grey: bool = False
+    colour: int | None = None
     transparent: tuple[int, ...] | None = None
 
     @property
@@ -76,6 +76,10 @@ def _bounded(parts: Iterator[_Part]) -> Iterator[_Part]:
 # -- PNG ---------------------------------------------------------------------------------------------------------------
 
 
+# Colour types.
+GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
+
+
 def _png(data: bytes) -> Container:
     chunks = _bounded(_png_chunks(data))
     kind, header, _ = next(chunks, (b"", memoryview(b""), False))
@@ -96,18 +100,17 @@ def _png(data: bytes) -> Container:
             orientation = _orientation(bytes(body))
         elif pixels_began:
             continue
-        elif kind == b"PLTE" and colour == 3:
+        elif kind == b"PLTE" and colour == PALETTE:
             kept.append(_png_chunk(kind, body, sound))
         elif kind == b"iCCP":
             profile = _inflated_profile(bytes(body)) if sound else BROKEN_PROFILE
         elif kind == b"tRNS" and sound:
-            if colour == 3:
+            if colour == PALETTE:
                 kept.append(_png_chunk(kind, body[:256]))
-            elif len(body) == (2 if colour == 0 else 6):
+            elif len(body) == {GREY: 2, RGB: 6}.get(colour):
                 transparent = struct.unpack(f">{len(body) // 2}H", body)
     stripped = b"".join([data[:8], *kept])
-    grey = colour in (0, 4)
-    return Container("png", (width, height), stripped, orientation, profile, depth, grey, transparent)
+    return Container("png", (width, height), stripped, orientation, profile, depth, colour, transparent)
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, bool]]:
@@ -153,7 +156,8 @@ def _jpeg(data: bytes) -> Container:
     pieces: dict[int, bytes] = {}
     announced = 0
     for before, marker, segment in _bounded(_jpeg_segments(data)):
-        kept.append(before)
+        if scans:
+            kept.append(before)
         body = bytes(segment[4:]) if marker in _APP else b""
         if body.startswith(b"Exif\0\0"):
             orientation = _orientation(body[6:])

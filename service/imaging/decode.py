@@ -7,7 +7,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from service.imaging.containers import Container
+from service.imaging.containers import GREY, GREY_ALPHA, Container
 from service.imaging.errors import Undecodable
 from service.imaging.formats import Format
 
@@ -19,19 +19,45 @@ _PLUGINS: dict[Format, type[ImageFile.ImageFile]] = {
 }
 
 
+# How Pillow unpacks 16-bit samples of several channels, losing their lower bytes -> how to have it unpack those.
+_LOWER = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "LA;16B": "RGBA"}
+
+
 def decode(container: Container) -> Image.Image:
-    """The pixels as stored, as L, LA, I;16, RGB, RGBA or CMYK, of an animation the first frame; raises Undecodable."""
+    """The pixels as stored, as L, LA, I;16, RGB, RGBA or CMYK, of an animation the first frame; raises Undecodable.
+
+    Of 16-bit samples only grey ones without alpha are whole; of the others these are the upper bytes.
+    """
+    return _plain(_loaded(container), container)
+
+
+def decode_lower(container: Container) -> Image.Image | None:
+    """The lower bytes where `decode` gives upper ones only: L for LA, else of the same mode; None elsewhere."""
+    if container.depth < 16 or container.colour == GREY:
+        return None
+    loaded = _loaded(container, lower=True)
+    image = loaded._new(loaded.im)
+    if container.colour == GREY_ALPHA:
+        # The four bytes of a pixel are its grey, upper and lower, and its alpha.
+        return image.getchannel("G")
+    return image.convert("RGBA") if container.transparent else image
+
+
+def _loaded(container: Container, *, lower: bool = False) -> ImageFile.ImageFile:
+    name = container.format.upper()
     try:
-        image: Image.Image = _PLUGINS[container.format](BytesIO(container.data))
+        image = _PLUGINS[container.format](BytesIO(container.data))
         if image.size != container.size:
-            raise Undecodable(f"the {container.format.upper()} picture contradicts its own header")
+            raise Undecodable(f"the {name} picture contradicts its own header")
+        if lower:
+            image.tile = [tile._replace(args=_LOWER[str(tile.args)]) for tile in image.tile]
         image.load()
     except (MemoryError, Undecodable):
         raise
     except Exception:
         # Pillow's plugins raise nearly anything for a broken file, and their words are for programmers.
-        raise Undecodable(f"the {container.format.upper()} picture is broken or cut") from None
-    return _plain(image, container)
+        raise Undecodable(f"the {name} picture is broken or cut") from None
+    return image
 
 
 def _plain(image: Image.Image, container: Container) -> Image.Image:
@@ -46,7 +72,7 @@ def _plain(image: Image.Image, container: Container) -> Image.Image:
         image = image.convert("RGB" if palette_alpha is None else "RGBA")
     elif image.mode == "1":
         image = image.convert("L")
-    elif image.mode == "RGBA" and container.grey:
+    elif image.mode == "RGBA" and container.colour == GREY_ALPHA:
         image = Image.merge("LA", (image.getchannel("R"), image.getchannel("A")))
     if container.transparent:
         image = _keyed(image, container.transparent, container.depth)

@@ -4,7 +4,7 @@ from PIL import Image
 
 from service.imaging.decode import narrow
 from service.imaging.plan import Fit, Size
-from service.imaging.profiles import convert
+from service.imaging.profiles import Lower, convert
 
 Colour = tuple[int, int, int]
 
@@ -27,14 +27,14 @@ def upright(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(_TO_UPRIGHT[orientation]) if orientation in _TO_UPRIGHT else image
 
 
-def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+def to_srgb(image: Image.Image, profile: bytes | None, lower: Lower | None = None) -> Image.Image:
     """An RGB or RGBA image in sRGB, from L, LA, I;16, RGB, RGBA or CMYK in `profile`; raises ProfileError.
 
     Without a profile RGB and grey are sRGB, and CMYK is what browsers make of it: each channel is the paper left
-    by its ink, times the paper left by black.
+    by its ink, times the paper left by black. `lower` fetches the lower bytes of 16-bit samples, if they matter.
     """
     if profile is not None:
-        image = convert(image, profile)
+        image = convert(image, profile, lower)
     if image.mode == "I;16":
         image = narrow(image)
     if image.mode in ("RGB", "RGBA"):

@@ -8,20 +8,24 @@ from PIL import Image
 from service.imaging import composite as compositing
 from service.imaging import normalize
 from service.imaging.containers import Container
-from service.imaging.decode import decode
+from service.imaging.decode import decode, decode_lower
 from service.imaging.plan import ExportPlan, Size, StepBack
 from service.imaging.profiles import ProfileError
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What the steps know besides the image: what its file said, what was planned, the base already at `size`."""
+    """What the steps know besides the image: its file, its profile if that is usable, the plan, the base at `size`."""
 
-    orientation: int
+    container: Container
     profile: bytes | None
     size: Size
     plan: ExportPlan
     base: Image.Image | None
+
+    def lower(self) -> Image.Image | None:
+        image = decode_lower(self.container)
+        return image and normalize.upright(image, self.container.orientation)
 
     @property
     def keeps_alpha(self) -> bool:
@@ -33,11 +37,11 @@ Step = Callable[[Image.Image, Recipe], Image.Image]
 
 
 def upright(image: Image.Image, recipe: Recipe) -> Image.Image:
-    return normalize.upright(image, recipe.orientation)
+    return normalize.upright(image, recipe.container.orientation)
 
 
 def to_srgb(image: Image.Image, recipe: Recipe) -> Image.Image:
-    return normalize.to_srgb(image, recipe.profile)
+    return normalize.to_srgb(image, recipe.profile, recipe.lower)
 
 
 def flatten(image: Image.Image, recipe: Recipe) -> Image.Image:
@@ -62,7 +66,7 @@ def finish(
 
     Raises Undecodable.
     """
-    recipe = Recipe(container.orientation, container.profile, size, plan, base)
+    recipe = Recipe(container, container.profile, size, plan, base)
     steps_back: tuple[StepBack, ...] = ()
     image = decode(container)
     for step in STEPS:

@@ -5,6 +5,7 @@ darkest black of the one becomes the darkest of the other.
 """
 
 import itertools
+from collections.abc import Callable
 from functools import cache, lru_cache
 from io import BytesIO
 
@@ -12,6 +13,12 @@ from PIL import Image, ImageChops, ImageCms
 
 _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
+
+
+# Few enough rows for the intermediate images to stay small.
+_ROWS = 64
+
+Lower = Callable[[], Image.Image | None]
 
 
 class ProfileError(Exception):
@@ -26,18 +33,24 @@ def srgb() -> bytes:
     return bytes(profile)
 
 
-def convert(image: Image.Image, profile: bytes) -> Image.Image:
+def convert(image: Image.Image, profile: bytes, lower: Lower | None = None) -> Image.Image:
     """An image in L, LA, I;16, RGB, RGBA or CMYK, taken from `profile` to sRGB; raises ProfileError.
 
     A grey image stays grey, and may have an RGB profile: it is then the colour whose channels are all the same.
+    `lower` fetches the lower bytes of an LA, RGB or RGBA image whose samples have 16 bits: with a steep curve,
+    the upper ones alone are many levels of sRGB apart.
     """
     match _space(profile), image.mode:
         case "GRAY", "I;16":
-            return image.convert("I").point(_grey_levels(profile, "I;16"), "L")
+            return _leveled(image, profile)
+        case "GRAY", "LA" if lower and (low := lower()):
+            grey, alpha = image.split()
+            deep = Image.frombytes("I;16", image.size, Image.merge("LA", (low, grey)).tobytes())
+            return Image.merge("LA", (_leveled(deep, profile), alpha))
         case "GRAY", "L" | "LA":
             return image.point(_grey_levels(profile, "L") + list(range(256)) * (len(image.mode) - 1))
         case ("CMYK", "CMYK") | ("RGB ", "RGB" | "RGBA"):
-            return _transformed(image, profile)
+            return _transformed(image, profile, lower)
         case "RGB ", "L" | "LA":
             return _transformed(image.convert("RGB" if image.mode == "L" else "RGBA"), profile)
     raise ProfileError
@@ -50,13 +63,50 @@ def _space(profile: bytes) -> str:
         raise ProfileError from None
 
 
-def _transformed(image: Image.Image, profile: bytes) -> Image.Image:
+def _transformed(image: Image.Image, profile: bytes, lower: Lower | None = None) -> Image.Image:
     transform = _transform(profile, image.mode)
     if transform is None:
         return image
-    converted = transform.apply(image)
+    low = lower() if lower else None
+    converted = transform.apply(image) if low is None else _interpolated(image, low, transform)
     converted.info.clear()
     return converted
+
+
+def _interpolated(upper: Image.Image, lower: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
+    """The transform of 16-bit samples, between what it makes of the 8-bit levels around them.
+
+    A sample is upper + (lower - upper) / 257 levels. Rounded four times, at four thresholds, it is above its level
+    as often as it is near the next. The mean of what becomes of the four is a tetrahedral interpolation.
+    """
+    converted = Image.new(upper.mode, upper.size)
+    for top in range(0, upper.height, _ROWS):
+        rows = (0, top, upper.width, min(top + _ROWS, upper.height))
+        high, low = upper.crop(rows), lower.crop(rows)
+        more, less = ImageChops.subtract(low, high), ImageChops.subtract(high, low)
+        a, b, c, d = (
+            transform.apply(ImageChops.subtract(ImageChops.add(high, more.point(up)), less.point(down)))
+            for up, down in _thresholds(upper.mode)
+        )
+        converted.paste(ImageChops.add(ImageChops.add(a, b, 2), ImageChops.add(c, d, 2), 2), rows)
+    return converted
+
+
+@cache
+def _thresholds(mode: str) -> list[tuple[list[int], list[int]]]:
+    """For each of the four roundings, tables of which differences go a level up and which a level down; never alpha."""
+    alpha = [0] * 256 * (mode == "RGBA")
+    return [
+        (
+            [int(level >= 257 * (1 - offset)) for level in range(256)] * 3 + alpha,
+            [int(level > 257 * offset) for level in range(256)] * 3 + alpha,
+        )
+        for offset in (0.125, 0.375, 0.625, 0.875)
+    ]
+
+
+def _leveled(image: Image.Image, profile: bytes) -> Image.Image:
+    return image.convert("I").point(_grey_levels(profile, "I;16"), "L")
 
 
 @lru_cache(maxsize=4)

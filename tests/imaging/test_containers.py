@@ -108,7 +108,7 @@ def test_ancillary_chunks_do_not_reach_the_decoder() -> None:
 
 def test_metadata_and_a_second_picture_do_not_reach_the_jpeg_decoder() -> None:
     plain = pictures.jpeg()
-    comment = b"\xff\xfe\0\x06note"
+    comment = b"\xff\xfe\0\x06note" + b"filler of a length that was wrong"
     photoshop = b"\xff\xed\0\x10Photoshop 3.0\0"
     stuffed = plain[:2] + comment + photoshop + plain[2:] + pictures.jpeg() + b"<script>"
     assert look_into(stuffed, LIMIT).data == plain
