@@ -18,7 +18,7 @@ STATIC_CACHE = "public, max-age=31536000, immutable"
 SEGMENT_BYTES = 256 * 1024
 
 _MIME = {row.suffix: row.mime for row in TABLE.values()}
-_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.ASCII)
+_RANGE = re.compile(r"bytes=([0-9]{0,100})-([0-9]{0,100})", re.ASCII | re.IGNORECASE)
 
 
 async def download_static(request: web.Request) -> web.StreamResponse:
@@ -84,10 +84,14 @@ async def _stream(request: web.Request, file: StoredFile, span: _Span) -> None:
         count = min(SEGMENT_BYTES, span.stop - start)
         try:
             async with asyncio.timeout(stall_seconds):
-                sent.inc(await loop.sendfile(request.transport, file.body, start, count))
+                went = await loop.sendfile(request.transport, file.body, start, count)
         except TimeoutError:
             request.transport.abort()
             raise ConnectionResetError("the client stopped reading") from None
+        sent.inc(went)
+        if went < count:
+            request.transport.abort()
+            raise ConnectionResetError("the file became shorter than promised")
 
 
 def _matches(header: str | None, etag: str) -> bool:
