@@ -4,7 +4,7 @@ import hmac
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from aiohttp import hdrs, web
 
@@ -123,16 +123,22 @@ def _check_key(request: web.Request) -> None:
 
 def _check_origin(request: web.Request) -> None:
     """A page must not spend through an open port, nor by a name that it pointed at this machine."""
-    settings, host = request.app[SETTINGS], request.headers.get(hdrs.HOST, "")
-    public = urlsplit(settings.public_url or "").netloc.lower()
-    name = urlsplit(f"//{host}").hostname or ""
-    if not (is_loopback(name) or host.lower() == public):
+    settings, host = request.app[SETTINGS], request.headers.get(hdrs.HOST, "").lower()
+    ours = {host, _address(settings.public_url or "").netloc} - {""}
+    name = _address(f"//{host}").hostname or ""
+    if not (is_loopback(name) or name == _address(settings.public_url or "//").hostname):
         raise CrossOrigin("this host name is not the service's; set PUBLIC_URL to the address that clients use")
-    origin = request.headers.get(hdrs.ORIGIN)
-    if origin is None or origin.lower() in settings.cors_origins:
-        return
-    if urlsplit(origin).netloc.lower() not in {host.lower(), public} - {""}:
+    origin = request.headers.get(hdrs.ORIGIN, "").lower()
+    if origin and origin not in settings.cors_origins and _address(origin).netloc not in ours:
         raise CrossOrigin("this origin may not ask; CORS_ORIGINS lists those that may")
+
+
+def _address(text: str) -> SplitResult:
+    """The parts of an address; an empty one if it cannot be read."""
+    try:
+        return urlsplit(text.lower())
+    except ValueError:
+        return urlsplit("")
 
 
 @web.middleware
