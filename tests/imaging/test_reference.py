@@ -7,6 +7,7 @@ import pytest
 import pyvips
 from PIL import Image, ImageChops
 
+from service.imaging.normalize import resize
 from service.imaging.plan import ExportPlan, JpegEncoding, PngEncoding, WebpEncoding
 from tests.imaging import icc, pictures
 from tests.imaging.pictures import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA
@@ -114,3 +115,15 @@ def test_jpeg_and_webp_show_what_the_png_shows(bench: Bench, name: str) -> None:
     png, jpeg, webp = (pyvips.Image.new_from_buffer(bench.made(f), "") for f in ("png", "jpeg", "webp"))
     assert png.dE00(jpeg).avg() <= MEAN_DELTA_E_JPEG
     assert png.dE00(webp).avg() <= MEAN_DELTA_E_WEBP
+
+
+@pytest.mark.parametrize(
+    ("size", "levels"), [((160, 90), LEVELS), ((200, 200), LEVELS), ((300, 30), LEVELS), ((40, 20), 4)]
+)
+def test_a_smaller_picture_is_the_one_libvips_makes(size: tuple[int, int], levels: int) -> None:
+    image = pictures.image("RGB", (480, 320))
+    reference = pyvips.Image.new_from_memory(image.tobytes(), 480, 320, 3, "uchar")
+    reference = reference.resize(size[0] / 480, vscale=size[1] / 320, kernel="lanczos3", gap=0)
+    expected = Image.frombytes("RGB", size, reference.write_to_memory())
+    difference = Difference.between(resize(image, size, "stretch", MATTE), expected)
+    assert difference.percentile <= levels, difference
