@@ -60,7 +60,12 @@ Start = Callable[..., Any]
 
 
 @pytest.fixture
-async def start(tmp_path: Path) -> AsyncIterator[Start]:
+def storage(tmp_path: Path) -> Path:
+    return tmp_path / "storage"
+
+
+@pytest.fixture
+async def start(storage: Path) -> AsyncIterator[Start]:
     servers: list[Server] = []
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=WAIT_SECONDS)) as client:
 
@@ -68,7 +73,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
             with socket.socket() as free:
                 free.bind(("127.0.0.1", 0))
                 port = free.getsockname()[1]
-            process = await _spawn(tmp_path, PORT=str(port), **environment)
+            process = await _spawn(storage, PORT=str(port), **environment)
             server = Server(process, f"http://127.0.0.1:{port}", client)
             servers.append(server)
             await _until_ready(server)
@@ -177,16 +182,12 @@ async def test_after_sigkill_no_worker_and_no_emulator_is_left(start: Start) -> 
         await request
 
 
-async def test_a_worker_killed_during_a_request_costs_nobody_anything(start: Start) -> None:
+async def test_a_worker_killed_during_a_request_costs_nobody_anything(start: Start, storage: Path) -> None:
     server = await start(EMULATOR_DELAY_SECONDS="0.5", EXPORT_WORKERS="2")
     request = asyncio.create_task(server.ask(count=4))
-    while not request.done():
-        for pid in server.family():
-            command = Path(f"/proc/{pid}/cmdline")
-            if _alive(pid) and b"forkserver" in command.read_bytes() and _is_worker(pid):
-                os.kill(pid, signal.SIGKILL)
-                break
-        await asyncio.sleep(0.15)
+    await _until(lambda: any((storage / "temp").iterdir()))
+    for pid in filter(_is_worker, server.family()):
+        os.kill(pid, signal.SIGKILL)
     for answer in (await request, await server.ask()):
         assert answer[0] == 200
         assert all(len(variation["exports"]) == 3 for variation in answer[1]["variations"])
@@ -195,6 +196,8 @@ async def test_a_worker_killed_during_a_request_costs_nobody_anything(start: Sta
 
 def _is_worker(pid: int) -> bool:
     """A worker's parent is the fork server, whose command line is the same."""
+    if not _alive(pid):
+        return False
     parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
     return b"forkserver" in Path(f"/proc/{parent}/cmdline").read_bytes()
 
