@@ -190,9 +190,10 @@ class ThumbnailService:
         data = await asyncio.to_thread(Path(base.path).read_bytes)
         kind = sniff(data[:SNIFF_BYTES])
         if kind and len(data) <= MAX_REFERENCE_BYTES:
-            return Reference(data, TABLE[kind].mime)
+            return await asyncio.to_thread(Reference.of, data, TABLE[kind].mime)
         async with self._exports.as_jpeg(base) as key:
-            return Reference(await self._exports.store.read(key), TABLE["jpeg"].mime)
+            data = await self._exports.store.read(key)
+        return await asyncio.to_thread(Reference.of, data, TABLE["jpeg"].mime)
 
     async def _vary(
         self, variation: "_Call", order: Order, call: Call, base: Source | None, events: asyncio.Queue[Event | None]

@@ -1,6 +1,7 @@
 """GeminiService: one call, one reply; the only file that imports google.genai."""
 
 import asyncio
+import base64
 import contextlib
 import json
 import random
@@ -25,6 +26,7 @@ from service.errors import (
     QuotaExhausted,
 )
 from service.gemini.reply import Reply, read_reply
+from service.gemini.transport import EXCHANGE, MAX_REPLY_BYTES, STAND_IN, Exchange, ReplyTooLarge, session
 
 # Google refuses a deadline under 10 s (the SDK sends ours along); shorter ones are kept on our side alone.
 MIN_SERVER_SECONDS = 10.0
@@ -38,10 +40,15 @@ _DELAY = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s?")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A picture sent along: its bytes as they are, and their true MIME type."""
+    """A picture sent along: URL-safe base64 of its bytes as they are, and their true MIME type."""
 
-    data: bytes = field(repr=False)
+    encoded: bytes = field(repr=False)
     mime: str
+
+    @classmethod
+    def of(cls, data: bytes, mime: str) -> "Reference":
+        """Encodes, once for all calls; not for the event loop."""
+        return cls(base64.urlsafe_b64encode(data), mime)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,24 +126,25 @@ class GeminiService:
         self._resume_at[model] = max(until, self._resume_at.get(model, 0))
 
     async def _once(self, call: Call) -> Reply:
+        exchange = Exchange(call.reference.encoded if call.reference else b"")
+        EXCHANGE.set(exchange)
         with _translated():
             async with asyncio.timeout(self._access.timeout):
-                response = await self._client.aio.models.generate_content(
+                await self._client.aio.models.generate_content(
                     model=call.model, contents=_contents(call), config=_config(call)
                 )
-        body = response.sdk_http_response.body if response.sdk_http_response else None
-        return await asyncio.to_thread(read_reply, body or "")
+        return await asyncio.to_thread(read_reply, exchange.reply)
 
 
 def _contents(call: Call) -> types.Content:
     parts = [types.Part.from_text(text=call.prompt)]
     if call.reference:
-        parts.append(types.Part.from_bytes(data=call.reference.data, mime_type=call.reference.mime))
+        parts.append(types.Part.from_bytes(data=STAND_IN, mime_type=call.reference.mime))
     return types.Content(role="user", parts=parts)
 
 
 def _config(call: Call) -> types.GenerateContentConfig:
-    """The raw response is asked for: the SDK's own parsing would stall the loop, and loses finishMessage."""
+    """The raw response is asked for: its body was put aside, and the SDK's own parsing loses finishMessage."""
     return types.GenerateContentConfig(
         response_modalities=["IMAGE"],
         image_config=types.ImageConfig(aspect_ratio=call.aspect_ratio, image_size=call.image_size),
@@ -161,6 +169,8 @@ def _translated() -> Any:
         raise _NotExecuted(GeminiUnavailable("Gemini cannot be reached")) from error
     except (aiohttp.ClientError, OSError) as error:
         raise OutcomeUnknown("the connection to Gemini broke; the call may have been billed", billed=None) from error
+    except ReplyTooLarge as error:
+        raise BadReply(f"Gemini's reply is larger than {MAX_REPLY_BYTES} bytes", billed=None) from error
     except ValueError as error:
         raise BadReply("Gemini's reply cannot be read", billed=None) from error
 
@@ -205,13 +215,12 @@ def _asked_delay(error: errors.APIError) -> float | None:
 @contextlib.asynccontextmanager
 async def open_gemini(access: GeminiAccess) -> AsyncIterator[GeminiService]:
     """A GeminiService with a connection pool of its own, closed at the end."""
-    # No limit here: waiting for a connection would count into the deadline. The service's semaphore is the limit.
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        client = await asyncio.to_thread(_client, access, session)
+    async with session() as own:
+        client = await asyncio.to_thread(_client, access, own)
         yield GeminiService(client, access)
 
 
-def _client(access: GeminiAccess, session: aiohttp.ClientSession) -> genai.Client:
+def _client(access: GeminiAccess, own: aiohttp.ClientSession) -> genai.Client:
     return genai.Client(
         api_key=access.api_key,
         vertexai=False,
@@ -219,7 +228,7 @@ def _client(access: GeminiAccess, session: aiohttp.ClientSession) -> genai.Clien
             base_url=access.base_url or "https://generativelanguage.googleapis.com/",
             api_version=access.api_version,
             timeout=round(1000 * max(access.timeout, MIN_SERVER_SECONDS)),
-            aiohttp_client=session,
+            aiohttp_client=own,
             # The SDK would otherwise send a dropped call again, and pay twice.
             retry_options=types.HttpRetryOptions(attempts=1),
         ),
