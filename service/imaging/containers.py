@@ -79,55 +79,53 @@ def _bounded(parts: Iterator[_Part]) -> Iterator[_Part]:
 # Colour types.
 GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
 
+# Written anew: where this one is cut, every pixel is there all the same.
+_END = b"\0\0\0\0IEND\xaeB`\x82"
+
 
 def _png(data: bytes) -> Container:
     chunks = _bounded(_png_chunks(data))
-    kind, header, _ = next(chunks, (b"", memoryview(b""), False))
-    if kind != b"IHDR" or len(header) != 13:
+    kind, chunk = next(chunks, (b"", memoryview(b"")))
+    if kind != b"IHDR" or len(chunk) != 12 + 13:
         raise Undecodable("the PNG picture does not begin with its header")
-    width, height, depth, colour = struct.unpack_from(">IIBB", header)
-    kept = [_png_chunk(kind, header)]
+    width, height, depth, colour = struct.unpack_from(">IIBB", chunk, 8)
+    kept: list[bytes | memoryview] = [data[:8], chunk]
     orientation, profile, transparent = 1, None, None
     pixels_began = False
-    for kind, body, sound in chunks:
+    for kind, chunk in chunks:
+        body = chunk[8:-4]
         if kind == b"IDAT":
             pixels_began = True
-            kept.append(_png_chunk(kind, body, sound))
+            kept.append(chunk)
         elif kind == b"IEND":
-            kept.append(_png_chunk(kind, b""))
-            break
+            kept.append(_END)
         elif kind == b"eXIf":
             orientation = _orientation(bytes(body))
         elif pixels_began:
             continue
-        elif kind == b"PLTE" and colour == PALETTE:
-            kept.append(_png_chunk(kind, body, sound))
         elif kind == b"iCCP":
-            profile = _inflated_profile(bytes(body)) if sound else BROKEN_PROFILE
-        elif kind == b"tRNS" and sound:
-            if colour == PALETTE:
-                kept.append(_png_chunk(kind, body[:256]))
-            elif len(body) == {GREY: 2, RGB: 6}.get(colour):
-                transparent = struct.unpack(f">{len(body) // 2}H", body)
-    stripped = b"".join([data[:8], *kept])
-    return Container("png", (width, height), stripped, orientation, profile, depth, colour, transparent)
+            profile = _inflated_profile(bytes(body)) if _is_sound(chunk) else BROKEN_PROFILE
+        elif colour == PALETTE and (kind == b"PLTE" or (kind == b"tRNS" and len(body) <= 256 and _is_sound(chunk))):
+            kept.append(chunk)
+        elif kind == b"tRNS" and len(body) == {GREY: 2, RGB: 6}.get(colour) and _is_sound(chunk):
+            transparent = struct.unpack(f">{len(body) // 2}H", body)
+    return Container("png", (width, height), b"".join(kept), orientation, profile, depth, colour, transparent)
 
 
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, bool]]:
-    """Type, body and whether the checksum holds of each chunk; a cut chunk ends the walk with what there is of it."""
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """Type and whole of each chunk up to the end of the picture, the last one as far as the file goes."""
     view = memoryview(data)
     position = 8
     while position + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", view, position)
-        body = view[position + 8 : position + 8 + length]
-        checksum = view[position + 8 + length : position + 12 + length]
-        yield kind, body, len(checksum) == 4 and zlib.crc32(body, zlib.crc32(kind)) == int.from_bytes(checksum)
+        yield kind, view[position : position + 12 + length]
+        if kind == b"IEND":
+            return
         position += 12 + length
 
 
-def _png_chunk(kind: bytes, body: bytes | memoryview, sound: bool = True) -> bytes:
-    checksum = zlib.crc32(body, zlib.crc32(kind))
-    return b"".join([struct.pack(">I4s", len(body), kind), body, (checksum if sound else checksum ^ 1).to_bytes(4)])
+def _is_sound(chunk: memoryview) -> bool:
+    return zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:])
 
 
 def _inflated_profile(chunk: bytes) -> bytes:

@@ -18,7 +18,6 @@ _PLUGINS: dict[Format, type[ImageFile.ImageFile]] = {
     "webp": WebPImageFile,
 }
 
-
 # How Pillow unpacks 16-bit samples of several channels, losing their lower bytes -> how to have it unpack those.
 _LOWER = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "LA;16B": "RGBA"}
 

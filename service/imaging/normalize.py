@@ -30,8 +30,9 @@ def upright(image: Image.Image, orientation: int) -> Image.Image:
 def to_srgb(image: Image.Image, profile: bytes | None, lower: Lower | None = None) -> Image.Image:
     """An RGB or RGBA image in sRGB, from L, LA, I;16, RGB, RGBA or CMYK in `profile`; raises ProfileError.
 
-    Without a profile RGB and grey are sRGB, and CMYK is what browsers make of it: each channel is the paper left
-    by its ink, times the paper left by black. `lower` fetches the lower bytes of 16-bit samples, if they matter.
+    Without a profile RGB and grey are sRGB, as libvips and Pillow have it too: the gAMA and cHRM of old PNGs say that
+    again or are mistaken. CMYK is then what browsers make of it: each channel is the paper left by its ink, times
+    the paper left by black. `lower` fetches the lower bytes of 16-bit samples, if they matter.
     """
     if profile is not None:
         image = convert(image, profile, lower)

@@ -14,7 +14,6 @@ from PIL import Image, ImageChops, ImageCms
 _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
 
-
 # Few enough rows for the intermediate images to stay small.
 _ROWS = 64
 
@@ -76,8 +75,8 @@ def _transformed(image: Image.Image, profile: bytes, lower: Lower | None = None)
 def _interpolated(upper: Image.Image, lower: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
     """The transform of 16-bit samples, between what it makes of the 8-bit levels around them.
 
-    A sample is upper + (lower - upper) / 257 levels. Rounded four times, at four thresholds, it is above its level
-    as often as it is near the next. The mean of what becomes of the four is a tetrahedral interpolation.
+    A sample is upper + (lower - upper) / 257 levels. Rounded at four thresholds, it goes to the next level the more
+    often the nearer that is, so the mean of what becomes of the four is a tetrahedral interpolation.
     """
     converted = Image.new(upper.mode, upper.size)
     for top in range(0, upper.height, _ROWS):
@@ -88,7 +87,8 @@ def _interpolated(upper: Image.Image, lower: Image.Image, transform: ImageCms.Im
             transform.apply(ImageChops.subtract(ImageChops.add(high, more.point(up)), less.point(down)))
             for up, down in _thresholds(upper.mode)
         )
-        converted.paste(ImageChops.add(ImageChops.add(a, b, 2), ImageChops.add(c, d, 2), 2), rows)
+        # Halving truncates, three times; the level added in between makes up for it.
+        converted.paste(ImageChops.add(ImageChops.add(a, b, 2), ImageChops.add(c, d, 2, 1), 2), rows)
     return converted
 
 

@@ -84,7 +84,13 @@ def _export(job: ExportJob) -> ExportOutcome:
     picture = _picture(container)
     size = job.plan.frame.size(container.upright_size)
     base, base_back = _base(job.base, job.plan, size) if job.base else (None, ())
-    image, picture_back = finish(container, job.plan, size, base)
+    try:
+        image, picture_back = finish(container, job.plan, size, base)
+    except MemoryError:
+        if base is None:
+            raise
+        base, base_back = None, (_alone("both together need more memory than a worker has"),)
+        image, picture_back = finish(container, job.plan, size)
     composited = base is not None
     # The encoders need room, and these can be large.
     del container, base
@@ -106,7 +112,11 @@ def _base(path: str, plan: ExportPlan, size: Size) -> tuple[Image.Image | None, 
         reason = type(fault).__name__
     else:
         return base, tuple(replace(back, detail=f"base: {back.detail}") for back in steps_back)
-    return None, (StepBack("composite_failed", f"the picture is exported without its base: {reason}"),)
+    return None, (_alone(reason),)
+
+
+def _alone(reason: str) -> StepBack:
+    return StepBack("composite_failed", f"the picture is exported without its base: {reason}")
 
 
 def _made(image: Image.Image, plan: ExportPlan, encoding: Encoding, target: str) -> MadeFile | StepBack:

@@ -72,6 +72,10 @@ def test_a_cut_file_is_undecodable(make: object) -> None:
         decoded(data[: len(data) // 2])
 
 
+def test_a_png_cut_within_its_last_chunk_has_all_its_pixels() -> None:
+    assert decoded(pictures.png(8, RGB)[:-3]).tobytes() == pictures.image().tobytes()
+
+
 def test_a_flipped_byte_in_the_pixels_of_a_png_is_undecodable() -> None:
     data = bytearray(pictures.png(8, RGB))
     data[data.index(b"IDAT") + 40] ^= 0xFF
