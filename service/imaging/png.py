@@ -30,13 +30,13 @@ class Effort:
     filters  each row takes the one that promises the fewest bits
     search   looks for matches in the filtered rows
     flat     looks for matches in the unfiltered rows, of flat strips and of palette indices
-    rest     so many strips go by without the search after one where it gained nothing
+    rest     so many strips go by without the search after one where it gained too little
     """
 
     filters: tuple[int, ...] = ALL
     search: int | None = None
     flat: int | None = None
-    rest: int = 2
+    rest: int = 3
 
 
 # Measured points (`python -m bench.codecs`): each is smaller in total, and faster, than Pillow's level of its number.
@@ -49,14 +49,18 @@ EFFORTS = (
     Effort(search=4, flat=6),
     Effort(search=5, flat=6),
     Effort(search=6, flat=8),
-    Effort(search=6, flat=9),
+    Effort(search=7, flat=8),
     Effort(search=7, flat=9),
 )
 THOROUGH = Effort(search=8, flat=9, rest=0)
 
 STRIP_BYTES = 1 << 18
 WINDOW_BYTES = 1 << 15
-FLAT_SHARE = 0.15  # a strip is flat if run lengths leave less than this of its filtered rows
+FLAT = 0.15  # of its bytes: what run lengths leave of a flat strip, at most
+LITTLE = 0.985  # of what run lengths leave: a search that leaves more gained too little
+MUCH = (
+    0.85  # the same: a search that leaves less gained so much that a deeper one pays where it is quick, in flat strips
+)
 SMALL_FILE = 1 << 14  # bytes below which a palette may cost more than it saves
 
 # Mode: bits per pixel, bit depth, colour type.
@@ -161,29 +165,50 @@ def profile_chunk(icc_profile: bytes) -> bytes:
 
 
 def deflated(form: Form, effort: Effort) -> Iterator[bytes]:
-    """The pixels as one zlib stream (RFC 1950), each strip's part of it as small as the effort makes it."""
+    """The pixels as one zlib stream (RFC 1950)."""
     yield b"\x78\xda"
-    checksum, window, resting = 1, b"", 0
+    checksum = 1
+    deflater = StripDeflater(effort, max(1, form.bits // 8), bool(form.palette))
     for rows, last in strips(form):
-        distance = max(1, form.bits // 8)
-        end = zlib_ng.Z_FINISH if last else zlib_ng.Z_SYNC_FLUSH
-        lines = filtered(rows, distance, effort.filters)
-        tries = [(deflate(lines, 1, zlib_ng.Z_RLE, b"", end), lines)]
-        run_lengths = len(tries[0][0])
-        if effort.flat and (form.palette or run_lengths < FLAT_SHARE * len(lines)):
-            unfiltered = filtered(rows, distance, (NONE,))
-            tries.append((deflate(unfiltered, effort.flat, zlib_ng.Z_DEFAULT_STRATEGY, window, end), unfiltered))
-        if effort.search and not resting:
-            searched = deflate(lines, effort.search, zlib_ng.Z_FILTERED, window, end)
-            tries.append((searched, lines))
-            resting = effort.rest if len(searched) >= min(len(part) for part, _ in tries[:-1]) else 0
-        else:
-            resting = max(0, resting - 1)
-        part, lines = min(tries, key=lambda one: len(one[0]))
+        lines, part = deflater.smallest(rows, zlib_ng.Z_FINISH if last else zlib_ng.Z_SYNC_FLUSH)
         checksum = zlib_ng.adler32(lines, checksum)
-        window = (window + lines)[-WINDOW_BYTES:]
         yield part
     yield struct.pack(">I", checksum)
+
+
+@dataclass(slots=True)
+class StripDeflater:
+    """Deflates strip after strip; `distance` is how many bytes lie between a pixel and the one to its left."""
+
+    effort: Effort
+    distance: int
+    indexed: bool
+    window: bytes = b""
+    resting: int = 0
+    left: float = 1.0  # by the last search, as a share of what run lengths left
+
+    def smallest(self, rows: Image.Image, end: int) -> tuple[bytes, bytes]:
+        """The filtered rows, and deflated, in the best of the ways that the effort allows."""
+        lines = filtered(rows, self.distance, self.effort.filters)
+        run_lengths = deflate(lines, 1, zlib_ng.Z_RLE, b"", end)
+        flat = len(run_lengths) < FLAT * len(lines)
+        ways = [(lines, run_lengths)]
+        if self.effort.flat and (flat or self.indexed):
+            unfiltered = filtered(rows, self.distance, (NONE,))
+            ways.append(
+                (unfiltered, deflate(unfiltered, self.effort.flat, zlib_ng.Z_DEFAULT_STRATEGY, self.window, end))
+            )
+        if self.resting:
+            self.resting -= 1
+        elif self.effort.search:
+            level = self.effort.search + (flat and self.left < MUCH)
+            searched = deflate(lines, level, zlib_ng.Z_FILTERED, self.window, end)
+            ways.append((lines, searched))
+            self.left = len(searched) / len(run_lengths)
+            self.resting = self.effort.rest if self.left > LITTLE else 0
+        best = min(ways, key=lambda way: len(way[1]))
+        self.window = (self.window + best[0])[-WINDOW_BYTES:]
+        return best
 
 
 def deflate(data: bytes, level: int, strategy: int, window: bytes, end: int) -> bytes:
@@ -213,8 +238,8 @@ def filtered(rows: Image.Image, distance: int, filters: tuple[int, ...]) -> byte
         return choices[filters[0]].tobytes()
     costs = {number: cost(lines) for number, lines in choices.items()}
     least = reduce(ImageChops.darker, costs.values())
-    chosen = choices[filters[0]]
-    for number in filters[1:]:
+    chosen = choices[filters[-1]]
+    for number in reversed(filters[:-1]):
         mask = ImageChops.difference(costs[number], least).point(IF_ZERO)
         chosen.paste(choices[number], mask=mask.resize(chosen.size, Image.Resampling.NEAREST))
     return chosen.tobytes()
@@ -246,29 +271,30 @@ def residuals(rows: Image.Image, distance: int, number: int) -> Image.Image:
 def paeth(left: Image.Image, above: Image.Image, corner: Image.Image) -> Image.Image:
     """Of the three neighbours, the nearest to left + above - corner.
 
-    With the corner held between the other two that is the one of them which it is at least twice as far away from,
-    or else the corner itself.
+    With the corner held between the other two, that is the one of them which it is at least twice as far away from, if
+    any, or else the corner itself.
     """
     low, high = ImageChops.darker(left, above), ImageChops.lighter(left, above)
-    nearest = ImageChops.darker(ImageChops.lighter(corner, low), high)
-    from_low, to_high = ImageChops.subtract_modulo(nearest, low), ImageChops.subtract_modulo(high, nearest)
-    nearest.paste(low, mask=at_most_half(to_high, from_low))
-    nearest.paste(high, mask=at_most_half(from_low, to_high))
-    return nearest
-
-
-def at_most_half(a: Image.Image, b: Image.Image) -> Image.Image:
-    """The mask of where 2a <= b."""
-    half = b.point(HALF)
-    return ImageChops.difference(ImageChops.lighter(a, half), half).point(IF_ZERO)
+    between = ImageChops.darker(ImageChops.lighter(corner, low), high)
+    step = ImageChops.subtract_modulo(between, low)
+    whole = ImageChops.subtract_modulo(high, low)
+    third = whole.point(THIRD)
+    not_low = ImageChops.subtract_modulo(third, ImageChops.subtract_modulo(high, between)).point(OVER_THIRD)
+    is_high = ImageChops.subtract_modulo(third, step).point(IN_THIRD)
+    step = ImageChops.lighter(ImageChops.darker(step, not_low), ImageChops.darker(whole, is_high))
+    return ImageChops.add_modulo(low, step)
 
 
 def cost(lines: Image.Image) -> Image.Image:
-    """One pixel per row: how many bits it may take, on a scale of its own."""
-    return lines.point(BITS).resize((1, lines.height), Image.Resampling.BOX)
+    """One pixel per row: about how many bits it takes, judged by every fourth byte, on a scale of its own."""
+    sample = lines.resize(((lines.width + 3) // 4, lines.height), Image.Resampling.NEAREST)
+    return sample.point(BITS).reduce((sample.width, 1))
 
 
-HALF = [value // 2 for value in range(256)]
 IF_ZERO = [255] + [0] * 255
-# A zero costs next to nothing, anything else two bits and those of its size: better than the sum of sizes by 3 %.
+THIRD = [value // 3 for value in range(256)]
+# Masks over third - distance: at most 85 within the third, and below zero, from 86 modulo 256, outside.
+IN_THIRD = [255] * 86 + [0] * 170
+OVER_THIRD = [0] * 86 + [255] * 170
+# A zero costs next to nothing, anything else two bits and those of its size: smaller files than the sum of sizes gives.
 BITS = [0] + [round(28 * (2 + log2(1 + min(value, 256 - value)))) for value in range(1, 256)]
