@@ -102,6 +102,8 @@ class GeminiService:
         while True:
             await self._cool_down(call.model)
             async with self._slots:
+                if self._cooling(call.model) > 0:
+                    continue
                 in_flight(True)
                 try:
                     return await self._once(call)
@@ -116,9 +118,12 @@ class GeminiService:
 
     async def _cool_down(self, model: str) -> None:
         """Wait while Gemini wants no calls for this model; all calls share the pause."""
-        clock = asyncio.get_running_loop().time
-        while (wait := self._resume_at.get(model, 0) - clock()) > 0:
+        while (wait := self._cooling(model)) > 0:
             await asyncio.sleep(wait)
+
+    def _cooling(self, model: str) -> float:
+        """Seconds until the model may be called again."""
+        return self._resume_at.get(model, 0) - asyncio.get_running_loop().time()
 
     def _pause_model(self, model: str, until: float) -> None:
         now = asyncio.get_running_loop().time()
@@ -182,7 +187,7 @@ def _from_api(error: errors.APIError) -> Exception:
     if error.code == 503:
         return _NotExecuted(GeminiUnavailable(said), _asked_delay(error))
     if error.code == 504:
-        return GeminiTimeout(said, billed=None)
+        return GeminiTimeout(said)
     if error.code in (401, 403) or "API_KEY_INVALID" in str(error.details):
         return GeminiAuth(said)
     if 400 <= error.code < 500:
