@@ -16,7 +16,7 @@ from yarl import URL
 
 from service.app import create_app
 from service.connections import listening
-from service.gemini.emulator import Emulator, _Gallery
+from service.gemini.emulator import Emulator, Fault, _answer, _Gallery
 from service.gemini.wire import Received
 from service.settings import Settings
 from service.store.layout import ROOMS
@@ -54,6 +54,11 @@ class QuickEmulator(Emulator):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._gallery = _Swatches(0, 1)
+
+    def play(self, *faults: Fault, then: Fault = None) -> None:
+        """Meet the next requests with these faults in turn, and all after them with `then`."""
+        self._faults = [_answer(None)] * self.requests + [_answer(fault) for fault in faults]
+        self._then = _answer(then)
 
 
 class _Swatches(_Gallery):

@@ -27,7 +27,8 @@ async def thumbnails(service: Running, **headers: str) -> Answer:
 
 
 NOWHERE = (
-    "/nowhere", "/api", "/api/", "/api/nowhere", "/static", "/healthz/", "//", "/%00", "/%ff", "/api/thumbnails/", "/API",
+    "/nowhere", "/api", "/api/", "/api/nowhere", "/static", "/healthz/", "//", "/%00", "/%ff", "/api/thumbnails/",
+    "/API",
 )  # fmt: skip
 
 

@@ -83,6 +83,8 @@ def _why_not(
     if reason in REFUSALS:
         return Blocked(_sentence("Gemini refused to draw", reason, message), billed=billed(usage))
     text = " ".join(str(part["text"]) for part in parts if part.get("text"))
+    if not reason and not text:
+        return BadReply("Gemini's reply holds neither a picture nor a reason", billed=billed(usage))
     return NoImage(_sentence("Gemini sent no picture", reason, message or text), billed=billed(usage))
 
 

@@ -52,9 +52,12 @@ class _Response(ClientResponse):
         if self.status != 200:
             return await super().text(encoding, errors)
         reply = EXCHANGE.get().reply
-        async for chunk in self.content.iter_any():
-            reply += chunk
-            if len(reply) > MAX_REPLY_BYTES:
-                self.close()
-                raise ReplyTooLarge
+        try:
+            async for chunk in self.content.iter_any():
+                reply += chunk
+                if len(reply) > MAX_REPLY_BYTES:
+                    raise ReplyTooLarge
+        except BaseException:
+            self.close()
+            raise
         return ""

@@ -159,7 +159,7 @@ def problem(error: ServiceError, request_id: str, errors: Sequence[ErrorAnswer] 
         code=error.code,
         request_id=request_id,
         retryable=error.retryable,
-        billed=error.billed,
+        billed=_billed(errors) if errors else error.billed,
         errors=None if errors is None else list(errors),
     )
     return web.Response(
@@ -168,3 +168,9 @@ def problem(error: ServiceError, request_id: str, errors: Sequence[ErrorAnswer] 
         content_type="application/problem+json",
         headers=error.headers,
     )
+
+
+def _billed(errors: Sequence[ErrorAnswer]) -> bool | None:
+    """True as soon as any of them was billed; False only when all are known not to be."""
+    known = {error.billed for error in errors}
+    return True if True in known else None if None in known else False
