@@ -1,0 +1,93 @@
+"""The peers, fetched once with their registries' own clients into a cache; never into this project's venv."""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+CACHE = Path.home() / ".cache" / "image-export-bench" / "peers"
+INSTALL_SECONDS = 300
+
+
+class MissingError(Exception):
+    """A peer that could not be had; the message says which, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A program and what it needs in its environment."""
+
+    path: str
+    environment: dict[str, str]
+    version: str
+
+
+def thumbor() -> Tool:
+    """Thumbor in a venv of its own."""
+    home = CACHE / "thumbor"
+    if not (home / "bin" / "thumbor").exists():
+        _run("thumbor", sys.executable, "-m", "venv", str(home))
+        _run("thumbor", str(home / "bin" / "pip"), "install", "--quiet", "thumbor")
+    listing = _run("thumbor", str(home / "bin" / "pip"), "list", "--format=freeze")
+    versions = [line.replace("==", " ") for line in listing.splitlines() if line.startswith(("thumbor==", "pillow=="))]
+    return Tool(str(home / "bin" / "thumbor"), {}, ", ".join(reversed(versions)))
+
+
+def sharp() -> Tool:
+    """Node, with sharp on the path of its modules."""
+    node, npm, home = shutil.which("node"), shutil.which("npm"), CACHE / "sharp"
+    if node is None or npm is None:
+        raise MissingError("sharp: node and npm are not installed")
+    if not (home / "node_modules" / "sharp").exists():
+        home.mkdir(parents=True, exist_ok=True)
+        _run("sharp", npm, "install", "--prefix", str(home), "--no-audit", "--no-fund", "--silent", "sharp")
+    environment = {"NODE_PATH": str(home / "node_modules")}
+    script = "const v = require('sharp').versions; console.log(`sharp ${v.sharp}, libvips ${v.vips}`)"
+    version = _run("sharp", node, "-e", script, environment=environment)
+    return Tool(node, environment, f"{version.strip()}, node {_run('node', node, '--version').strip()}")
+
+
+def nginx() -> Tool:
+    tool = _debian("nginx", "usr/sbin/nginx", ("nginx",))
+    said = subprocess.run([tool.path, "-v"], check=True, capture_output=True, text=True, env=tool.environment)
+    return Tool(tool.path, tool.environment, said.stderr.strip().rpartition(" ")[2].replace("/", " "))
+
+
+def wrk() -> Tool:
+    """The client, with the interpreter that it is linked to."""
+    tool = _debian("wrk", "usr/bin/wrk", ("wrk", "libluajit2-5.1-2"))
+    # It says its version together with how to use it, and exits with 1.
+    said = subprocess.run([tool.path, "-v"], check=False, capture_output=True, text=True, env=tool.environment)
+    return Tool(tool.path, tool.environment, " ".join(said.stdout.split()[:2]))
+
+
+def _debian(name: str, program: str, packages: Sequence[str]) -> Tool:
+    """An installed program, else Debian's packages unpacked into the cache: the system stays as it is."""
+    installed = shutil.which(name, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin")
+    if installed:
+        return Tool(installed, {}, name)
+    home = CACHE / name
+    if not home.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+            _run(name, "apt-get", "download", *packages, cwd=scratch)
+            for package in Path(scratch).glob("*.deb"):
+                _run(name, "dpkg-deb", "-x", str(package), str(Path(scratch, "whole")))
+            Path(scratch, "whole").rename(home)
+    libraries = ":".join(str(path) for path in home.glob("usr/lib/*-linux-gnu"))
+    return Tool(str(home / program), {"LD_LIBRARY_PATH": libraries} if libraries else {}, name)
+
+
+def _run(name: str, *command: str, cwd: str | None = None, environment: dict[str, str] | None = None) -> str:
+    try:
+        done = subprocess.run(
+            command, cwd=cwd, check=True, capture_output=True, text=True, timeout=INSTALL_SECONDS, env=environment
+        )
+    except subprocess.CalledProcessError as error:
+        raise MissingError(f"{name}: {error.stderr.strip()[-300:]}") from error
+    except (OSError, subprocess.SubprocessError) as error:
+        raise MissingError(f"{name}: {error}") from error
+    return done.stdout

@@ -1,0 +1,148 @@
+"""Servers under measurement: started on a loopback port, measured by /proc, ended by their pids."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+START_SECONDS = 60
+STOP_SECONDS = 15
+TICKS = os.sysconf("SC_CLK_TCK")
+
+# The service as it is started by hand; what it would call is not there, so that nothing can be spent.
+SERVE = (sys.executable, "-m", "service", "serve")
+NO_GEMINI = {"GEMINI_API_KEY": "none", "GEMINI_BASE_URL": "http://127.0.0.1:9", "LOG_LEVEL": "info"}
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Of a whole tree, in MB; `pss` counts a page that several processes share once."""
+
+    pss: float
+    rss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A process that listens on `port` of the loopback interface, with its children."""
+
+    pid: int
+    port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def tree(self) -> list[int]:
+        children: dict[int, list[int]] = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    children.setdefault(int(_stat(int(entry.name))[1]), []).append(int(entry.name))
+        pids = [self.pid]
+        for pid in pids:
+            pids += children.get(pid, [])
+        return pids
+
+    def cpu_seconds(self) -> float:
+        """Of the processes that live and of the children they have buried."""
+        return sum(sum(map(int, _stat(pid)[11:15])) for pid in self.tree()) / TICKS
+
+    def memory(self) -> Memory:
+        sums = dict.fromkeys(("Pss:", "Rss:"), 0)
+        for pid in self.tree():
+            with contextlib.suppress(OSError):
+                for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                    name, value = line.split()[:2]
+                    if name in sums:
+                        sums[name] += int(value)
+        return Memory(sums["Pss:"] / 1024, sums["Rss:"] / 1024)
+
+    def own_rss_kb(self) -> int:
+        """Of the server's first process alone."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") // 1024
+
+    def descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def threads(self) -> int:
+        return len(os.listdir(f"/proc/{self.pid}/task"))
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/pid/stat behind the name, which may hold anything: state, parent, ..."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def serving(
+    command: Sequence[str], port: int, folder: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """Run a server until the end of the context; its output goes to a log in `folder`."""
+    log = folder / f"{port}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            env=clean_environment() | dict(environment or {}),
+        )
+    server = Server(process.pid, port, log)
+    try:
+        _await(server, process)
+        yield server
+    finally:
+        _end(server, process)
+
+
+def clean_environment() -> dict[str, str]:
+    """Ours without what would set the service up differently from its defaults."""
+    names = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH")
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def _await(server: Server, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.port), 1):
+            return
+        time.sleep(0.05)
+    raise SystemExit(f"{process.args!r} does not listen: {server.log.read_text()[-2000:]}")
+
+
+def _end(server: Server, process: subprocess.Popen[bytes]) -> None:
+    pids = server.tree() if process.poll() is None else []
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def service(folder: Path, **settings: str) -> Iterator[Server]:
+    """The service itself with its storage below `folder`; settings by their variables' names."""
+    port = free_port()
+    environment = NO_GEMINI | {"STORAGE_DIR": str(folder / f"storage-{port}"), "PORT": str(port)} | settings
+    with serving(SERVE, port, folder, {name: value for name, value in environment.items() if value}) as server:
+        yield server

@@ -1,0 +1,48 @@
+"""What every contender is given: pictures such as Gemini sends, and what is to become of them."""
+
+import io
+from dataclasses import dataclass
+
+from PIL import Image
+
+SIZE = (1280, 720)
+SHARE = 0.7
+# What Gemini draws for 16:9 at 1K.
+DRAWN = (1376, 768)
+BOUNDARY = "----image-export-bench"
+CONTENT_TYPE = f"multipart/form-data; boundary={BOUNDARY}"
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """One picture to export, a PNG."""
+
+    name: str
+    data: bytes
+
+
+def originals(most: int) -> tuple[list[Original], list[str]]:
+    """Photographs and illustrations, at most so many, evenly out of all; and a line for each source that is missing."""
+    from bench.pictures import gather
+
+    pictures, missing = gather()
+    usable = [picture for picture in pictures if picture.kind != "interface"]
+    chosen = [usable[index * len(usable) // most] for index in range(most)] if len(usable) > most else usable
+    return [Original(picture.name, _png(picture.image)) for picture in chosen], missing
+
+
+def _png(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.resize(DRAWN, Image.Resampling.LANCZOS).save(out, "PNG", compress_level=6)
+    return out.getvalue()
+
+
+def form(image: bytes, base: bytes | None = None, **texts: str) -> bytes:
+    """A multipart body, in one piece."""
+    files = {"image": image} | ({"base": base} if base else {})
+    parts = [(f'form-data; name="{name}"', text.encode()) for name, text in texts.items()]
+    parts += [(f'form-data; name="{name}"; filename="{name}.png"', data) for name, data in files.items()]
+    body = b"".join(
+        f"--{BOUNDARY}\r\nContent-Disposition: {head}\r\n\r\n".encode() + data + b"\r\n" for head, data in parts
+    )
+    return body + f"--{BOUNDARY}--\r\n".encode()
