@@ -40,7 +40,7 @@ def read_reply(body: bytes | bytearray) -> Reply:
     try:
         # Decoded first: json would decode bytes in a way that takes three times as long.
         answer = json.loads(body.decode()) if body else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BadReply("Gemini's reply is not JSON", billed=None) from None
     if not isinstance(answer, dict) or not answer:
         raise BadReply("Gemini's reply is empty", billed=None)

@@ -1,0 +1,231 @@
+"""One call, one reply, over the real SDK: what is sent, what is sent again, and what never is."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+
+import pytest
+from aiohttp import web
+
+from service.connections import listening
+from service.errors import (
+    BadReply,
+    GeminiAuth,
+    GeminiError,
+    GeminiTimeout,
+    GeminiUnavailable,
+    OutcomeUnknown,
+    QuotaExhausted,
+)
+from service.gemini.client import Call, GeminiAccess, GeminiService, Reference, open_gemini
+from service.gemini.emulator import Emulator
+from service.gemini.faults import Call as Asked
+from service.gemini.faults import error, raw
+from service.gemini.wire import detail
+from service.imaging.formats import sniff
+from tests.helpers import KEY, QuickEmulator, picture_bytes, until
+
+CALL = Call("gemini-nano-banana-2.1", "a prompt", "1:8", "1K")
+
+Connect = Callable[..., Awaitable[GeminiService]]
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    """Opens a client of an emulator: `await connect(QuickEmulator(…), retry=2, …)`."""
+    async with AsyncExitStack() as stack:
+
+        async def connected(emulator: Emulator, **options: object) -> GeminiService:
+            [(host, port)] = await stack.enter_async_context(listening(emulator.create_app(), "127.0.0.1", 0))
+            access = GeminiAccess(**{"api_key": KEY, "base_url": f"http://{host}:{port}", **options})  # type: ignore[arg-type]
+            return await stack.enter_async_context(open_gemini(access))
+
+        yield connected
+
+
+async def test_what_is_sent(connect: Connect) -> None:
+    emulator = QuickEmulator(api_key=KEY)
+    gemini = await connect(emulator, api_version="v1beta", timeout=180)
+    data = picture_bytes(kind="WEBP")
+    call = Call("gemini-3-pro-image", "a prompt", "16:9", "2K", Reference.of(data, "image/webp"))
+    reply = await gemini.draw(call)
+    assert sniff(reply.picture[:64]) == "png"
+    assert reply.usage["candidatesTokenCount"] == 1120
+    assert reply.billed is True
+    [sent] = emulator.received
+    assert (sent.version, sent.model, sent.prompt) == ("v1beta", "gemini-3-pro-image", "a prompt")
+    assert (sent.aspect_ratio, sent.image_size, sent.modalities) == ("16:9", "2K", ("IMAGE",))
+    assert [(one.mime_type, one.size) for one in sent.references] == [("image/webp", (64, 48))]
+    assert sent.headers["x-server-timeout"] == "180"
+
+
+async def test_a_short_timeout_is_kept_on_our_side(connect: Connect) -> None:
+    emulator = QuickEmulator(delay_seconds=60)
+    gemini = await connect(emulator, timeout=0.3)
+    with pytest.raises(GeminiTimeout) as caught:
+        await gemini.draw(CALL)
+    assert caught.value.billed is None
+    assert emulator.requests == 1
+
+
+async def test_google_refuses_no_deadline_of_ours(connect: Connect) -> None:
+    emulator = QuickEmulator()
+    await (await connect(emulator, timeout=2)).draw(CALL)
+    assert emulator.received[0].headers["x-server-timeout"] == "10"
+
+
+async def test_the_environment_does_not_turn_the_client_to_vertex(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOOGLE_GENAI_USE_VERTEXAI", "true")
+    monkeypatch.setenv("GOOGLE_API_KEY", "another key")
+    monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", "http://127.0.0.1:9")
+    emulator = QuickEmulator(api_key=KEY)
+    await (await connect(emulator)).draw(CALL)
+    assert emulator.requests == 1
+
+
+async def test_a_wrong_key_is_told_as_such(connect: Connect) -> None:
+    gemini = await connect(QuickEmulator(api_key="the right key"))
+    with pytest.raises(GeminiAuth) as caught:
+        await gemini.draw(CALL)
+    assert KEY not in caught.value.detail
+
+
+@pytest.mark.parametrize("fault", ["drop", "half_body"])
+async def test_a_broken_connection_is_not_sent_again(connect: Connect, fault: str) -> None:
+    emulator = QuickEmulator(then=fault)
+    gemini = await connect(emulator, retry=30)
+    for number in (1, 2, 3):
+        with pytest.raises(OutcomeUnknown) as caught:
+            await gemini.draw(CALL)
+        assert caught.value.billed is None
+        assert emulator.requests == number
+
+
+async def test_a_drop_of_a_kept_connection_is_not_sent_again(connect: Connect) -> None:
+    emulator = QuickEmulator(faults=[None, "drop"])
+    gemini = await connect(emulator, retry=30)
+    await gemini.draw(CALL)
+    with pytest.raises(OutcomeUnknown):
+        await gemini.draw(CALL)
+    assert emulator.requests == 2
+
+
+async def test_a_call_hears_when_it_is_out_and_when_it_is_not(connect: Connect) -> None:
+    gemini = await connect(QuickEmulator(faults=["rate_limited"]), retry=10)
+    heard: list[bool] = []
+    await gemini.draw(CALL, heard.append)
+    assert heard == [True, False, True]
+
+
+async def test_one_pause_for_all_calls_to_a_model(connect: Connect) -> None:
+    emulator = QuickEmulator(faults=["rate_limited"])
+    gemini = await connect(emulator, retry=10)
+    first = asyncio.create_task(gemini.draw(CALL))
+    await until(lambda: gemini._cooling(CALL.model) > 0)
+    second = asyncio.create_task(gemini.draw(CALL))
+    other = Call("gemini-3-pro-image", "another model", "16:9", "1K")
+    await gemini.draw(other)
+    assert [each.model for each in emulator.received] == [CALL.model, other.model]
+    await asyncio.gather(first, second)
+    assert emulator.requests == 4
+
+
+async def test_those_in_line_heed_the_pause_too(connect: Connect) -> None:
+    emulator = QuickEmulator(faults=["rate_limited"], delay_seconds=0.05)
+    gemini = await connect(emulator, retry=10, concurrency=1)
+    await asyncio.gather(*(gemini.draw(CALL) for _ in range(3)))
+    assert (emulator.requests, emulator.peak) == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("delay", "header", "seconds"),
+    [
+        ("2.4s", None, 3),
+        ("7s", "1", 8),
+        (None, "9", 10),
+        ("soon", "9", 10),
+        (None, "Wed, 21 Oct 2037 07:28:00 GMT", 2),
+        ("-5s", None, 2),
+        (None, None, 2),
+        ("1e9s", None, 2),
+    ],
+)
+async def test_a_quota_says_when_to_come_again(
+    connect: Connect, delay: str | None, header: str | None, seconds: int
+) -> None:
+    details = [detail("RetryInfo", retryDelay=delay)] if delay else []
+    gemini = await connect(QuickEmulator(then=error(429, "slow down", *details, retry_after=header)), retry=0)
+    with pytest.raises(QuotaExhausted) as caught:
+        await gemini.draw(CALL)
+    assert abs(int(caught.value.headers["Retry-After"]) - seconds) <= 1
+    assert "slow down" in caught.value.detail
+
+
+async def test_a_long_message_is_cut_and_of_one_line(connect: Connect) -> None:
+    gemini = await connect(QuickEmulator(then=error(400, "no\n" * 5000)))
+    with pytest.raises(GeminiError) as caught:
+        await gemini.draw(CALL)
+    assert len(caught.value.detail) < 300
+    assert caught.value.detail.isprintable()
+
+
+@pytest.mark.parametrize("status", [301, 418, 451, 501, 502, 520])
+async def test_any_other_status_is_a_502(connect: Connect, status: int) -> None:
+    emulator = QuickEmulator(then=raw(status, b"odd", "text/plain"))
+    with pytest.raises(GeminiError) as caught:
+        await (await connect(emulator, retry=30)).draw(CALL)
+    assert caught.value.status == 502
+    assert emulator.requests == 1
+
+
+async def test_a_refused_connection_is_unavailable_and_unbilled() -> None:
+    async with open_gemini(GeminiAccess(KEY, "http://127.0.0.1:9", retry=0)) as gemini:
+        with pytest.raises(GeminiUnavailable) as caught:
+            await gemini.draw(CALL)
+    assert caught.value.billed is False
+
+
+async def test_a_gemini_that_comes_up_within_the_budget_is_reached() -> None:
+    async with listening(QuickEmulator().create_app(), "127.0.0.1", 0) as [(host, port)]:
+        pass
+    async with open_gemini(GeminiAccess(KEY, f"http://{host}:{port}", retry=30)) as gemini:
+        drawing = asyncio.create_task(gemini.draw(CALL))
+        await until(lambda: gemini._cooling(CALL.model) > 0)
+        emulator = QuickEmulator()
+        async with listening(emulator.create_app(), host, port):
+            assert (await drawing).picture
+    assert emulator.requests == 1
+
+
+async def test_a_cancelled_call_gives_its_place_back(connect: Connect) -> None:
+    emulator = QuickEmulator(delay_seconds=60)
+    gemini = await connect(emulator, concurrency=1)
+    drawing = asyncio.create_task(gemini.draw(CALL))
+    await until(lambda: emulator.in_flight == 1)
+    drawing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await drawing
+    emulator.delay_seconds = 0
+    assert (await gemini.draw(CALL)).picture
+
+
+async def test_a_reply_without_end_is_given_up(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.gemini.transport.MAX_REPLY_BYTES", 100_000)
+
+    async def endless(asked: Asked) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(asked.request)
+        with suppress(ConnectionError):
+            while True:
+                await response.write(bytes(10_000))
+        return response
+
+    gemini = await connect(QuickEmulator(then=endless))
+    with pytest.raises(BadReply):
+        await gemini.draw(CALL)
+
+
+def test_an_access_keeps_its_key_to_itself() -> None:
+    assert KEY not in repr(GeminiAccess(KEY))

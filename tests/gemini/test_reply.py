@@ -1,0 +1,144 @@
+"""What a 200 of Gemini may hold, and what is read out of it."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from service.errors import BadReply, Blocked, GeminiError, GeminiFailed, NoImage
+from service.gemini.reply import EXCERPT, REFUSALS, billed, read_reply
+
+USAGE = {"promptTokenCount": 9, "candidatesTokenCount": 1120, "totalTokenCount": 1129}
+
+
+def picture(data: bytes, **more: Any) -> dict[str, Any]:
+    return {"inlineData": {"mimeType": "image/png", "data": base64.b64encode(data).decode()}, **more}
+
+
+def answer(*parts: Any, usage: Any = USAGE, **candidate: Any) -> bytes:
+    content = {"content": {"parts": list(parts), "role": "model"}} if parts else {}
+    body = {"candidates": [{"finishReason": "STOP", **content, **candidate}], "usageMetadata": usage}
+    return json.dumps(body).encode()
+
+
+def refused(body: bytes) -> GeminiError:
+    with pytest.raises(GeminiError) as caught:
+        read_reply(body)
+    return caught.value
+
+
+def test_a_picture_and_its_usage() -> None:
+    reply = read_reply(answer(picture(b"picture")))
+    assert (reply.picture, reply.usage, reply.billed) == (b"picture", USAGE, True)
+
+
+@pytest.mark.parametrize(
+    ("parts", "wanted"),
+    [
+        ([picture(b"1"), picture(b"2")], b"2"),
+        ([picture(b"1", thought=True), picture(b"2")], b"2"),
+        ([picture(b"1"), picture(b"2", thought=True)], b"1"),
+        ([picture(b"1", thought=True), picture(b"2", thought=True)], b"2"),
+        ([picture(b"1"), {"text": "enjoy"}], b"1"),
+        ([{"text": "thinking", "thought": True}, picture(b"1", thought=False)], b"1"),
+        ([picture(b"1"), {"inlineData": {"mimeType": "image/png"}}, {"inlineData": None}, 7, None], b"1"),
+    ],
+)
+def test_the_last_that_is_no_draft(parts: list[Any], wanted: bytes) -> None:
+    assert read_reply(answer(*parts)).picture == wanted
+
+
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+def test_both_kinds_of_base64(encode: Any) -> None:
+    data = bytes(range(256))
+    assert read_reply(answer({"inlineData": {"data": encode(data).decode()}})).picture == data
+
+
+@pytest.mark.parametrize("data", ["!not base64!", "abc", 7, ["a"], {"a": 1}, "é"])
+def test_what_is_no_base64_is_a_bad_reply_that_was_billed(data: object) -> None:
+    error = refused(answer({"inlineData": {"data": data}}))
+    assert isinstance(error, BadReply)
+    assert error.billed is True
+
+
+@pytest.mark.parametrize("reason", ["STOP", "MAX_TOKENS", "FINISHED_IN_A_NEW_WAY", None, 7, *REFUSALS])
+def test_a_picture_is_a_picture_whatever_the_reason(reason: object) -> None:
+    assert read_reply(answer(picture(b"1"), finishReason=reason)).picture == b"1"
+
+
+@pytest.mark.parametrize("reason", sorted(REFUSALS))
+def test_a_refusal_names_its_reason_and_message(reason: str) -> None:
+    error = refused(answer(finishReason=reason, finishMessage="It shows\n a  brand.", usage={"promptTokenCount": 9}))
+    assert isinstance(error, Blocked)
+    assert error.detail == f"Gemini refused to draw ({reason}): It shows a brand."
+    assert error.billed is None
+
+
+@pytest.mark.parametrize("reason", ["NO_IMAGE", "STOP", "OTHER", "IMAGE_OTHER", "MALFORMED_RESPONSE", "A_NEW_ONE"])
+def test_nothing_drawn_names_its_reason(reason: str) -> None:
+    error = refused(answer(finishReason=reason))
+    assert isinstance(error, NoImage)
+    assert reason in error.detail
+    assert error.billed is True
+
+
+def test_text_alone_is_quoted_and_cut() -> None:
+    error = refused(answer({"text": "I would rather"}, {"text": "not. " * 100}))
+    assert isinstance(error, NoImage)
+    assert "I would rather not." in error.detail
+    assert len(error.detail) < EXCERPT + 80
+
+
+@pytest.mark.parametrize("reason", ["SAFETY", "OTHER", "A_NEW_ONE"])
+def test_a_blocked_prompt_costs_nothing(reason: str) -> None:
+    body = {"promptFeedback": {"blockReason": reason, "blockReasonMessage": "no"}, "usageMetadata": {}}
+    error = refused(json.dumps(body).encode())
+    assert isinstance(error, Blocked)
+    assert error.billed is False
+    assert error.detail == f"Gemini refused the prompt ({reason}): no"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"{}", b"[]", b"null", b"7", b'"text"', b"{", b"<html>", b"\xff\xfe", b"[" * 100_000, b"NaN",
+        b'{"candidates": []}', b'{"candidates": null}', b'{"candidates": "none"}', b'{"candidates": [7]}',
+        b'{"candidates": {"content": 1}}', b'{"candidates": [{}]}', b'{"candidates": [{"content": "none"}]}',
+        b'{"candidates": [{"content": {"parts": "none"}}]}', b'{"candidates": [{"content": {"parts": [{}]}}]}',
+        b'{"usageMetadata": 7, "candidates": []}', b'{"promptFeedback": 7}', b'{"promptFeedback": {}}',
+    ],
+)  # fmt: skip
+def test_a_200_that_says_nothing_is_a_bad_reply(body: bytes) -> None:
+    error = refused(body)
+    assert isinstance(error, BadReply)
+    assert error.billed is None
+    assert error.status == 502
+
+
+@pytest.mark.parametrize("error", [{"code": 429, "message": "later"}, {"message": "later"}])
+def test_an_error_inside_a_200_is_a_failure_of_geminis(error: object) -> None:
+    got = refused(json.dumps({"error": error}).encode())
+    assert isinstance(got, GeminiFailed)
+    assert (got.status, got.billed) == (502, False)
+    assert "later" in got.detail
+
+
+@pytest.mark.parametrize("error", ["text", None, 7, []])
+def test_an_error_of_no_form_is_one_too(error: object) -> None:
+    assert isinstance(refused(json.dumps({"error": error}).encode()), GeminiFailed)
+
+
+@pytest.mark.parametrize(
+    ("usage", "known"),
+    [({"candidatesTokenCount": 1}, True), ({"candidatesTokenCount": 0}, None), ({}, None),
+     ({"candidatesTokenCount": None}, None), ({"candidatesTokenCount": "7"}, None)],
+)  # fmt: skip
+def test_billed_is_what_the_usage_shows(usage: dict[str, Any], known: bool | None) -> None:
+    assert billed(usage) is known
+
+
+@pytest.mark.parametrize("usage", [None, 7, "x", []])
+def test_an_odd_usage_does_not_cost_the_picture(usage: object) -> None:
+    reply = read_reply(answer(picture(b"1"), usage=usage))
+    assert (reply.picture, reply.usage, reply.billed) == (b"1", {}, None)

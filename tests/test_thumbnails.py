@@ -1,0 +1,201 @@
+"""The use case itself: the events of an order, in their order, and whose the work is when its reader goes away."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from service.errors import ImageError, InvalidField, NotFound, ServiceError
+from service.exports import ImageExportService
+from service.gemini.client import GeminiService
+from service.imaging.plan import ExportPlan, Frame, JpegEncoding
+from service.keys import EXPORTS, THUMBNAILS
+from service.retention import sweep
+from service.thumbnails import Event, Failed, Order, Received, Sent, ThumbnailService, Variation
+from tests.conftest import Serve
+from tests.helpers import SCRIPT, QuickEmulator, Running, decoded, picture_bytes, until
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+SMALL = ExportPlan(Frame(16, 9))
+ONE = (JpegEncoding(),)
+
+
+def order(count: int = 1, **more: object) -> Order:
+    return Order(SCRIPT, count=count, **{"plan": SMALL, "encodings": ONE, **more})  # type: ignore[arg-type]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def thumbnails(service: Running) -> AsyncIterator[ThumbnailService]:
+    yield service.app[THUMBNAILS]
+
+
+async def events_of(thumbnails: ThumbnailService, wanted: Order) -> list[Event]:
+    return [event async for event in thumbnails.generate(wanted)]
+
+
+async def test_a_variation_is_sent_received_and_exported(service: Running, thumbnails: ThumbnailService) -> None:
+    wanted = order()
+    sent, received, variation = await events_of(thumbnails, wanted)
+    assert sent == Sent("var-1")
+    assert isinstance(received, Received)
+    assert received.storage_path == f"generated/{wanted.request_id}_1.png"
+    raw = Path(service.settings.storage_dir, received.storage_path).read_bytes()
+    assert received.size == len(raw)
+    assert isinstance(variation, Variation)
+    assert variation.metadata["normalized_to"] == (16, 9)
+    [export] = variation.exported.exports
+    assert decoded(Path(service.settings.storage_dir, export.key).read_bytes()).size == (16, 9)
+
+
+async def test_every_variation_has_its_own_events_in_order(thumbnails: ThumbnailService) -> None:
+    events = await events_of(thumbnails, order(3))
+    for name in ("var-1", "var-2", "var-3"):
+        assert [type(event) for event in events if event.id == name] == [Sent, Received, Variation]
+
+
+async def test_the_picture_is_on_the_disk_when_its_event_comes(service: Running, thumbnails: ThumbnailService) -> None:
+    async with aclosing(thumbnails.generate(order())) as events:
+        async for event in events:
+            if isinstance(event, Received):
+                assert Path(service.settings.storage_dir, event.storage_path).stat().st_size == event.size
+                break
+
+
+async def test_the_seed_call_with_everything_at_its_default(service: Running, thumbnails: ThumbnailService) -> None:
+    events = [event async for event in thumbnails.generate_thumbnails(SCRIPT, None, "1:1", 2)]
+    done = [event for event in events if isinstance(event, Variation)]
+    assert sorted(event.id for event in done) == ["var-1", "var-2"]
+    for variation in done:
+        assert [export.format for export in variation.exported.exports] == ["png", "jpeg", "webp"]
+        assert variation.metadata["normalized_to"] == (1024, 1024)
+    assert service.emulator.received[-1].aspect_ratio == "1:1"
+
+
+async def test_a_reference_of_the_machine(thumbnails: ThumbnailService, service: Running, tmp_path: Path) -> None:
+    base = tmp_path / "base.jpg"
+    base.write_bytes(picture_bytes(kind="JPEG"))
+    *_, variation = await events_of(thumbnails, order(image_path=str(base)))
+    assert isinstance(variation, Variation)
+    assert variation.exported.composited
+    assert service.emulator.received[-1].references[0].mime_type == "image/jpeg"
+    assert base.exists()
+
+
+async def test_a_missing_reference_is_not_found_before_any_call(
+    thumbnails: ThumbnailService, service: Running, tmp_path: Path
+) -> None:
+    with service.nothing_spent_or_left(), pytest.raises(NotFound):
+        await events_of(thumbnails, order(image_path=str(tmp_path / "nothing.png")))
+
+
+async def test_a_reference_that_is_no_picture_is_refused_before_any_call(
+    thumbnails: ThumbnailService, service: Running, tmp_path: Path
+) -> None:
+    text = tmp_path / "text.png"
+    text.write_bytes(b"text")
+    with service.nothing_spent_or_left(), pytest.raises(ImageError):
+        await events_of(thumbnails, order(image_path=str(text)))
+
+
+async def test_what_the_model_lacks_is_refused_before_any_call(thumbnails: ThumbnailService, service: Running) -> None:
+    with service.nothing_spent_or_left(), pytest.raises(InvalidField):
+        await events_of(thumbnails, order(model="gemini-3.1-flash-lite-image", image_size="4K"))
+
+
+async def test_failures_are_events_too(serve: Serve) -> None:
+    service = await serve(QuickEmulator(faults=["blocked_safety"], then="not_a_picture"))
+    events = await events_of(service.app[THUMBNAILS], order(2))
+    failed = {event.error.code: event for event in events if isinstance(event, Failed)}
+    assert {*failed} == {"blocked", "bad_reply"}
+    assert failed["bad_reply"].error.storage_path
+    assert [type(event) for event in events if event.id == failed["bad_reply"].id] == [Sent, Received, Failed]
+
+
+async def test_an_unexpected_fault_of_one_leaves_the_others(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    thumbnails, draw, calls = service.app[THUMBNAILS], GeminiService.draw, iter((True, False))
+
+    async def sometimes(self: GeminiService, *args: object) -> object:
+        if next(calls):
+            raise ZeroDivisionError
+        return await draw(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(GeminiService, "draw", sometimes)
+    events = await events_of(thumbnails, order(2))
+    [failed] = [event for event in events if isinstance(event, Failed)]
+    assert type(failed.error) is ServiceError
+    assert failed.error.billed is None
+    assert any(isinstance(event, Variation) for event in events)
+
+
+async def test_done_is_called_once_when_all_is_over(thumbnails: ThumbnailService) -> None:
+    done: list[bool] = []
+    async with aclosing(thumbnails.generate(order(2), lambda: done.append(True))) as events:
+        async for _ in events:
+            pass
+    assert done == [True]
+
+
+async def test_a_reader_that_leaves_stops_only_what_was_not_sent(serve: Serve) -> None:
+    emulator = QuickEmulator(delay_seconds=0.2)
+    service = await serve(emulator, gemini_concurrency=2)
+    done = asyncio.Event()
+    async with aclosing(service.app[THUMBNAILS].generate(order(4), done.set)) as events:
+        async for event in events:
+            if isinstance(event, Sent) and event.id == "var-2":
+                break
+    assert not done.is_set()
+    await asyncio.wait_for(done.wait(), 20)
+    assert emulator.requests == 2
+    assert len(service.room("generated")) == len(service.room("output")) == 2
+
+
+async def test_a_reader_that_leaves_at_once_costs_nothing(service: Running) -> None:
+    done = asyncio.Event()
+    with service.nothing_spent_or_left():
+        generator = service.app[THUMBNAILS].generate(order(4), done.set)
+        first = asyncio.ensure_future(anext(generator))
+        await asyncio.sleep(0)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        await asyncio.wait_for(done.wait(), 20)
+
+
+async def test_closing_ends_what_is_under_way(serve: Serve) -> None:
+    emulator = QuickEmulator(delay_seconds=60)
+    service = await serve(emulator)
+    thumbnails = service.app[THUMBNAILS]
+    reading = asyncio.create_task(events_of(thumbnails, order(2)))
+    await until(lambda: emulator.in_flight == 2)
+    await thumbnails.close()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+
+
+async def test_the_emulator_is_named_as_the_model_and_free(service: Running) -> None:
+    emulated = service.settings.model_copy(update={"gemini_emulator": True})
+    async with await asyncio.to_thread(ImageExportService, emulated) as exports:
+        thumbnails = ThumbnailService(service.app[THUMBNAILS]._gemini, exports)
+        *_, variation = await events_of(thumbnails, order())
+    assert isinstance(variation, Variation)
+    assert (variation.metadata["model"], variation.metadata["cost_usd"]) == ("emulator", 0.0)
+
+
+async def test_a_raw_in_use_is_held_against_the_sweep(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    exports, swept = service.app[EXPORTS], []
+    export = exports.export
+
+    async def sweeping(*args: object) -> object:
+        rooms = [service.settings.room(room) for room in ("generated", "uploads")]
+        swept.extend([await asyncio.to_thread(sweep, room, 1e-9) for room in rooms])
+        return await export(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(exports, "export", sweeping)
+    *_, variation = await events_of(service.app[THUMBNAILS], order())
+    assert isinstance(variation, Variation)
+    assert swept[0].in_use == 1
+    assert Path(service.settings.storage_dir, variation.storage_path).exists()
