@@ -6,6 +6,7 @@ from PIL import Image
 
 from service.imaging.normalize import Colour, flatten
 from service.imaging.plan import Encoding, JpegEncoding, PngEncoding, WebpEncoding
+from service.imaging.png import encode_png
 from service.imaging.profiles import srgb
 
 
@@ -13,17 +14,11 @@ def encode(image: Image.Image, encoding: Encoding, matte: Colour) -> bytes:
     """An RGB or RGBA image as a file; JPEG, which knows no transparency, shows it over `matte`."""
     match encoding:
         case PngEncoding():
-            return _png(image, encoding)
+            return encode_png(image, encoding.compression, srgb())
         case JpegEncoding():
             return _jpeg(flatten(image, matte), encoding)
         case WebpEncoding():
             return _webp(image, encoding)
-
-
-def _png(image: Image.Image, encoding: PngEncoding) -> bytes:
-    file = BytesIO()
-    image.save(file, "PNG", compress_level=encoding.compression, icc_profile=srgb())
-    return file.getvalue()
 
 
 def _jpeg(image: Image.Image, encoding: JpegEncoding) -> bytes:

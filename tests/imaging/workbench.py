@@ -70,6 +70,6 @@ class Bench:
         return (self.folder / f"export.{name}").read_bytes()
 
     def image(self, name: Format = "png") -> Image.Image:
+        """An export as a viewer shows it: a palette is only a way to hold a PNG."""
         with Image.open(self.folder / f"export.{name}") as image:
-            image.load()
-            return image
+            return image.convert("RGBA" if image.has_transparency_data else "RGB")
