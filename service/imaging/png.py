@@ -56,6 +56,7 @@ THOROUGH = Effort(search=8, flat=9, rest=0)
 
 STRIP_BYTES = 1 << 18
 WINDOW_BYTES = 1 << 15
+BAND_PIXELS = 1 << 20  # that are turned into palette indices at once: it takes 14 bytes for each
 FLAT = 0.15  # of its bytes: what run lengths leave of a flat strip, at most
 LITTLE = 0.985  # of what run lengths leave: a search that leaves more gained too little
 MUCH = (
@@ -122,20 +123,36 @@ def palette_form(image: Image.Image) -> Form | None:
     if image.mode == "RGBA":
         palette += chunk(b"tRNS", bytes(colour[0] for colour in colours if colour[0] < 255))
     depth = next(depth for depth in (1, 2, 4, 8) if len(colours) <= 1 << depth)
-    indices = ranks([image.getchannel(channel) for channel in order], colours).convert("P")
+    tables = rank_tables(colours)
+    indices = Image.new("P", image.size)
+    step = max(1, BAND_PIXELS // image.width)
+    for top in range(0, image.height, step):
+        band = image.crop((0, top, image.width, min(top + step, image.height)))
+        indices.paste(ranks([band.getchannel(channel) for channel in order], tables), (0, top))
     return Form(indices, f"P;{depth}" if depth < 8 else "P", depth, depth, INDEXED, palette)
 
 
-def ranks(channels: list[Image.Image], colours: list[tuple[int, ...]]) -> Image.Image:
-    """Where each pixel's colour stands in the sorted `colours`: channel by channel, the rank of its values so far."""
-    rank = channels[0]
-    numbers: dict[tuple[int, ...], int] = {(value,): value for value in range(256)}
-    for many, channel in enumerate(channels[1:], 2):
-        starts = sorted({colour[:many] for colour in colours})
+def rank_tables(colours: list[tuple[int, ...]]) -> list[list[int]]:
+    """For each channel but the first: from the rank of the values before it, and its own times 256, to their rank.
+
+    At most 256 colours begin in at most 256 ways, so that each rank fits into a byte.
+    """
+    tables = []
+    before: dict[tuple[int, ...], int] = {(value,): value for value in range(256)}
+    for many in range(2, len(colours[0]) + 1):
+        now = {start: rank for rank, start in enumerate(sorted({colour[:many] for colour in colours}))}
         table = [0] * 65536
-        for number, start in enumerate(starts):
-            table[numbers[start[:-1]] | start[-1] << 8] = number
-        numbers = {start: number for number, start in enumerate(starts)}
+        for start, rank in now.items():
+            table[before[start[:-1]] | start[-1] << 8] = rank
+        tables.append(table)
+        before = now
+    return tables
+
+
+def ranks(channels: list[Image.Image], tables: list[list[int]]) -> Image.Image:
+    """The place of each pixel's colour among the sorted colours that the tables were made of."""
+    rank = channels[0]
+    for channel, table in zip(channels[1:], tables, strict=True):
         pair = Image.frombuffer("I;16", rank.size, Image.merge("LA", (rank, channel)).tobytes())
         rank = pair.convert("I").point(table, "L")
     return rank
