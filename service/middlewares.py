@@ -161,11 +161,13 @@ async def sign_answer(request: web.Request, response: web.StreamResponse) -> Non
         _rewrite(response, request)
     response.headers["X-Request-Id"] = request[REQUEST_ID]
     response.headers["X-Content-Type-Options"] = "nosniff"
-    origin = request.headers.get(hdrs.ORIGIN, "")
-    if origin.lower() in request.app[SETTINGS].cors_origins:
+    allowed, origin = request.app[SETTINGS].cors_origins, request.headers.get(hdrs.ORIGIN, "")
+    if allowed:
+        # Also without an Origin: a cache must not hand this answer to a page that may read another.
+        response.headers.add(hdrs.VARY, hdrs.ORIGIN)
+    if origin.lower() in allowed:
         response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
         response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _EXPOSED
-        response.headers.add(hdrs.VARY, hdrs.ORIGIN)
 
 
 def _rewrite(error: web.HTTPException, request: web.Request) -> None:

@@ -217,7 +217,7 @@ async def test_the_blend_is_the_pictures_share(service: Running, blend: str | No
     picture, base = upload(picture_bytes(colour="#c8c8c8")), upload(picture_bytes(colour="#646464"), "base")
     fields = [] if blend is None else [("blend", blend)]
     answer = await service.exports(picture, base, *fields, ("formats", "png"))
-    got = decoded((await service.get(answer.json["exports"]["png"]["url"])).body)
+    got = decoded((await service.get(answer.json["exports"]["png"]["url"])).body).convert("RGB")
     assert got.getpixel((5, 5)) == (round(level / 10),) * 3
     assert answer.json["metadata"]["composited"] is True
 
@@ -229,7 +229,7 @@ async def test_the_blend_is_the_pictures_share(service: Running, blend: str | No
 async def test_the_fit(service: Running, fit: str, corner: tuple[int, int, int]) -> None:
     picture = upload(picture_bytes((100, 50), "#ff0000"))
     answer = await service.exports(picture, ("fit", fit), ("width", "60"), ("height", "60"), ("formats", "png"))
-    got = decoded((await service.get(answer.json["exports"]["png"]["url"])).body)
+    got = decoded((await service.get(answer.json["exports"]["png"]["url"])).body).convert("RGB")
     assert (got.size, got.getpixel((0, 0))) == ((60, 60), corner)
 
 
@@ -326,7 +326,7 @@ async def test_blend_1_leaves_the_base_a_reference_only(service: Running) -> Non
     assert service.emulator.received[-1].references
     [variation] = answer.json["variations"]
     raw = Path(service.settings.storage_dir, variation["storage_path"]).read_bytes()
-    got = decoded((await service.get(variation["exports"]["png"]["url"])).body)
+    got = decoded((await service.get(variation["exports"]["png"]["url"])).body).convert("RGB")
     assert got.getpixel((8, 4)) == decoded(raw).getpixel((8, 4))
 
 

@@ -165,6 +165,16 @@ async def test_no_or_a_wrong_key_is_401(serve: Serve) -> None:
 
 
 @on_one_loop
+@pytest.mark.parametrize("target", ["http://localhost/api/exports", "http://localhost/metrics", "/%61pi/exports",
+                                    "/%6detrics", "/./api/exports", "/x/../metrics"])  # fmt: skip
+async def test_no_spelling_of_a_path_goes_round_the_key(serve: Serve, target: str) -> None:
+    service = await serve(api_keys=KEY)
+    method = "GET" if target.endswith("metrics") else "POST"
+    answer = await service.raw(f"{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    assert answer.status in (401, 404), answer
+
+
+@on_one_loop
 async def test_each_key_opens_and_downloads_need_none(serve: Serve) -> None:
     service = await serve(api_keys=f"{KEY},{OTHER_KEY}", sign_urls=True, signing_secret="s" * 32)
     for header in (f"Bearer {KEY}", f"bearer  {OTHER_KEY}"):
@@ -253,8 +263,15 @@ async def test_cors_origins_may_ask_and_read(serve: Serve) -> None:
     assert "Access-Control-Allow-Origin" not in other.headers
 
 
-@pytest.mark.parametrize("keys", ["", KEY])
 @on_one_loop
+async def test_a_cache_keeps_the_answers_of_origins_apart(serve: Serve) -> None:
+    service = await serve(cors_origins="https://app.example")
+    for headers in ({}, {"Origin": "https://app.example"}, {"Origin": "https://other.example"}):
+        assert (await service.get("/static/output/x.png", **headers)).headers["Vary"] == "Origin"
+
+
+@on_one_loop
+@pytest.mark.parametrize("keys", ["", KEY])
 async def test_a_preflight_is_answered_for_cors_origins(serve: Serve, keys: str) -> None:
     service = await serve(cors_origins="https://app.example", api_keys=keys)
     asking = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}

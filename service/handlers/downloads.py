@@ -58,7 +58,7 @@ async def _download(request: web.Request, cache_control: str) -> web.StreamRespo
 
 async def _send(request: web.Request, file: StoredFile, name: str, cache_control: str) -> web.StreamResponse:
     headers = {"ETag": file.etag, "Cache-Control": cache_control, "Accept-Ranges": "bytes"}
-    if _matches(request.headers.get("If-None-Match"), file.etag):
+    if _matches(request.headers.getall("If-None-Match", []), file.etag):
         return web.Response(status=304, headers=headers)
     span = _span(request, file)
     headers["Content-Type"] = _MIME[os.path.splitext(name)[1]]
@@ -94,12 +94,10 @@ async def _stream(request: web.Request, file: StoredFile, span: _Span) -> None:
             raise ConnectionResetError("the file became shorter than promised")
 
 
-def _matches(header: str | None, etag: str) -> bool:
+def _matches(lines: list[str], etag: str) -> bool:
     """If-None-Match compares weakly (RFC 9110, 13.1.2)."""
-    if header is None:
-        return False
-    tags = [tag.strip().removeprefix("W/") for tag in header.split(",")]
-    return "*" in tags or etag in tags
+    tags = {tag.strip().removeprefix("W/") for line in lines for tag in line.split(",")}
+    return bool(tags & {"*", etag})
 
 
 def _span(request: web.Request, file: StoredFile) -> _Span | None:

@@ -1,10 +1,12 @@
 """Bodies of every malformed kind are refused in one form, counted as they come, and leave nothing behind."""
 
 import asyncio
+import errno
 import gzip
 from collections.abc import AsyncIterator
 
 import pytest
+from aiofiles.threadpool.binary import AsyncBufferedIOBase
 
 from service.settings import MIB
 from tests.conftest import Serve
@@ -29,6 +31,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 ROUTES = ("/api/thumbnails", "/api/exports")
 GOOD = form(("script", SCRIPT))
 EDGE = f"--{BOUNDARY}".encode()
+PICTURE = picture_bytes()
 SMALL = 100_000  # MAX_UPLOAD_BYTES of the tests that meet a limit
 SMALL_BODY = 2 * SMALL + MIB
 
@@ -373,3 +376,24 @@ async def test_two_requests_at_once_do_not_mix(service: Running) -> None:
         *(service.exports(upload(picture_bytes((10 + at, 10))), ("formats", "png")) for at in range(8))
     )
     assert [answer.json["exports"]["png"]["width"] for answer in answers] == [10 + at for at in range(8)]
+
+
+@pytest.mark.parametrize("step", ["write", "close"])
+@pytest.mark.parametrize(("number", "status", "code"), [
+    (errno.ENOSPC, 507, "storage_full"), (errno.EDQUOT, 507, "storage_full"), (errno.EIO, 503, "storage_unavailable"),
+])  # fmt: skip
+async def test_a_disk_that_refuses_an_upload_is_named(
+    service: Running, monkeypatch: pytest.MonkeyPatch, step: str, number: int, status: int, code: str
+) -> None:
+    close = AsyncBufferedIOBase.close
+
+    async def refuse(self: AsyncBufferedIOBase, *args: object) -> None:
+        if step == "close":
+            await close(self)
+        raise OSError(number, "refused", "/a/path/of/the/machine")
+
+    monkeypatch.setattr(AsyncBufferedIOBase, step, refuse)
+    with service.nothing_spent_or_left():
+        for answer in (await service.thumbnails(upload(PICTURE)), await service.exports(upload(PICTURE))):
+            assert_problem(answer, status, code, "uploads/")
+            assert b"machine" not in answer.body
