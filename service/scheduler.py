@@ -1,6 +1,7 @@
 """The clock of the sweep: at start and every CLEANUP_INTERVAL_MINUTES, never two at once."""
 
 import asyncio
+import contextlib
 import logging
 from datetime import UTC, datetime
 
@@ -41,7 +42,9 @@ class Sweeper:
 
     async def _tick(self) -> None:
         self._running = asyncio.create_task(self._sweep_all())
-        await asyncio.shield(self._running)
+        # Ending the scheduler cancels its jobs, which it would log as faults; `close` waits for the sweep itself.
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(self._running)
 
     async def _sweep_all(self) -> None:
         for room in ROOMS:
