@@ -76,7 +76,8 @@ class LocalStore:
                 root.mkdir(parents=True, exist_ok=True)
                 _probe(root)
             except OSError as error:
-                raise SettingsError(f"{room.upper()}_DIR={str(root)!r} cannot be written: {error.strerror}") from None
+                name = f"{room.upper()}_DIR={str(root)!r} (below STORAGE_DIR unless set)"
+                raise SettingsError(f"{name} cannot be written: {error.strerror}") from None
         resolved = {room: root.resolve() for room, root in self.layout.roots.items()}
         for room, root in resolved.items():
             for other, parent in resolved.items():

@@ -188,5 +188,5 @@ def test_temp_on_another_file_system_is_refused(tmp_path: Path) -> None:
 
 def test_a_room_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "uploads").write_text("a file")
-    with pytest.raises(SettingsError, match="UPLOADS_DIR"):
+    with pytest.raises(SettingsError, match=r"UPLOADS_DIR.*STORAGE_DIR"):
         LocalStore(Layout({room: tmp_path / room for room in ROOMS})).prepare()
