@@ -93,6 +93,8 @@ async def emulator() -> AsyncIterator[str]:
     try:
         async with asyncio.timeout(EMULATOR_START_SECONDS):
             line = await process.stdout.readline()
+        if not line:
+            raise SettingsError("the emulator did not start; the line above says why")
         base_url = f"http://127.0.0.1:{json.loads(line)['port']}"
         log.warning("no Gemini here: the local emulator on %s draws every picture", base_url)
         yield base_url

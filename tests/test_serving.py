@@ -241,3 +241,12 @@ async def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
         _, errors = await process.communicate()
     assert process.returncode == 1
     assert "in use" in errors.decode().splitlines()[-1]
+    assert b"Traceback" not in errors
+
+
+async def test_an_emulator_that_cannot_start_says_why(tmp_path: Path) -> None:
+    process = await _spawn(tmp_path, EMULATOR_DELAY_SECONDS="soon")
+    _, errors = await process.communicate()
+    assert process.returncode == 2
+    assert [line[:6] for line in errors.decode().splitlines()] == ["error:", "error:"]
+    assert b"EMULATOR_DELAY_SECONDS" in errors

@@ -227,7 +227,7 @@ def main() -> None:
     try:
         emulator = Emulator.from_environment(os.environ)
     except ValueError as exc:
-        parser.error(str(exc))
+        parser.exit(2, f"error: {exc}\n")
     threading.Thread(target=_end_with_parent, daemon=True).start()
     asyncio.run(_serve(emulator, port))
 
