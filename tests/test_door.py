@@ -131,6 +131,7 @@ async def test_a_full_disk_is_507_before_anything_is_read(service: Running, spac
             answer = await service.post(path, ("script", "x"))
             body = assert_problem(answer, 507, "storage_full", "MiB")
             assert body["billed"] is False
+    assert_problem(await service.get("/readyz"), 503, "not_ready", "storage lacks 1 MiB")
     free[0] = VARIATION_BYTES
     assert (await service.thumbnails(*TINY)).status == 200
 

@@ -4,6 +4,7 @@ import asyncio
 
 from aiohttp import web
 
+from service.door import VARIATION_BYTES
 from service.errors import NotReady, ServiceError
 from service.keys import DOOR, EXPORTS, METRICS, SETTINGS, SWEEPER
 from service.metrics import CONTENT_TYPE
@@ -31,6 +32,7 @@ async def readyz(request: web.Request) -> web.StreamResponse:
 async def _storage(request: web.Request) -> str:
     try:
         await request.app[EXPORTS].store.probe()
+        await request.app[DOOR].check_space(VARIATION_BYTES)
     except ServiceError as error:
         return error.detail
     return "ok"
