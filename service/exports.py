@@ -261,8 +261,8 @@ def _checked(dimensions: Size | None) -> tuple[int | None, int | None]:
         return None, None
     width, height = dimensions
     for side in (width, height):
-        if not 1 <= side <= MAX_SIDE:
-            raise ValueError(f"normalize_dimensions must be 1 to {MAX_SIDE} pixels, not {side}")
+        if not (isinstance(side, int) and 1 <= side <= MAX_SIDE):
+            raise ValueError(f"normalize_dimensions must be whole numbers, 1 to {MAX_SIDE} pixels, not {side}")
     return width, height
 
 

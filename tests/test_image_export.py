@@ -85,7 +85,7 @@ async def test_a_format_that_fails_is_named_and_the_others_stay(service: ImageEx
     assert [(warning.code, warning.format) for warning in exports.warnings] == [("encode_failed", "webp")]
 
 
-@pytest.mark.parametrize("dimensions", [(0, 10), (10, 8193), (-1, 5)])
+@pytest.mark.parametrize("dimensions", [(0, 10), (10, 8193), (-1, 5), (1.5, 2)])
 async def test_impossible_dimensions_are_a_value_error(
     service: ImageExportService, dimensions: tuple[int, int]
 ) -> None:
