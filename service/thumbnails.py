@@ -268,10 +268,8 @@ class ThumbnailService:
         encodings = order.encodings or self._exports.encodings()
         try:
             return await self._exports.export(source, base.path if base else None, plan, encodings)
-        except TooCostly as error:
-            raise _no_export(error, reply, key, TooCostly.status) from error
-        except StorageFull as error:
-            raise _no_export(error, reply, key, StorageFull.status) from error
+        except (TooCostly, StorageFull, StorageUnavailable) as error:
+            raise _no_export(error, reply, key, error.status) from error
         except ServiceError as error:
             raise _no_export(error, reply, key, NoExport.status) from error
 

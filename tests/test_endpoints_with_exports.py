@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 from PIL import Image
 
-from service.errors import StorageFull
+from service.errors import ServiceError, StorageFull, StorageUnavailable
 from service.gemini.emulator import Emulator, Fault
 from service.gemini.faults import BLOCK_REASONS, FAULTS, FINISH_REASONS
 from service.gemini.reply import REFUSALS
@@ -697,17 +697,18 @@ async def test_a_raw_that_cannot_be_written_says_that_it_was_billed(
 
 
 @on_one_loop
-async def test_a_picture_without_room_for_exports_names_its_raw(
-    service: Running, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("fault", [StorageFull("no space is left in output/"), StorageUnavailable("output/ is gone")])
+async def test_a_picture_whose_exports_cannot_be_stored_names_its_raw(
+    service: Running, monkeypatch: pytest.MonkeyPatch, fault: ServiceError
 ) -> None:
-    async def full(*args: object) -> None:
-        raise StorageFull("no space is left in output/")
+    async def fail(*args: object) -> None:
+        raise fault
 
-    monkeypatch.setattr(LocalStore, "publish", full)
-    body = assert_problem(await service.thumbnails(*TINY), 507, "no_export", "output/")
+    monkeypatch.setattr(LocalStore, "publish", fail)
+    body = assert_problem(await service.thumbnails(*TINY), fault.status, "no_export", "output/")
     [error] = body["errors"]
     assert error["storage_path"] == f"generated/{body['request_id']}_1.png"
-    assert (error["billed"], error["status"]) == (True, 507)
+    assert (error["billed"], error["status"]) == (True, fault.status)
 
 
 # Workers
