@@ -140,9 +140,9 @@ def _end(server: Server, process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def service(folder: Path, **settings: str) -> Iterator[Server]:
-    """The service itself with its storage below `folder`; settings by their variables' names."""
+def service(folder: Path, command: Sequence[str] = SERVE, **settings: str) -> Iterator[Server]:
+    """The service itself with its storage below `folder`; settings by their variables' names, empty ones unset."""
     port = free_port()
     environment = NO_GEMINI | {"STORAGE_DIR": str(folder / f"storage-{port}"), "PORT": str(port)} | settings
-    with serving(SERVE, port, folder, {name: value for name, value in environment.items() if value}) as server:
+    with serving(command, port, folder, {name: value for name, value in environment.items() if value}) as server:
         yield server

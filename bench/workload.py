@@ -28,18 +28,22 @@ def originals(most: int) -> tuple[list[Original], list[str]]:
     pictures, missing = gather()
     usable = [picture for picture in pictures if picture.kind != "interface"]
     chosen = [usable[index * len(usable) // most] for index in range(most)] if len(usable) > most else usable
-    return [Original(picture.name, _png(picture.image)) for picture in chosen], missing
+    return [Original(picture.name, png_bytes(_drawn(picture.image))) for picture in chosen], missing
 
 
-def _png(image: Image.Image) -> bytes:
+def _drawn(image: Image.Image) -> Image.Image:
+    return image.resize(DRAWN, Image.Resampling.LANCZOS)
+
+
+def png_bytes(image: Image.Image) -> bytes:
     out = io.BytesIO()
-    image.resize(DRAWN, Image.Resampling.LANCZOS).save(out, "PNG", compress_level=6)
+    image.save(out, "PNG", compress_level=6)
     return out.getvalue()
 
 
-def form(image: bytes, base: bytes | None = None, **texts: str) -> bytes:
+def form(image: bytes | None, base: bytes | None = None, **texts: str) -> bytes:
     """A multipart body, in one piece."""
-    files = {"image": image} | ({"base": base} if base else {})
+    files = {name: data for name, data in (("image", image), ("base", base)) if data}
     parts = [(f'form-data; name="{name}"', text.encode()) for name, text in texts.items()]
     parts += [(f'form-data; name="{name}"; filename="{name}.png"', data) for name, data in files.items()]
     body = b"".join(

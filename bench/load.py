@@ -1,0 +1,225 @@
+"""The service under load: a thousand requests that wait, /healthz while every core encodes, memory over time."""
+
+import asyncio
+import contextlib
+import http.client
+import multiprocessing
+import os
+import re
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+from PIL import Image
+
+from bench.processes import Memory, Server, service
+from bench.table import machine, percentile, print_table
+from bench.workload import CONTENT_TYPE, SIZE, form, originals, png_bytes
+
+WATCHED = (sys.executable, "-m", "bench.watched")
+CORES = len(os.sched_getaffinity(0))
+TIMEOUT = aiohttp.ClientTimeout(total=300)
+
+WAITING = 1000
+DELAY_SECONDS = 5
+# As many as the emulator draws of one script before it repeats itself, so that no drawing falls into the measurement.
+DRAWINGS = 16
+
+HEALTH_SECONDS = 15
+HEALTH_PAUSE_SECONDS = 0.01
+
+FEW, MANY = 500, 5000
+SMALL = (96, 54)
+SMALL_CLIENTS = 16
+
+Row = tuple[str, str, str]
+
+
+async def waiting(folder: Path) -> list[Row]:
+    """Requests that all wait for Gemini at once."""
+    settings = {
+        "GEMINI_API_KEY": "",
+        "GEMINI_BASE_URL": "",
+        "EMULATOR_DELAY_SECONDS": str(DELAY_SECONDS),
+        "GEMINI_CONCURRENCY": str(WAITING),
+        "MAX_REQUESTS": str(WAITING),
+    }
+    body = form(None, script="A lighthouse at dawn", width="640", height="360")
+    with service(folder, **settings) as server:
+        async with _session() as session:
+            await asyncio.gather(*(_posted(session, server, "thumbnails", body) for _ in range(DRAWINGS)))
+            before = server.own_rss_kb()
+            crowd = [asyncio.create_task(_posted(session, server, "thumbnails", body)) for _ in range(WAITING)]
+            crest, peak = await _watch(server, crowd)
+            statuses = [task.result() for task in crowd]
+            inside = await _peak_at_emulator(session, server)
+    succeeded = statuses.count(200)
+    return [
+        (f"of {WAITING} requests at once, with a Gemini that takes {DELAY_SECONDS} s, succeed", f"{succeeded}", "all"),
+        ("of them with Gemini at one moment", f"{inside}", ""),
+        ("memory for each that waits for Gemini", f"{(crest - before) / WAITING:.0f} KiB", "200 kB"),
+        ("the same at the highest point, most with a worker to wait for", f"{(peak - before) / WAITING:.0f} KiB", ""),
+    ]
+
+
+async def _watch(server: Server, crowd: Sequence[asyncio.Task[int]]) -> tuple[int, int]:
+    """The highest memory in KiB before the first is answered, and to the end."""
+    crest = peak = 0
+    while not all(task.done() for task in crowd):
+        peak = max(peak, server.own_rss_kb())
+        if not any(task.done() for task in crowd):
+            crest = peak
+        await asyncio.sleep(0.05)
+    return crest, peak
+
+
+async def _peak_at_emulator(session: aiohttp.ClientSession, server: Server) -> int:
+    match = re.search(r"emulator on (http://127\.0\.0\.1:\d+)", server.log.read_text())
+    if match is None:
+        return 0
+    async with session.get(f"{match[1]}/emulator/stats") as answer:
+        peak: int = (await answer.json())["peak"]
+        return peak
+
+
+async def healthz(folder: Path) -> list[Row]:
+    """How soon /healthz answers a process of its own: idle, then with every worker busy."""
+    pictures, _ = originals(4)
+    bodies = [form(picture.data, width=str(SIZE[0]), height=str(SIZE[1])) for picture in pictures]
+    loop = asyncio.get_running_loop()
+    with (
+        service(folder) as server,
+        ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as prober,
+    ):
+        idle = await loop.run_in_executor(prober, _probe, server.port, HEALTH_SECONDS / 3)
+        async with _session() as session, _busy(session, server, bodies):
+            await asyncio.sleep(1)
+            cpu = server.cpu_seconds()
+            busy = await loop.run_in_executor(prober, _probe, server.port, HEALTH_SECONDS)
+            used = (server.cpu_seconds() - cpu) / HEALTH_SECONDS / CORES
+    return [
+        ("/healthz p50 / p99, idle", _milliseconds(idle), ""),
+        (f"/healthz p50 / p99, exporting with {used:.0%} of every core", _milliseconds(busy), "p99 10 ms"),
+    ]
+
+
+@contextlib.asynccontextmanager
+async def _busy(session: aiohttp.ClientSession, server: Server, bodies: Sequence[bytes]) -> AsyncIterator[None]:
+    """Twice as many clients as cores, each with one picture after the other."""
+
+    async def client(number: int) -> None:
+        while True:
+            await _posted(session, server, "exports", bodies[number % len(bodies)])
+
+    clients = [asyncio.create_task(client(number)) for number in range(2 * CORES)]
+    try:
+        yield
+    finally:
+        for one in clients:
+            one.cancel()
+        await asyncio.gather(*clients, return_exceptions=True)
+
+
+def _probe(port: int, seconds: float) -> list[float]:
+    """Seconds that each request took, one after the other on one connection."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    took: list[float] = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        connection.request("GET", "/healthz")
+        connection.getresponse().read()
+        took.append(time.perf_counter() - start)
+        time.sleep(HEALTH_PAUSE_SECONDS)
+    return took
+
+
+def _milliseconds(took: Sequence[float]) -> str:
+    return f"{statistics.median(took) * 1000:.1f} / {percentile(took, 0.99) * 1000:.1f} ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    memory: Memory
+    descriptors: int
+    threads: int
+    tasks: int
+
+
+async def endurance(folder: Path) -> list[Row]:
+    """What is left behind by exports, of small pictures for speed."""
+    body = form(png_bytes(Image.linear_gradient("L").convert("RGB").resize(SMALL)), width="64", height="36")
+    with service(folder, WATCHED) as server:
+        async with _session() as session:
+            start = time.perf_counter()
+            await _export_many(session, server, body, FEW)
+            few = await _snapshot(server)
+            await _export_many(session, server, body, MANY - FEW)
+            many = await _snapshot(server)
+            rate = MANY / (time.perf_counter() - start)
+    return [
+        (
+            f"memory after {MANY} exports against after {FEW}",
+            f"{many.memory.pss / few.memory.pss:.2f} ({few.memory.pss:.0f} -> {many.memory.pss:.0f} MB)",
+            "1.10",
+        ),
+        ("open descriptors", f"{few.descriptors} -> {many.descriptors}", "no more"),
+        ("threads", f"{few.threads} -> {many.threads}", "no more"),
+        ("asyncio tasks", f"{few.tasks} -> {many.tasks}", "no more"),
+        (f"exports of pictures of {SMALL[0]} x {SMALL[1]} each second", f"{rate:.0f}", ""),
+    ]
+
+
+async def _export_many(session: aiohttp.ClientSession, server: Server, body: bytes, count: int) -> None:
+    left = iter(range(count))
+
+    async def client() -> None:
+        for _ in left:
+            await _posted(session, server, "exports", body)
+
+    await asyncio.gather(*(client() for _ in range(SMALL_CLIENTS)))
+
+
+async def _snapshot(server: Server) -> Snapshot:
+    await asyncio.sleep(1)
+    os.kill(server.pid, signal.SIGUSR1)
+    await asyncio.sleep(0.5)
+    tasks = int(re.findall(r"^tasks (\d+)$", server.log.read_text(), re.MULTILINE)[-1])
+    return Snapshot(server.memory(), server.descriptors(), server.threads(), tasks)
+
+
+def _session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=TIMEOUT)
+
+
+async def _posted(session: aiohttp.ClientSession, server: Server, route: str, body: bytes) -> int:
+    headers = {"Content-Type": CONTENT_TYPE}
+    async with session.post(f"{server.url}/api/{route}", data=aiohttp.BytesPayload(body), headers=headers) as answer:
+        await answer.read()
+        return answer.status
+
+
+async def measure() -> list[Row]:
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+        rows: list[Row] = []
+        for part in (waiting, healthz, endurance):
+            rows += await part(Path(scratch))
+            print(f"{part.__name__} done", file=sys.stderr, flush=True)
+    return rows
+
+
+def main() -> None:
+    rows = asyncio.run(measure())
+    print(machine())
+    print_table(("", "measured", "wanted, at most"), rows)
+
+
+if __name__ == "__main__":
+    main()

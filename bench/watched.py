@@ -1,0 +1,20 @@
+"""The service as it is served; on SIGUSR1 it prints how many asyncio tasks it has."""
+
+import asyncio
+import signal
+
+from service.logs import set_up_logging
+from service.serving import serve
+from service.settings import load_settings
+
+
+async def _watched() -> None:
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGUSR1, lambda: print(f"tasks {len(asyncio.all_tasks(loop))}", flush=True))
+    settings = load_settings()
+    set_up_logging(settings.log_level, settings.log_format)
+    await serve(settings)
+
+
+if __name__ == "__main__":
+    asyncio.run(_watched())
