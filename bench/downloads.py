@@ -1,0 +1,163 @@
+"""Downloads a second of one 150 KB export: by the service, by bare FileResponse and by nginx, with wrk as the client.
+
+Every server is one process, wrk has one thread; a round each in turn, and ratios are medians over rounds.
+"""
+
+import contextlib
+import itertools
+import os
+import re
+import secrets
+import statistics
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench import peers
+from bench.processes import Server, free_port, service, serving
+from bench.table import machine, median_ratio, print_table
+from service.settings import Settings
+from service.urls import Links
+
+ROUNDS = 5
+SECONDS = 4
+CONNECTIONS = 50
+SIZE = 150_000
+SECRET = "0123456789abcdef0123456789abcdef"
+NAME = f"export_{secrets.token_hex(16)}.webp"
+
+STATIC = "**this service**, static link"
+SIGNED = "**this service**, signed link"
+FILE_RESPONSE = "aiohttp's FileResponse"
+NGINX = "nginx"
+
+NGINX_CONFIG = """
+daemon off;
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log {folder}/nginx-error.log;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off;
+    sendfile on;
+    tcp_nopush on;
+    keepalive_requests 1000000;
+    types {{ image/webp webp; }}
+    client_body_temp_path {folder}/nginx-body;
+    proxy_temp_path {folder}/nginx-proxy;
+    fastcgi_temp_path {folder}/nginx-fastcgi;
+    uwsgi_temp_path {folder}/nginx-uwsgi;
+    scgi_temp_path {folder}/nginx-scgi;
+    server {{ listen 127.0.0.1:{port}; root {files}; }}
+}}
+"""
+
+
+@dataclass(slots=True)
+class Contender:
+    name: str
+    server: Server
+    link: Callable[[], str]
+    rates: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+    def run(self, wrk: peers.Tool) -> None:
+        url = self.server.url + self.link()
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            if len(answer.read()) != SIZE:
+                raise SystemExit(f"{self.name} does not send the export")
+        cpu = self.server.cpu_seconds()
+        command = (wrk.path, "--threads", "1", "--connections", str(CONNECTIONS), "--duration", f"{SECONDS}s", url)
+        done = subprocess.run(
+            command, check=True, capture_output=True, text=True, timeout=10 * SECONDS, env=os.environ | wrk.environment
+        )
+        if re.search(r"Non-2xx|Socket errors", done.stdout):
+            raise SystemExit(f"{self.name}: {done.stdout}")
+        count = int(re.findall(r"(\d+) requests in", done.stdout)[0])
+        self.rates.append(float(re.findall(r"Requests/sec: +([\d.]+)", done.stdout)[0]))
+        self.cpu.append((self.server.cpu_seconds() - cpu) / count)
+
+
+def measure() -> tuple[list[Contender], list[str]]:
+    wrk = peers.wrk()
+    notes = [wrk.version]
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch, contextlib.ExitStack() as stack:
+        folder = Path(scratch)
+        exports = folder / "output"
+        exports.mkdir()
+        # Noise: what is sent is not looked at, and must not compress.
+        (exports / NAME).write_bytes(os.urandom(SIZE))
+
+        def static() -> Server:
+            return stack.enter_context(service(folder, OUTPUT_DIR=str(exports)))
+
+        def signed() -> Server:
+            own = folder / "signed"
+            own.mkdir()
+            os.link(exports / NAME, own / NAME)
+            return stack.enter_context(service(folder, OUTPUT_DIR=str(own), SIGN_URLS="true", SIGNING_SECRET=SECRET))
+
+        def file_response() -> Server:
+            port = free_port()
+            command = (sys.executable, "-m", "bench.fileresponse", str(port), str(exports))
+            return stack.enter_context(serving(command, port, folder))
+
+        links = Links(Settings(sign_urls=True, signing_secret=SECRET))
+        contenders = [
+            Contender(STATIC, static(), lambda: f"/static/output/{NAME}"),
+            Contender(SIGNED, signed(), lambda: links.build(NAME)),
+            Contender(FILE_RESPONSE, file_response(), lambda: f"/{NAME}"),
+        ]
+        try:
+            tool = peers.nginx()
+            server = stack.enter_context(_nginx(tool, folder, NGINX_CONFIG, exports))
+            contenders.append(Contender(NGINX, server, lambda: f"/{NAME}"))
+            notes.append(tool.version)
+        except peers.MissingError as error:
+            notes.append(f"missing: {error}")
+        for number in range(ROUNDS):
+            for contender in itertools.islice(itertools.cycle(contenders), number, number + len(contenders)):
+                contender.run(wrk)
+            print(f"round {number + 1} of {ROUNDS}", file=sys.stderr, flush=True)
+    return contenders, notes
+
+
+@contextlib.contextmanager
+def _nginx(tool: peers.Tool, folder: Path, config: str, files: Path) -> Iterator[Server]:
+    # As root it would change to a user that cannot look into our folder.
+    port = free_port()
+    user = "user root;" if os.geteuid() == 0 else ""
+    path = folder / f"nginx-{port}.conf"
+    path.write_text(user + config.format(folder=folder, port=port, files=files))
+    command = (tool.path, "-e", str(folder / "nginx-error.log"), "-p", str(folder), "-c", str(path))
+    with serving(command, port, folder, tool.environment) as server:
+        yield server
+
+
+def report(contenders: Sequence[Contender], notes: Sequence[str]) -> None:
+    print(f"{machine()}; {', '.join(notes)}")
+    print(f"{SIZE // 1000} KB, {CONNECTIONS} connections, {ROUNDS} rounds of {SECONDS} s", end="")
+    by_name = {contender.name: contender for contender in contenders}
+    rows = []
+    for contender in contenders:
+        cells = [contender.name, f"{statistics.median(contender.rates):,.0f}"]
+        for peer in (FILE_RESPONSE, NGINX):
+            known = by_name.get(peer)
+            cells.append(f"{median_ratio(contender.rates, known.rates):.2f}" if known else "")
+        rows.append([*cells, f"{statistics.median(contender.cpu) * 1e6:.0f}"])
+    print_table(("", "downloads/s", "of FileResponse", "of nginx", "server CPU µs each"), rows)
+
+
+def main() -> None:
+    try:
+        report(*measure())
+    except peers.MissingError as error:
+        print(f"nothing measured, the client is missing: {error}")
+
+
+if __name__ == "__main__":
+    main()
