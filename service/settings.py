@@ -71,9 +71,10 @@ class Settings(BaseSettings):
     generated_dir: Path | None = None
 
     png_compression: int = Field(9, ge=0, le=9)
+    png_thorough: bool = False
     jpeg_quality: int = Field(85, ge=0, le=100)
     webp_quality: int = Field(80, ge=0, le=100)
-    webp_method: int = Field(4, ge=0, le=6)
+    webp_method: int = Field(2, ge=0, le=6)
     matte: Annotated[str, AfterValidator(_colour)] = "#ffffff"
 
     sign_urls: bool = False

@@ -64,6 +64,7 @@ def _side(numerator: int, denominator: int) -> int:
 class PngEncoding:
     format: ClassVar[Format] = "png"
     compression: int = 9
+    thorough: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class WebpEncoding:
     format: ClassVar[Format] = "webp"
     quality: int = 80
     lossless: bool = False
-    method: int = 4
+    method: int = 2
 
 
 Encoding = PngEncoding | JpegEncoding | WebpEncoding
