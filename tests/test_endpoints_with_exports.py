@@ -8,6 +8,7 @@ import os
 import re
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,12 @@ import pytest_asyncio
 from PIL import Image
 
 from service.errors import ServiceError, StorageFull, StorageUnavailable
+from service.exports import Exported, Source
 from service.gemini.emulator import Emulator, Fault
 from service.gemini.faults import BLOCK_REASONS, FAULTS, FINISH_REASONS
 from service.gemini.reply import REFUSALS
+from service.imaging.formats import Format
+from service.imaging.plan import ExportOutcome, Job, Outcome, StepBack
 from service.keys import DOOR, EXPORTS
 from service.settings import MIB
 from service.store.local import LocalStore
@@ -709,6 +713,73 @@ async def test_a_picture_whose_exports_cannot_be_stored_names_its_raw(
     [error] = body["errors"]
     assert error["storage_path"] == f"generated/{body['request_id']}_1.png"
     assert (error["billed"], error["status"]) == (True, fault.status)
+
+
+# Steps back
+
+
+def without(monkeypatch: pytest.MonkeyPatch, service: Running, code: str, *formats: Format) -> None:
+    """The workers report that they could not make these formats."""
+    pool, run = service.app[EXPORTS].pool, service.app[EXPORTS].pool.run
+
+    async def failing(job: Job, digest: str) -> Outcome:
+        outcome = await run(job, digest)
+        if not isinstance(outcome, ExportOutcome):
+            return outcome
+        files = tuple(file for file in outcome.files if file.format not in formats)
+        return replace(outcome, files=files, steps_back=tuple(StepBack(code, "it failed", name) for name in formats))
+
+    monkeypatch.setattr(pool, "run", failing)
+
+
+@on_one_loop
+async def test_a_format_that_fails_is_named_and_the_others_are_there(
+    service: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await service.counter("image_export_steps_back_total")
+    without(monkeypatch, service, "encode_failed", "webp")
+    exported = (await service.exports(upload(picture_bytes()))).json
+    [variation] = (await service.thumbnails()).json["variations"]
+    for body in (exported, variation):
+        assert list(body["exports"]) == ["png", "jpeg"]
+        assert body["warnings"] == [{"code": "encode_failed", "format": "webp", "detail": "it failed"}]
+    assert await service.counter("image_export_steps_back_total") == before + 2
+
+
+@on_one_loop
+async def test_a_picture_of_which_no_export_could_be_made_names_its_raw(
+    service: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without(monkeypatch, service, "encode_failed", "png", "jpeg", "webp")
+    body = assert_problem(await service.thumbnails(), 502, "no_export", "it failed")
+    assert body["errors"][0]["storage_path"] == f"generated/{body['request_id']}_1.png"
+    assert body["billed"] is True
+
+
+@on_one_loop
+async def test_exports_that_ran_out_of_space_leave_none(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, service, "storage_full", "webp")
+    with service.nothing_spent_or_left():
+        answer = await service.exports(upload(picture_bytes()))
+    assert_problem(answer, 507, "storage_full")
+
+
+@on_one_loop
+async def test_a_base_that_vanished_is_named_and_the_picture_is_alone(
+    service: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exports, export = service.app[EXPORTS], service.app[EXPORTS].export
+
+    async def vanishing(source: Source, base: str | None, *args: Any) -> Exported:
+        await asyncio.to_thread(Path(base or "").unlink)
+        return await export(source, base, *args)
+
+    monkeypatch.setattr(exports, "export", vanishing)
+    [variation] = (await service.thumbnails(upload(picture_bytes()), *TINY)).json["variations"]
+    assert variation["metadata"]["composited"] is False
+    [warning] = variation["warnings"]
+    assert (warning["code"], warning["format"]) == ("composite_failed", None)
+    assert str(service.settings.storage_dir) not in warning["detail"]
 
 
 # Workers

@@ -56,6 +56,11 @@ REFUSED_EVERYWHERE = [
         "1.1", "1.0001", "2", "-0", "-0.1", "+0.5", "0.70001", "0,5", ".", "1e-1", "nan", "inf",
         "0.5.5", "٠", " 0.5", "00.5",
     )),
+    ("matte", "white", "#ffffff"),
+    ("matte", "#fff", "#ffffff"),
+    ("alpha", "drop", "keep, flatten"),
+    ("jpeg_subsampling", "4:1:1", "4:2:0, 4:2:2, 4:4:4"),
+    ("webp_lossless", "maybe", "true, false"),
     *(("progressive", text, "true, false, 1, 0, on or off") for text in ("yes", "2", "t", "null", " true")),
 ]  # fmt: skip
 REFUSED_FOR_THUMBNAILS = [
@@ -231,6 +236,13 @@ def test_booleans(settings: Settings, text: str, value: bool) -> None:
 @pytest.mark.parametrize("fit", ["cover", "contain", "stretch"])
 def test_every_fit_is_taken(settings: Settings, fit: str) -> None:
     assert plan(settings, fit=fit).fit == fit
+
+
+def test_the_fields_beyond_the_common_ones(settings: Settings) -> None:
+    got = plan(settings, matte="#0a0B0c", alpha="keep")
+    assert (got.matte, got.alpha) == ((10, 11, 12), "keep")
+    encoded = encodings(settings, jpeg_subsampling="4:4:4", webp_lossless="on")
+    assert (encoded["jpeg"].subsampling, encoded["webp"].lossless) == ("4:4:4", True)
 
 
 @pytest.mark.parametrize("model", ["a", "gemini-9-flash-image", "0.1", "a" * 64, "imagen-4.0-generate-001"])

@@ -313,6 +313,17 @@ async def test_a_broken_transfer_encoding_is_400(service: Running, body: bytes) 
     assert_problem(answer, 400, "malformed_request")
 
 
+async def test_a_transfer_encoding_that_breaks_on_the_way_is_a_body_that_stopped(serve: Serve) -> None:
+    service = await serve(upload_stall_seconds=0.3)
+    start = upload(PICTURE).encode()
+    with service.nothing_spent_or_left():
+        async with service.connected() as (reader, writer):
+            writer.write(head("/api/thumbnails", "Transfer-Encoding: chunked") + b"%x\r\n%s\r\n" % (len(start), start))
+            await until(lambda: service.room("uploads"))
+            writer.write(b"not a size\r\n")
+            assert_problem(await read_answer(reader), 408, "body_timeout")
+
+
 @pytest.mark.parametrize("path", ROUTES)
 async def test_a_body_that_stops_coming_is_408(serve: Serve, path: str) -> None:
     service = await serve(upload_stall_seconds=0.2)
