@@ -120,7 +120,7 @@ class LocalStore:
     def _write(self, key: str, data: bytes, hold: Hold) -> str:
         directory, name = self.layout.split(key)
         temp = self.layout.path(temp_key())
-        with storage_errors(directory.name):
+        with storage_errors(key.partition("/")[0]):
             descriptor = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
             try:
                 with os.fdopen(descriptor, "wb", closefd=False) as file:
