@@ -715,6 +715,21 @@ async def test_a_picture_whose_exports_cannot_be_stored_names_its_raw(
     assert (error["billed"], error["status"]) == (True, fault.status)
 
 
+@on_one_loop
+async def test_a_room_of_another_name_is_named_by_its_room(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await serve(generated_dir=tmp_path / "a-private-name")
+
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path))
+
+    monkeypatch.setattr("service.store.local.os.rename", full)
+    answer = await service.thumbnails(*TINY)
+    assert_problem(answer, 507, "storage_full", "no space is left in generated/")
+    assert b"private" not in answer.body
+
+
 # Steps back
 
 
