@@ -172,7 +172,7 @@ class ImageExportService:
     def encodings(self) -> tuple[Encoding, ...]:
         """All three formats by the settings."""
         return (
-            PngEncoding(self.settings.png_compression, self.settings.png_thorough),
+            PngEncoding(self.settings.png_compression, self.settings.png_thorough, self.settings.png_palette),
             JpegEncoding(self.settings.jpeg_quality),
             WebpEncoding(self.settings.webp_quality, method=self.settings.webp_method),
         )

@@ -72,6 +72,7 @@ class Settings(BaseSettings):
 
     png_compression: int = Field(9, ge=0, le=9)
     png_thorough: bool = False
+    png_palette: bool = False
     jpeg_quality: int = Field(85, ge=0, le=100)
     webp_quality: int = Field(80, ge=0, le=100)
     webp_method: int = Field(2, ge=0, le=6)

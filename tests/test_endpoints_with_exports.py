@@ -572,14 +572,14 @@ async def test_a_call_that_was_not_executed_is_sent_again(serve: Serve, fault: s
 
 
 @on_one_loop
-@pytest.mark.parametrize(("fault", "seconds"), [("rate_limited_long", 3600), ("daily_quota", 2), ("zero_quota", 2)])
-async def test_a_quota_that_will_not_clear_is_429_at_once(serve: Serve, fault: str, seconds: int) -> None:
+@pytest.mark.parametrize("fault", ["rate_limited_long", "daily_quota", "zero_quota"])
+async def test_a_quota_that_will_not_clear_is_429_at_once(serve: Serve, fault: str) -> None:
     emulator = QuickEmulator(then=fault)
     service = await serve(emulator, gemini_retry_seconds=30)
     answer = await service.thumbnails(("count", "2"))
     body = assert_problem(answer, 429, "quota_exhausted")
     assert (body["retryable"], body["billed"]) == (True, False)
-    assert seconds <= int(answer.headers["Retry-After"]) <= seconds + 1
+    assert answer.headers["Retry-After"] == "3600"
     assert emulator.requests == 2
 
 

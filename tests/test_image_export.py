@@ -41,8 +41,7 @@ async def test_every_format_comes_with_its_file_and_link(service: ImageExportSer
         assert export["size"] == path.stat().st_size
         assert export["metadata"] == {"id": 7}
         with Image.open(path) as picture:
-            assert (picture.format, picture.size) == (name.upper(), (160, 90))
-            assert not picture.has_transparency_data
+            assert (picture.format, picture.size, picture.mode) == (name.upper(), (160, 90), "RGB")
 
 
 async def test_without_dimensions_the_size_stays(service: ImageExportService) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import math
 import random
 import re
 from collections.abc import AsyncIterator, Callable
@@ -200,8 +201,10 @@ def _from_api(error: errors.APIError) -> Exception:
 def _from_quota(error: errors.APIError, said: str) -> Exception:
     delay = _asked_delay(error)
     lasting = _LASTING_QUOTA.search(f"{error.message} {error.details}") is not None
-    seconds = delay if delay is not None else DAILY_RETRY_AFTER_SECONDS if lasting else FIRST_PAUSE_SECONDS
-    quota = QuotaExhausted(said, headers={"Retry-After": str(max(1, round(seconds + 0.5)))})
+    seconds = FIRST_PAUSE_SECONDS if delay is None else delay
+    if lasting:
+        seconds = max(seconds, DAILY_RETRY_AFTER_SECONDS)
+    quota = QuotaExhausted(said, headers={"Retry-After": str(max(1, math.ceil(seconds)))})
     return quota if lasting else _NotExecuted(quota, delay)
 
 

@@ -182,7 +182,9 @@ def _encodings(fields: Fields, settings: Settings) -> Sequence[Encoding]:
     jpeg = fields.integer("jpeg_quality", 0, 100)
     webp = fields.integer("webp_quality", 0, 100)
     rows: dict[Format, Encoding] = {
-        "png": PngEncoding(settings.png_compression if png is None else png, settings.png_thorough),
+        "png": PngEncoding(
+            settings.png_compression if png is None else png, settings.png_thorough, settings.png_palette
+        ),
         "jpeg": JpegEncoding(
             settings.jpeg_quality if jpeg is None else jpeg,
             fields.boolean("progressive", default=False),

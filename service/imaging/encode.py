@@ -14,7 +14,7 @@ def encode(image: Image.Image, encoding: Encoding, matte: Colour) -> bytes:
     """An RGB or RGBA image as a file; JPEG, which knows no transparency, shows it over `matte`."""
     match encoding:
         case PngEncoding():
-            return encode_png(image, encoding.compression, srgb(), thorough=encoding.thorough)
+            return encode_png(image, encoding.compression, srgb(), thorough=encoding.thorough, palette=encoding.palette)
         case JpegEncoding():
             return _jpeg(flatten(image, matte), encoding)
         case WebpEncoding():

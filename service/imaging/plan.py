@@ -65,6 +65,7 @@ class PngEncoding:
     format: ClassVar[Format] = "png"
     compression: int = 9
     thorough: bool = False
+    palette: bool = False
 
 
 @dataclass(frozen=True, slots=True)

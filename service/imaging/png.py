@@ -82,17 +82,22 @@ class Form:
 
 
 def encode_png(
-    image: Image.Image, compression: int, icc_profile: bytes | None = None, *, thorough: bool = False
+    image: Image.Image,
+    compression: int,
+    icc_profile: bytes | None = None,
+    *,
+    thorough: bool = False,
+    palette: bool = True,
 ) -> bytes:
     """The PNG of a picture of mode 1, L, LA, P, RGB or RGBA; `compression` from 0 (fastest) to 9 (smallest).
 
-    Every pixel is kept, as a palette where there are at most 256 colours; equal pictures give equal bytes. The profile,
-    of RGB colours, is embedded as it is. `thorough` goes on where 9 stops.
+    Every pixel is kept; equal pictures give equal bytes. The profile, of RGB colours, is embedded as it is. `thorough`
+    goes on where 9 stops, `palette` allows one where there are at most 256 colours.
     """
     effort = THOROUGH if thorough else EFFORTS[compression]
     profile = profile_chunk(icc_profile) if icc_profile else b""
     plain, indexed = plain_form(image, bool(profile)), None
-    if plain.image.mode in ("RGB", "RGBA"):
+    if palette and plain.image.mode in ("RGB", "RGBA"):
         indexed = palette_form(plain.image)
     png = written(indexed or plain, profile, effort)
     if indexed and len(png) < SMALL_FILE:

@@ -102,3 +102,10 @@ def test_lossless_webp_keeps_every_pixel_even_under_transparency() -> None:
         image = pictures.image(mode)
         made = opened(encode(image, WebpEncoding(lossless=True), WHITE))
         assert ImageChops.difference(made.convert(mode), image).getbbox(alpha_only=False) is None
+
+
+def test_a_palette_is_written_only_where_it_was_allowed() -> None:
+    image = Image.new("RGB", (64, 36), "teal")
+    plain, small = (encode(image, PngEncoding(palette=allowed), WHITE) for allowed in (False, True))
+    assert (opened(plain).mode, opened(small).mode) == ("RGB", "P")
+    assert opened(small).convert("RGB").tobytes() == opened(plain).tobytes() == image.tobytes()
