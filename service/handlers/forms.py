@@ -112,7 +112,7 @@ async def open_form(
 
 
 def _parser(request: web.Request, limits: _Limits) -> PushMultipartParser:
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+    if "Content-Encoding" in request.headers:
         raise UnsupportedEncoding("send the body without Content-Encoding")
     kind, options = parse_options_header(request.headers.get("Content-Type", ""))
     if kind != "multipart/form-data":
@@ -194,7 +194,9 @@ class _FormReader:
         return Form(Fields(self._texts), uploads)
 
     def _begin(self, segment: MultipartSegment) -> _Part:
-        name = segment.name or ""
+        name = segment.name
+        if not name:
+            raise MalformedBody("a part has no name")
         if any(_CONTROL.search(text) for header in segment.headerlist for text in header):
             raise MalformedBody("a part's header holds a control character")
         if name not in self._limits.texts and name not in self._limits.files:

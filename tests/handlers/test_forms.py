@@ -122,7 +122,7 @@ async def test_the_ways_to_write_a_content_type(service: Running, content_type: 
 
 @pytest.mark.parametrize("path", ROUTES)
 @pytest.mark.parametrize(
-    "encoding", ["gzip", "deflate", "br", "zstd", "GZIP", "x-unknown", "gzip, identity", "aws-chunked"]
+    "encoding", ["gzip", "deflate", "br", "zstd", "GZIP", "x-unknown", "gzip, identity", "aws-chunked", "identity"]
 )
 async def test_an_encoded_body_is_415(service: Running, path: str, encoding: str) -> None:
     body = gzip.compress(GOOD)
@@ -130,6 +130,15 @@ async def test_an_encoded_body_is_415(service: Running, path: str, encoding: str
     with service.nothing_spent_or_left():
         answer = await service.raw(request)
     assert_problem(answer, 415, "unsupported_encoding", "Content-Encoding")
+
+
+@pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.parametrize("disposition", ["form-data", 'form-data; name=""', 'form-data; filename="a.png"'])
+async def test_a_part_without_a_name_is_malformed(service: Running, path: str, disposition: str) -> None:
+    body = EDGE + f"\r\nContent-Disposition: {disposition}\r\n\r\nhello\r\n".encode() + EDGE + b"--\r\n"
+    with service.nothing_spent_or_left():
+        answer = await service.post_body(path, body)
+    assert_problem(answer, 400, "malformed_body", "name")
 
 
 async def test_a_gzip_bomb_is_not_unpacked(service: Running) -> None:
