@@ -195,7 +195,7 @@ class _FormReader:
 
     def _begin(self, segment: MultipartSegment) -> _Part:
         name = segment.name
-        if not name:
+        if "name" not in parse_options_header(segment.header("Content-Disposition", "") or "")[1]:
             raise MalformedBody("a part has no name")
         if any(_CONTROL.search(text) for header in segment.headerlist for text in header):
             raise MalformedBody("a part's header holds a control character")

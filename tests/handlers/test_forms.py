@@ -133,7 +133,7 @@ async def test_an_encoded_body_is_415(service: Running, path: str, encoding: str
 
 
 @pytest.mark.parametrize("path", ROUTES)
-@pytest.mark.parametrize("disposition", ["form-data", 'form-data; name=""', 'form-data; filename="a.png"'])
+@pytest.mark.parametrize("disposition", ["form-data", 'form-data; filename="a.png"'])
 async def test_a_part_without_a_name_is_malformed(service: Running, path: str, disposition: str) -> None:
     body = EDGE + f"\r\nContent-Disposition: {disposition}\r\n\r\nhello\r\n".encode() + EDGE + b"--\r\n"
     with service.nothing_spent_or_left():
