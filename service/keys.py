@@ -9,12 +9,14 @@ from service.exports import ImageExportService
 from service.metrics import Metrics
 from service.scheduler import Sweeper
 from service.settings import Settings
+from service.store.hot import HotFiles
 from service.thumbnails import ThumbnailService
 
 SETTINGS: Final = web.AppKey("settings", Settings)
 METRICS: Final = web.AppKey("metrics", Metrics)
 DOOR: Final = web.AppKey("door", Door)
 EXPORTS: Final = web.AppKey("exports", ImageExportService)
+HOT: Final = web.AppKey("hot", HotFiles)
 THUMBNAILS: Final = web.AppKey("thumbnails", ThumbnailService)
 SWEEPER: Final = web.AppKey("sweeper", Sweeper)
 

@@ -13,9 +13,10 @@ from service.door import Door
 from service.errors import SettingsError
 from service.exports import ExportEvents, ImageExportService
 from service.gemini.client import GeminiAccess, GeminiService, open_gemini
-from service.keys import DOOR, EXPORTS, METRICS, SETTINGS, SWEEPER, THUMBNAILS
+from service.keys import DOOR, EXPORTS, HOT, METRICS, SETTINGS, SWEEPER, THUMBNAILS
 from service.scheduler import Sweeper
-from service.settings import Settings
+from service.settings import MIB, Settings
+from service.store.hot import HotFiles
 from service.thumbnails import ThumbnailService
 
 log = logging.getLogger(__name__)
@@ -25,18 +26,20 @@ EMULATOR_START_SECONDS = 30.0
 
 @contextlib.asynccontextmanager
 async def exports(app: web.Application) -> AsyncIterator[None]:
-    """Storage, workers, the door."""
+    """Storage, workers, the door, the downloads in memory."""
     metrics = app[METRICS]
     service = await asyncio.to_thread(
         ImageExportService, app[SETTINGS], ExportEvents(metrics.stepped_back, metrics.worker)
     )
     door = Door(app[SETTINGS], service.store)
+    hot = HotFiles(app[SETTINGS].download_cache_mb * MIB)
     async with service:
-        app[EXPORTS], app[DOOR] = service, door
+        app[EXPORTS], app[DOOR], app[HOT] = service, door, hot
         metrics.gauge("requests_inside", "Requests past the door", lambda: sum(door.inside.values()))
         metrics.gauge("jobs_waiting", "Jobs in line for a worker", lambda: service.pool.waiting)
         metrics.gauge("workers_busy", "Workers with a job", lambda: service.pool.busy)
-        yield
+        with contextlib.closing(hot):
+            yield
 
 
 @contextlib.asynccontextmanager

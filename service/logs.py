@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import time
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Literal
@@ -21,8 +22,10 @@ def set_up_logging(level: str, log_format: Literal["text", "json"]) -> None:
     """Send all records to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_name_request)
-    text = logging.Formatter("%(asctime)s %(levelname)-7s %(request_id)s %(message)s")
-    handler.setFormatter(JsonFormatter() if log_format == "json" else text)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    # What no format of ours shows need not be found out for every record.
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -31,6 +34,20 @@ def set_up_logging(level: str, log_format: Literal["text", "json"]) -> None:
 def _name_request(record: logging.LogRecord) -> bool:
     record.request_id = REQUEST.get()
     return True
+
+
+class TextFormatter(logging.Formatter):
+    """One line for people; the second is spelled out once, however many records fall into it."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(request_id)s %(message)s")
+        self._second = (0, "")
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802  # logging's name
+        second = int(record.created)
+        if self._second[0] != second:
+            self._second = second, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+        return f"{self._second[1]},{record.msecs:03.0f}"
 
 
 class JsonFormatter(logging.Formatter):

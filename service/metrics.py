@@ -1,6 +1,7 @@
 """Every metric, in a registry of its own so that several apps can live in one process."""
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -33,6 +34,13 @@ class Metrics:
             f"{prefix}sweep_errors", "Files that no sweep could remove", registry=self._registry
         )
         self.sent_bytes = Counter(f"{prefix}download_bytes", "Bytes of downloads", registry=self._registry)
+        # Finding a metric by its labels costs as much as counting.
+        self._counter = lru_cache(maxsize=1024)(self.requests.labels)
+        self._timer = lru_cache(maxsize=64)(self.seconds.labels)
+
+    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
+        self._counter(route, method, status).inc()
+        self._timer(route).observe(seconds)
 
     def gauge(self, name: str, help_text: str, read: Callable[[], float]) -> None:
         """A value that is read when asked for."""

@@ -44,8 +44,7 @@ async def record(request: web.Request, handler: Handler) -> web.StreamResponse:
         seconds = time.perf_counter() - start
         route = request.match_info.route.name or "other"
         method = request.method if request.method in hdrs.METH_ALL else "other"
-        request.app[METRICS].requests.labels(route, method, status).inc()
-        request.app[METRICS].seconds.labels(route).observe(seconds)
+        request.app[METRICS].answered(route, method, status, seconds)
         log_access(request, status, seconds)
 
 

@@ -1,20 +1,22 @@
-"""GET and HEAD of exports: verified, opened by key, streamed by the kernel."""
+"""GET and HEAD of exports: verified, opened by key; small ones are sent from memory, others streamed by the kernel."""
 
 import asyncio
-import os
+import contextlib
 import re
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
 
 from service.errors import NotFound, RangeNotSatisfiable
 from service.imaging.formats import TABLE
-from service.keys import EXPORTS, METRICS, SETTINGS
+from service.keys import EXPORTS, HOT, METRICS, SETTINGS
 from service.store.layout import EXPORT_NAME
 from service.store.local import StoredFile
 
 STATIC_CACHE = "public, max-age=31536000, immutable"
-# Each segment must leave within DOWNLOAD_STALL_SECONDS, so a client that does not read is dropped.
+# Each segment must leave within DOWNLOAD_STALL_SECONDS, so a client that does not read is dropped. A file of one
+# segment is sent, and kept, as one piece.
 SEGMENT_BYTES = 256 * 1024
 
 _MIME = {row.suffix: row.mime for row in TABLE.values()}
@@ -44,16 +46,25 @@ class _Span:
     start: int
     stop: int
 
+    def of(self, data: bytes) -> bytes:
+        return data[self.start : self.stop]
+
 
 async def _download(request: web.Request, cache_control: str) -> web.StreamResponse:
     name = request.match_info["name"]
     if not EXPORT_NAME.fullmatch(name):
         raise NotFound("there is no such export")
-    file = await request.app[EXPORTS].store.open(f"output/{name}")
+    key, hot = f"output/{name}", request.app[HOT]
+    file = hot.get(key)
+    if file is None:
+        file = await request.app[EXPORTS].store.open(key, whole=SEGMENT_BYTES)
+        if file.data is not None:
+            hot.keep(key, file)
     try:
         return await _send(request, file, name, cache_control)
     finally:
-        file.close()
+        if file.data is None:
+            file.close()
 
 
 async def _send(request: web.Request, file: StoredFile, name: str, cache_control: str) -> web.StreamResponse:
@@ -61,12 +72,14 @@ async def _send(request: web.Request, file: StoredFile, name: str, cache_control
     if _matches(request.headers.getall("If-None-Match", []), file.etag):
         return web.Response(status=304, headers=headers)
     span = _span(request, file)
-    headers["Content-Type"] = _MIME[os.path.splitext(name)[1]]
+    headers["Content-Type"] = _MIME[name[name.index(".") :]]
     headers["Content-Disposition"] = f'inline; filename="{name}"'
     if span:
         headers["Content-Range"] = f"bytes {span.start}-{span.stop - 1}/{file.size}"
-    response = web.StreamResponse(status=206 if span else 200, headers=headers)
-    span = span or _Span(0, file.size)
+    status, span = (206, span) if span else (200, _Span(0, file.size))
+    if file.data is not None:
+        return await _send_piece(request, span.of(file.data), status, headers)
+    response = web.StreamResponse(status=status, headers=headers)
     response.content_length = span.stop - span.start
     await response.prepare(request)
     if request.method != "HEAD":
@@ -75,23 +88,47 @@ async def _send(request: web.Request, file: StoredFile, name: str, cache_control
     return response
 
 
+async def _send_piece(request: web.Request, data: bytes, status: int, headers: Mapping[str, str]) -> web.Response:
+    """Head and body in one write."""
+    response = web.Response(body=data, status=status, headers=headers)
+    await response.prepare(request)
+    # Nearly always it is gone at once, so the guard must cost next to nothing: an aborted write raises by itself.
+    loop, seconds = asyncio.get_running_loop(), request.app[SETTINGS].download_stall_seconds
+    timer = loop.call_later(seconds, request.transport.abort) if request.transport else None
+    try:
+        await response.write_eof()
+    finally:
+        if timer:
+            timer.cancel()
+    if request.method != "HEAD":
+        request.app[METRICS].sent_bytes.inc(len(data))
+    return response
+
+
 async def _stream(request: web.Request, file: StoredFile, span: _Span) -> None:
-    stall_seconds, sent = request.app[SETTINGS].download_stall_seconds, request.app[METRICS].sent_bytes
-    loop = asyncio.get_running_loop()
+    sent, loop = request.app[METRICS].sent_bytes, asyncio.get_running_loop()
     for start in range(span.start, span.stop, SEGMENT_BYTES):
         if request.transport is None:
             raise ConnectionResetError("the client went away")
         count = min(SEGMENT_BYTES, span.stop - start)
-        try:
-            async with asyncio.timeout(stall_seconds):
-                went = await loop.sendfile(request.transport, file.body, start, count)
-        except TimeoutError:
-            request.transport.abort()
-            raise ConnectionResetError("the client stopped reading") from None
+        async with _moving(request):
+            went = await loop.sendfile(request.transport, file.body, start, count)
         sent.inc(went)
         if went < count:
             request.transport.abort()
             raise ConnectionResetError("the file became shorter than promised")
+
+
+@contextlib.asynccontextmanager
+async def _moving(request: web.Request) -> AsyncIterator[None]:
+    """What is sent inside must leave within DOWNLOAD_STALL_SECONDS, or the client is dropped."""
+    try:
+        async with asyncio.timeout(request.app[SETTINGS].download_stall_seconds):
+            yield
+    except TimeoutError:
+        if request.transport:
+            request.transport.abort()
+        raise ConnectionResetError("the client stopped reading") from None
 
 
 def _matches(lines: list[str], etag: str) -> bool:

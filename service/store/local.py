@@ -33,11 +33,15 @@ def storage_errors(room: str) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """An open file of the store: its descriptor stays good even if the name goes away. Close it."""
+    """An open file of the store: its descriptor stays good even if the name goes away. Close it.
+
+    `data` is the whole of it, if it was asked for and the file is small enough.
+    """
 
     body: io.FileIO
     size: int
     etag: str
+    data: bytes | None = None
 
     def close(self) -> None:
         self.body.close()
@@ -208,11 +212,14 @@ class LocalStore:
         """A whole file; for pictures that were counted when they came in."""
         return await asyncio.to_thread(self.layout.path(key).read_bytes)
 
-    async def open(self, key: str) -> StoredFile:
-        """Open a regular file below its room without following a link; raises NotFound."""
-        return await asyncio.to_thread(self.open_now, key)
+    async def open(self, key: str, whole: int = 0) -> StoredFile:
+        """Open a regular file below its room without following a link, and read it if it has at most `whole` bytes.
 
-    def open_now(self, key: str) -> StoredFile:
+        Raises NotFound.
+        """
+        return await asyncio.to_thread(self._open, key, whole)
+
+    def _open(self, key: str, whole: int) -> StoredFile:
         directory, name = self.layout.split(key)
         try:
             room = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -223,15 +230,17 @@ class LocalStore:
                 os.close(room)
         except OSError as error:
             raise NotFound(f"there is no {key}") from error
-        return _stored(descriptor, key)
+        return _stored(descriptor, key, whole)
 
 
-def _stored(descriptor: int, key: str) -> StoredFile:
+def _stored(descriptor: int, key: str, whole: int) -> StoredFile:
     info = os.fstat(descriptor)
     if not S_ISREG(info.st_mode):
         os.close(descriptor)
         raise NotFound(f"there is no {key}")
-    return StoredFile(io.FileIO(descriptor), info.st_size, f'"{info.st_ino:x}-{info.st_mtime_ns:x}-{info.st_size:x}"')
+    etag = f'"{info.st_ino:x}-{info.st_mtime_ns:x}-{info.st_size:x}"'
+    data = os.pread(descriptor, info.st_size, 0) if info.st_size <= whole else None
+    return StoredFile(io.FileIO(descriptor), info.st_size, etag, data)
 
 
 def file_digest(path: str) -> str:
