@@ -3,11 +3,13 @@
 Every contender gets the same pictures from the same four clients, a round each in turn; ratios are medians over rounds.
 """
 
+import argparse
 import asyncio
 import contextlib
 import itertools
 import multiprocessing
 import os
+import re
 import statistics
 import sys
 import tempfile
@@ -172,7 +174,7 @@ class _Bare:
         return made.size
 
 
-async def measure() -> tuple[list[Contender], list[str]]:
+async def measure(only: str = "") -> tuple[list[Contender], list[str]]:
     pictures, missing = originals(PICTURES)
     versions: list[str] = []
     contenders: list[Contender] = []
@@ -220,6 +222,7 @@ async def measure() -> tuple[list[Contender], list[str]]:
             for name, over_base in ((BARE, False), (BARE_BASE, True)):
                 calls = _Bare(executor, over_base)
                 contenders.append(Contender(name, calls.export, calls.cpu_seconds))
+            contenders = [contender for contender in contenders if re.search(only, contender.name)]
             for contender in contenders:
                 await contender.export(pictures[0], pictures[1])
             for number in range(ROUNDS):
@@ -278,7 +281,10 @@ def _cpu_ratio(ours: Sequence[Round], others: Sequence[Round]) -> float:
 
 
 def main() -> None:
-    report(*asyncio.run(measure()))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", metavar="REGEX", help="the contenders to run, always with this service")
+    only = parser.parse_args().only
+    report(*asyncio.run(measure(f"service|{only}")))
 
 
 if __name__ == "__main__":
