@@ -13,11 +13,12 @@ import click
 from pydantic import BaseModel
 
 from service.errors import InvalidField, RequestError
-from service.exports import Exported, ImageExportService, source_of
+from service.exports import Exported, ImageExportService, Source, source_of
 from service.handlers.answers import ErrorAnswer, ThumbnailsAnswer, error_answer, exports_answer, variation_answer
 from service.handlers.fields import Fields, read_export, read_order
+from service.imaging.errors import ImpossibleFrame
 from service.imaging.formats import TABLE
-from service.imaging.plan import Encoding
+from service.imaging.plan import Encoding, Frame
 from service.lifespan import gemini_service
 from service.settings import Settings
 from service.store.layout import request_id
@@ -103,26 +104,35 @@ def _failure(error: ErrorAnswer) -> str:
 async def export(
     settings: Settings, texts: Mapping[str, str], pictures: Sequence[Path], base: Path | None, target: Target
 ) -> int:
-    """Exports of pictures into files `<stem>.png`, or `<stem>-1280x720.png` where a size was asked for."""
+    """Exports of pictures into files named for their size, such as `<stem>-1280x720.png`."""
     plan, encodings = read_export(Fields(texts), settings)
-    frame = plan.frame
-    ending = f"-{frame.width}x{frame.height}" if frame.width and frame.height else ""
-    names = [f"{picture.stem}{ending}" for picture in pictures]
-    target.expect(names, encodings)
     answers = []
     async with ImageExportService(settings) as exports:
+        sources = {path: await _inspected(exports, path, plan.frame) for path in pictures}
+        target.expect([source[1] for source in sources.values() if source], encodings)
+        target.wanted = len(pictures) * len(encodings)
         with _progress(len(pictures), "pictures") as bar:
-            for picture, name in zip(pictures, names, strict=True):
-                try:
-                    source = await asyncio.to_thread(source_of, str(picture))
+            for found in sources.values():
+                if found:
+                    source, name = found
                     exported = await exports.export(source, str(base) if base else None, plan, encodings)
-                except RequestError as error:
-                    _warn(f"{picture}: {error.code}: {error.detail}")
-                else:
                     await target.take(exports, name, exported)
                     answers.append(exports_answer(request_id(), source.sha256, exported))
                 bar.update(1)
     return target.report(answers)
+
+
+async def _inspected(exports: ImageExportService, path: Path, frame: Frame) -> tuple[Source, str] | None:
+    """A picture and the name of its exports; None, with a word on stderr, if it cannot be used."""
+    try:
+        source = await asyncio.to_thread(source_of, str(path))
+        picture = await exports.inspect(source)
+        width, height = frame.size((picture.width, picture.height))
+    except (RequestError, ImpossibleFrame) as error:
+        _warn(f"{path}: {error.code}: {error.detail}")
+    else:
+        return source, f"{path.stem}-{width}x{height}"
+    return None
 
 
 def _progress(length: int, label: str) -> "ProgressBar[int]":

@@ -70,13 +70,13 @@ def test_nothing_done_is_exit_1(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_is_overwritten_without_force(tmp_path: Path, picture: Path) -> None:
     assert run("export", picture, "--formats", "webp").exit_code == 0
-    before = (tmp_path / "holiday.webp").read_bytes()
+    before = (tmp_path / "holiday-400x300.webp").read_bytes()
     refused = run("export", picture, "--formats", "webp", "--webp-quality", 1)
     assert refused.exit_code == 2
     assert "--force" in refused.stderr
-    assert (tmp_path / "holiday.webp").read_bytes() == before
+    assert (tmp_path / "holiday-400x300.webp").read_bytes() == before
     assert run("export", picture, "--formats", "webp", "--webp-quality", 1, "--force").exit_code == 0
-    assert (tmp_path / "holiday.webp").read_bytes() != before
+    assert (tmp_path / "holiday-400x300.webp").read_bytes() != before
 
 
 def test_export_names_the_size_and_meets_it(tmp_path: Path, picture: Path) -> None:
@@ -89,7 +89,7 @@ def test_export_goes_on_after_a_bad_picture(tmp_path: Path, picture: Path) -> No
     (tmp_path / "bad.png").write_text("text")
     answer = run("export", tmp_path / "bad.png", picture, "--formats", "png", "--out", "made")
     assert answer.exit_code == 3
-    assert answer.stdout.split() == ["made/holiday.png"]
+    assert answer.stdout.split() == ["made/holiday-400x300.png"]
     assert "bad.png" in answer.stderr
 
 
