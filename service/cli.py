@@ -1,6 +1,7 @@
 """The command line: serve · generate · export · cleanup · check. Paths go to stdout, everything else to stderr."""
 
 import asyncio
+import logging
 import sys
 from collections.abc import Callable, Coroutine
 from concurrent.futures import BrokenExecutor
@@ -167,6 +168,8 @@ def _run(work: Callable[[Settings], Coroutine[Any, Any, int]], **overrides: obje
     """Read the settings, do the work, exit with its status; an error is one line."""
     try:
         settings = load_settings(**{name: value for name, value in overrides.items() if value is not None})
+        # What concerns the caller is told by the command itself; `serve` sets up its log.
+        logging.getLogger("service").addHandler(logging.NullHandler())
         sys.exit(asyncio.run(work(settings)))
     except SettingsError as error:
         _fail(str(error), EXIT_USAGE)

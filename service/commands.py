@@ -75,6 +75,8 @@ async def generate(settings: Settings, texts: Mapping[str, str], image: Path | N
     order = read_order(Fields(texts), settings, request_id(), str(image) if image else None)
     target.expect([f"var-{number}" for number in range(1, order.count + 1)], order.encodings or ())
     done, failed = [], []
+    if settings.emulates:
+        _warn("no Gemini key: the local emulator draws, nothing is billed")
     async with AsyncExitStack() as stack:
         exports = await stack.enter_async_context(ImageExportService(settings))
         if image:

@@ -48,6 +48,11 @@ class ServiceError(Exception):
         self.billed = billed
         self.storage_path = storage_path
 
+    @property
+    def worth_retrying(self) -> bool:
+        """Whether the same request may do better later; never where that would be paid for twice."""
+        return self.retryable and not self.billed
+
 
 class RequestError(ServiceError):
     pass

@@ -139,7 +139,7 @@ def error_answer(failed: Failed) -> ErrorAnswer:
         code=error.code,
         status=error.status,
         detail=error.detail,
-        retryable=error.retryable,
+        retryable=error.worth_retrying,
         billed=error.billed,
         storage_path=error.storage_path,
     )
@@ -158,7 +158,7 @@ def problem(error: ServiceError, request_id: str, errors: Sequence[ErrorAnswer] 
         detail=error.detail,
         code=error.code,
         request_id=request_id,
-        retryable=error.retryable,
+        retryable=error.worth_retrying,
         billed=_billed(errors) if errors else error.billed,
         errors=None if errors is None else list(errors),
     )
