@@ -33,27 +33,38 @@ NAME = f"export_{secrets.token_hex(16)}.webp"
 STATIC = "**this service**, static link"
 SIGNED = "**this service**, signed link"
 FILE_RESPONSE = "aiohttp's FileResponse"
+QUIET = "this service, static link, LOG_LEVEL=warning"
 NGINX = "nginx"
+STATIC_BY_NGINX = "this service behind nginx, static link"
+SIGNED_BY_NGINX = "this service behind nginx, signed link, asked once a second"
+EACH_BY_NGINX = "this service behind nginx, signed link, asked each time"
 
-NGINX_CONFIG = """
+SAMPLE = Path(__file__).parent.parent / "docs" / "nginx.conf"
+
+PLAIN_NGINX = """
+events {}
+http {
+    sendfile on;
+    tcp_nopush on;
+    types { image/webp webp; }
+    server { listen 8080; root /srv/image-export/storage/output; }
+}
+"""
+# One process like all others, no log, and nothing outside its own folder.
+NGINX_MAIN = """
 daemon off;
 worker_processes 1;
 pid {folder}/nginx.pid;
-error_log {folder}/nginx-error.log;
-events {{ worker_connections 1024; }}
-http {{
+error_log {folder}/error.log;
+"""
+NGINX_HTTP = """
     access_log off;
-    sendfile on;
-    tcp_nopush on;
     keepalive_requests 1000000;
-    types {{ image/webp webp; }}
-    client_body_temp_path {folder}/nginx-body;
-    proxy_temp_path {folder}/nginx-proxy;
-    fastcgi_temp_path {folder}/nginx-fastcgi;
-    uwsgi_temp_path {folder}/nginx-uwsgi;
-    scgi_temp_path {folder}/nginx-scgi;
-    server {{ listen 127.0.0.1:{port}; root {files}; }}
-}}
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
 """
 
 
@@ -62,6 +73,7 @@ class Contender:
     name: str
     server: Server
     link: Callable[[], str]
+    behind: Server | None = None
     rates: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
 
@@ -70,7 +82,7 @@ class Contender:
         with urllib.request.urlopen(url, timeout=10) as answer:
             if len(answer.read()) != SIZE:
                 raise SystemExit(f"{self.name} does not send the export")
-        cpu = self.server.cpu_seconds()
+        cpu = self._cpu_seconds()
         command = (wrk.path, "--threads", "1", "--connections", str(CONNECTIONS), "--duration", f"{SECONDS}s", url)
         done = subprocess.run(
             command, check=True, capture_output=True, text=True, timeout=10 * SECONDS, env=os.environ | wrk.environment
@@ -79,7 +91,10 @@ class Contender:
             raise SystemExit(f"{self.name}: {done.stdout}")
         count = int(re.findall(r"(\d+) requests in", done.stdout)[0])
         self.rates.append(float(re.findall(r"Requests/sec: +([\d.]+)", done.stdout)[0]))
-        self.cpu.append((self.server.cpu_seconds() - cpu) / count)
+        self.cpu.append((self._cpu_seconds() - cpu) / count)
+
+    def _cpu_seconds(self) -> float:
+        return self.server.cpu_seconds() + (self.behind.cpu_seconds() if self.behind else 0)
 
 
 def measure() -> tuple[list[Contender], list[str]]:
@@ -92,14 +107,12 @@ def measure() -> tuple[list[Contender], list[str]]:
         # Noise: what is sent is not looked at, and must not compress.
         (exports / NAME).write_bytes(os.urandom(SIZE))
 
-        def static() -> Server:
-            return stack.enter_context(service(folder, OUTPUT_DIR=str(exports)))
+        def static(**settings: str) -> Server:
+            return stack.enter_context(service(folder, OUTPUT_DIR=str(exports), **settings))
 
-        def signed() -> Server:
-            own = folder / "signed"
-            own.mkdir()
-            os.link(exports / NAME, own / NAME)
-            return stack.enter_context(service(folder, OUTPUT_DIR=str(own), SIGN_URLS="true", SIGNING_SECRET=SECRET))
+        def signed(**settings: str) -> Server:
+            signing = {"SIGN_URLS": "true", "SIGNING_SECRET": SECRET}
+            return stack.enter_context(service(folder, OUTPUT_DIR=str(exports), **signing, **settings))
 
         def file_response() -> Server:
             port = free_port()
@@ -110,12 +123,22 @@ def measure() -> tuple[list[Contender], list[str]]:
         contenders = [
             Contender(STATIC, static(), lambda: f"/static/output/{NAME}"),
             Contender(SIGNED, signed(), lambda: links.build(NAME)),
+            Contender(QUIET, static(LOG_LEVEL="warning"), lambda: f"/static/output/{NAME}"),
             Contender(FILE_RESPONSE, file_response(), lambda: f"/{NAME}"),
         ]
         try:
             tool = peers.nginx()
-            server = stack.enter_context(_nginx(tool, folder, NGINX_CONFIG, exports))
-            contenders.append(Contender(NGINX, server, lambda: f"/{NAME}"))
+
+            def nginx(config: str, behind: Server | None = None) -> Server:
+                return stack.enter_context(_nginx(tool, folder, config, exports, behind))
+
+            sample, behind = SAMPLE.read_text(), signed(ACCEL_REDIRECT_PREFIX="/_exports/")
+            contenders += [
+                Contender(NGINX, nginx(PLAIN_NGINX), lambda: f"/{NAME}"),
+                Contender(STATIC_BY_NGINX, nginx(_unsigned(sample), behind), lambda: f"/static/output/{NAME}"),
+                Contender(SIGNED_BY_NGINX, nginx(sample, behind), lambda: links.build(NAME), behind),
+                Contender(EACH_BY_NGINX, nginx(_asking(sample), behind), lambda: links.build(NAME), behind),
+            ]
             notes.append(tool.version)
         except peers.MissingError as error:
             notes.append(f"missing: {error}")
@@ -126,14 +149,36 @@ def measure() -> tuple[list[Contender], list[str]]:
     return contenders, notes
 
 
+def _asking(sample: str) -> str:
+    """The sample without its two locations for hot links."""
+    start, end = sample.index("        # Signed links that are hot"), sample.index("        # With SIGN_URLS=false")
+    return sample[:start] + sample[end:]
+
+
+def _unsigned(sample: str) -> str:
+    """The sample with its location for links that are not signed."""
+    return re.sub(r"^        #(?=location|    |})", "        ", sample, flags=re.MULTILINE)
+
+
 @contextlib.contextmanager
-def _nginx(tool: peers.Tool, folder: Path, config: str, files: Path) -> Iterator[Server]:
-    # As root it would change to a user that cannot look into our folder.
+def _nginx(tool: peers.Tool, scratch: Path, config: str, files: Path, behind: Server | None) -> Iterator[Server]:
     port = free_port()
+    folder = scratch / f"nginx-{port}"
+    folder.mkdir()
+    # As root it would change to a user that cannot look into our folder.
     user = "user root;" if os.geteuid() == 0 else ""
-    path = folder / f"nginx-{port}.conf"
-    path.write_text(user + config.format(folder=folder, port=port, files=files))
-    command = (tool.path, "-e", str(folder / "nginx-error.log"), "-p", str(folder), "-c", str(path))
+    places = {
+        "http {": f"http {{{NGINX_HTTP.format(folder=folder)}",
+        "listen 8080": f"listen 127.0.0.1:{port}",
+        "/srv/image-export/storage/output": str(files),
+        "/var/cache/nginx/image-export": str(folder / "cache"),
+        "127.0.0.1:8000": f"127.0.0.1:{behind.port if behind else 9}",
+    }
+    for sample, own in places.items():
+        config = config.replace(sample, own)
+    path = folder / "nginx.conf"
+    path.write_text(user + NGINX_MAIN.format(folder=folder) + config)
+    command = (tool.path, "-e", str(folder / "error.log"), "-p", str(folder), "-c", str(path))
     with serving(command, port, folder, tool.environment) as server:
         yield server
 

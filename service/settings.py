@@ -99,6 +99,7 @@ class Settings(BaseSettings):
     max_requests: int = Field(1000, ge=1, le=100_000)
     max_downloads: int = Field(1000, ge=1, le=100_000)
     download_cache_mb: int = Field(32, ge=0, le=65_536)
+    accel_redirect_prefix: str | None = Field(None, pattern=r"^/([A-Za-z0-9_.~-]+/)+$")
     max_variations: int = Field(4, ge=1, le=64)
     max_upload_bytes: int = Field(20 * MIB, ge=1, le=1024 * MIB)
     max_image_pixels: int = Field(40_000_000, ge=1, le=200_000_000)

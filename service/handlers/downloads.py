@@ -1,4 +1,4 @@
-"""GET and HEAD of exports: verified, opened by key; small ones are sent from memory, others streamed by the kernel."""
+"""GET and HEAD of exports: verified, opened by key; sent from memory, by the kernel, or by nginx."""
 
 import asyncio
 import contextlib
@@ -54,12 +54,14 @@ async def _download(request: web.Request, cache_control: str) -> web.StreamRespo
     name = request.match_info["name"]
     if not EXPORT_NAME.fullmatch(name):
         raise NotFound("there is no such export")
-    key, hot = f"output/{name}", request.app[HOT]
+    key, hot, prefix = f"output/{name}", request.app[HOT], request.app[SETTINGS].accel_redirect_prefix
     file = hot.get(key)
     if file is None:
-        file = await request.app[EXPORTS].store.open(key, whole=SEGMENT_BYTES)
-        if file.data is not None:
+        file = await request.app[EXPORTS].store.open(key, whole=0 if prefix else SEGMENT_BYTES)
+        if prefix or file.data is not None:
             hot.keep(key, file)
+    if prefix:
+        return web.Response(headers=_headers(name, cache_control) | {"X-Accel-Redirect": f"{prefix}{name}"})
     try:
         return await _send(request, file, name, cache_control)
     finally:
@@ -72,8 +74,7 @@ async def _send(request: web.Request, file: StoredFile, name: str, cache_control
     if _matches(request.headers.getall("If-None-Match", []), file.etag):
         return web.Response(status=304, headers=headers)
     span = _span(request, file)
-    headers["Content-Type"] = _MIME[name[name.index(".") :]]
-    headers["Content-Disposition"] = f'inline; filename="{name}"'
+    headers |= _headers(name, cache_control)
     if span:
         headers["Content-Range"] = f"bytes {span.start}-{span.stop - 1}/{file.size}"
     status, span = (206, span) if span else (200, _Span(0, file.size))
@@ -86,6 +87,15 @@ async def _send(request: web.Request, file: StoredFile, name: str, cache_control
         await _stream(request, file, span)
     await response.write_eof()
     return response
+
+
+def _headers(name: str, cache_control: str) -> dict[str, str]:
+    """What is told of every export that is sent, whoever sends it."""
+    return {
+        "Content-Type": _MIME[name[name.index(".") :]],
+        "Content-Disposition": f'inline; filename="{name}"',
+        "Cache-Control": cache_control,
+    }
 
 
 async def _send_piece(request: web.Request, data: bytes, status: int, headers: Mapping[str, str]) -> web.Response:

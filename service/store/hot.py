@@ -1,4 +1,4 @@
-"""Hot files: small files of the store kept in memory, each looked at again before it is used."""
+"""Hot files: files of the store kept open, small ones in memory, each looked at again before it is used."""
 
 import os
 from collections import OrderedDict
@@ -17,7 +17,7 @@ class _Kept:
 
 
 class HotFiles:
-    """The files used last, of at most `max_bytes` together.
+    """The files used last, with data of at most `max_bytes` together.
 
     Each keeps its descriptor: one fstat, which never waits for the disk, tells whether the file is still what it was
     and under as many names. One that was swept or replaced is not found, from that moment on.
@@ -29,7 +29,7 @@ class HotFiles:
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
 
     def get(self, key: str) -> StoredFile | None:
-        """The file with its data, if it is kept and unchanged."""
+        """The file, if it is kept and unchanged."""
         kept = self._kept.get(key)
         if kept is None:
             return None
@@ -40,7 +40,7 @@ class HotFiles:
         return kept.file
 
     def keep(self, key: str, file: StoredFile) -> None:
-        """Take over a file that has its data; it is closed when others were used later."""
+        """Take over an open file; it is closed when others were used later."""
         self._drop(key)
         self._kept[key] = _Kept(file, _mark(file))
         self._bytes += _cost(file)
@@ -65,4 +65,4 @@ def _mark(file: StoredFile) -> tuple[int, int]:
 
 
 def _cost(file: StoredFile) -> int:
-    return max(file.size, LEAST_BYTES)
+    return max(len(file.data or b""), LEAST_BYTES)

@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from service.keys import DOOR, EXPORTS
+from service.retention import sweep_room
 from service.settings import MIB, Settings
 from service.urls import MAX_LIFE_SECONDS, Links
 from tests.conftest import Serve
@@ -385,3 +386,57 @@ async def test_many_downloads_at_once(service: Running) -> None:
     names = [put(service, data=DATA + bytes([at])) for at in range(50)]
     got: list[Answer] = await asyncio.gather(*(service.get(f"/static/output/{name}") for name in names))
     assert [answer.body for answer in got] == [DATA + bytes([at]) for at in range(50)]
+
+
+# Kept in memory
+
+
+@pytest.mark.parametrize("gone", ["unlinked", "swept"])
+async def test_a_download_that_was_kept_ends_with_its_file(service: Running, gone: str) -> None:
+    name = put(service)
+    path = Path(service.settings.room("output"), name)
+    assert (await service.get(f"/static/output/{name}")).status == 200
+    if gone == "swept":
+        os.utime(path, (1, 1))
+        await asyncio.to_thread(sweep_room, service.settings, "output")
+    else:
+        path.unlink()
+    assert_problem(await service.get(f"/static/output/{name}"), 404, "not_found")
+
+
+async def test_a_kept_download_still_wants_its_signature(serve: Serve) -> None:
+    service = await serve(sign_urls=True, signing_secret=SECRET)
+    url = service.app[EXPORTS].links.build(put(service))
+    assert (await service.get(url)).status == 200
+    assert_problem(await service.get(f"{url[:-4]}0000"), 403, "bad_signature")
+    links_now = time.time() + 3601
+    service.app[EXPORTS].links._now = lambda: links_now
+    assert_problem(await service.get(url), 410, "link_expired")
+
+
+@pytest.mark.parametrize("megabytes", [0, 1])
+async def test_downloads_are_the_same_with_and_without_memory(serve: Serve, megabytes: int) -> None:
+    service = await serve(download_cache_mb=megabytes)
+    path = f"/static/output/{put(service)}"
+    for _ in range(2):
+        assert (await service.get(path)).body == DATA
+        assert (await service.get(path, Range="bytes=2-4")).body == DATA[2:5]
+
+
+# Sent by nginx
+
+
+async def test_nginx_is_told_what_to_send(serve: Serve) -> None:
+    service = await serve(sign_urls=True, signing_secret=SECRET, accel_redirect_prefix="/_exports/")
+    name = put(service, ".webp")
+    url = service.app[EXPORTS].links.build(name)
+    for _ in range(2):
+        got = await service.get(url, Range="bytes=0-3", If_None_Match="*")
+        assert (got.status, got.body) == (200, b"")
+        assert got.headers["X-Accel-Redirect"] == f"/_exports/{name}"
+        assert got.headers["Content-Type"] == "image/webp"
+        assert got.headers["Cache-Control"].startswith("private, max-age=3")
+        assert got.headers["Content-Disposition"] == f'inline; filename="{name}"'
+    assert_problem(await service.get(f"{url[:-4]}0000"), 403, "bad_signature")
+    Path(service.settings.room("output"), name).unlink()
+    assert_problem(await service.get(url), 404, "not_found")
