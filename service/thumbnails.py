@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -207,9 +207,10 @@ class ThumbnailService:
                 events.put_nowait(Sent(variation.id))
 
         try:
-            reply = await self._gemini.draw(call, in_flight)
+            # Named nowhere here: `_finish` lets go of the picture as soon as it is kept.
+            finish = self._finish(variation, order, call, await self._gemini.draw(call, in_flight), base, events)
             self._called("ok", self._price(call))
-            events.put_nowait(await self._finish(variation, order, call, reply, base, events))
+            events.put_nowait(await finish)
         except ServiceError as error:
             self._called(error.code, None)
             log.warning("%s failed: %s %s", variation.id, error.code, error.detail)
@@ -236,6 +237,8 @@ class ThumbnailService:
             events.put_nowait(Received(variation.id, key, len(reply.picture)))
             if kind is None:
                 raise BadReply("what Gemini sent is not a picture", billed=reply.billed, storage_path=key)
+            # It may be long in line for a worker, with a thousand others, and is on the disk.
+            reply = replace(reply, picture=b"")
             exported = await self._export(order, source, base, key, reply)
         metadata = {
             "prompt": call.prompt,
