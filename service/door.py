@@ -26,10 +26,14 @@ class Ticket:
 
     async def reserve(self, variations: int) -> None:
         """Set disk space aside for so many variations; raises StorageFull."""
-        wanted = variations * VARIATION_BYTES
-        await self._door.check_space(wanted - self.reserved)
-        self._door.reserved += wanted - self.reserved
-        self.reserved = wanted
+        self.take(variations, await self._door.free_bytes())
+
+    def take(self, variations: int, free: int) -> None:
+        """The same where the disk's free bytes are known."""
+        more = variations * VARIATION_BYTES - self.reserved
+        self._door.check_space(more, free)
+        self._door.reserved += more
+        self.reserved += more
 
     def leave(self) -> None:
         self._door.leave(self)
@@ -64,8 +68,7 @@ class Door:
         self._empty.clear()
         if kind != "download":
             try:
-                await self._store.probe()
-                await ticket.reserve(1)
+                ticket.take(1, await self._store.probe())
             except BaseException:
                 ticket.leave()
                 raise
@@ -77,8 +80,11 @@ class Door:
         if not any(self.inside.values()):
             self._empty.set()
 
-    async def check_space(self, wanted: int) -> None:
-        free = await self._store.free_bytes()
+    async def free_bytes(self) -> int:
+        return await self._store.free_bytes()
+
+    def check_space(self, wanted: int, free: int) -> None:
+        """Raise StorageFull unless so much is free beside what others reserved."""
         if free - self.reserved < wanted:
             missing = math.ceil((wanted + self.reserved - free) / MIB)
             raise StorageFull(f"the storage lacks {missing} MiB for this request", headers=RETRY_AFTER)

@@ -206,7 +206,8 @@ class ImageExportService:
         try:
             yield temps
         finally:
-            await self.store.remove(temps)
+            if temps:
+                await self.store.remove(temps)
 
     async def _held_base(self, path: str | None, hold: Hold) -> tuple[str | None, tuple[StepBack, ...]]:
         if path is not None:
@@ -224,12 +225,15 @@ class ImageExportService:
             raise _no_files(outcome)
         return outcome
 
-    async def _publish(self, outcome: ExportOutcome, temps: Sequence[str]) -> tuple[Export, ...]:
+    async def _publish(self, outcome: ExportOutcome, temps: list[str]) -> tuple[Export, ...]:
+        """Move what was made; what is left in `temps` is not."""
         stem = export_stem()
         exports = tuple(self._export(made, stem, outcome.size) for made in outcome.files)
         by_path = {self.store.local(temp): temp for temp in temps}
         moves = [(by_path[made.path], export.key) for made, export in zip(outcome.files, exports, strict=True)]
         await self.store.publish(moves)
+        for temp, _ in moves:
+            temps.remove(temp)
         return exports
 
     def _export(self, made: MadeFile, stem: str, size: Size) -> Export:

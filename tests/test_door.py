@@ -43,11 +43,7 @@ def space(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """The free bytes of the disk, as told to the service."""
     free = [10_000 * MIB]
 
-    async def free_bytes(store: LocalStore) -> int:
-        await asyncio.sleep(0)
-        return free[0]
-
-    monkeypatch.setattr(LocalStore, "free_bytes", free_bytes)
+    monkeypatch.setattr(LocalStore, "_free_bytes", lambda store: free[0])
     return iter([free])
 
 

@@ -31,8 +31,7 @@ async def readyz(request: web.Request) -> web.StreamResponse:
 
 async def _storage(request: web.Request) -> str:
     try:
-        await request.app[EXPORTS].store.probe()
-        await request.app[DOOR].check_space(VARIATION_BYTES)
+        request.app[DOOR].check_space(VARIATION_BYTES, await request.app[EXPORTS].store.probe())
     except ServiceError as error:
         return error.detail
     return "ok"

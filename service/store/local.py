@@ -96,14 +96,15 @@ class LocalStore:
                     " files move there by rename"
                 )
 
-    async def probe(self) -> None:
-        """Raise StorageUnavailable, naming the room, unless every room takes a file."""
-        await asyncio.to_thread(self._probe_rooms)
+    async def probe(self) -> int:
+        """Free space as in `free_bytes`; raises StorageUnavailable, naming the room, unless every room takes a file."""
+        return await asyncio.to_thread(self._probe_rooms)
 
-    def _probe_rooms(self) -> None:
+    def _probe_rooms(self) -> int:
         for room, root in self.layout.roots.items():
             with storage_errors(room):
                 _probe(root)
+        return self._free_bytes()
 
     async def free_bytes(self) -> int:
         """Free space of the fullest file system among the rooms."""
