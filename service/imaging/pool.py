@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
 import signal
 import sys
@@ -58,11 +59,13 @@ class _BareContext(ForkServerContext):
 def _start_forkserver() -> None:
     """Start the fork server with Pillow loaded, and SIGTERM blocked: a signal to the group must spare the workers."""
     multiprocessing.forkserver.set_forkserver_preload(["service.imaging.worker"])
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    # The fork server would start the tracker, whose start unblocks SIGTERM in Python 3.11.
+    multiprocessing.resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         multiprocessing.forkserver.ensure_running()
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Slot:

@@ -199,3 +199,31 @@ def test_a_bare_script_without_a_guard_runs_once(tmp_path: Path) -> None:
     )
     assert answer.stdout.splitlines() == ["ran", "['jpeg', 'png', 'webp']"]
     assert answer.stderr == ""
+
+
+def test_a_signal_to_the_whole_group_spares_the_workers(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""
+        import asyncio, os, signal, sys
+        from service.imaging.plan import InspectJob, WorkerLimits
+        from service.imaging.pool import WorkerPool
+        async def main():
+            pool = WorkerPool(1, WorkerLimits(), 60, report=print)
+            await pool.start()
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            os.killpg(0, signal.SIGTERM)
+            before = pool.pids
+            for _ in range(20):
+                print(type(await pool.run(InspectJob(sys.argv[1]), "a")).__name__, pool.pids == before)
+            await pool.close()
+        asyncio.run(main())
+        """)
+    )
+    Image.new("RGB", (40, 30), "teal").save(tmp_path / "a.png")
+    answer = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "a.png")],
+        capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60,
+        start_new_session=True,
+    )  # fmt: skip
+    assert answer.stdout.splitlines() == ["Picture True"] * 20
