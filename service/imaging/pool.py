@@ -74,21 +74,24 @@ class _Slot:
     def __init__(self, limits: WorkerLimits) -> None:
         self._limits = limits
         self._executor: ProcessPoolExecutor | None = None
+        # The process itself: long after a worker died, its number may be another's.
+        self._process = -1
         self.pid = 0
         self.fresh = True
 
     async def ready(self) -> None:
         """Start the worker unless it runs; raises BrokenProcessPool when it dies at once."""
         if self._executor is None:
-            self._executor, self.pid = await asyncio.to_thread(self._start)
+            self._executor, self.pid, self._process = await asyncio.to_thread(self._start)
             self.fresh = True
 
-    def _start(self) -> tuple[ProcessPoolExecutor, int]:
+    def _start(self) -> tuple[ProcessPoolExecutor, int, int]:
         _start_forkserver()
         executor = ProcessPoolExecutor(1, _BareContext(), worker.start, (self._limits,))
         try:
-            return executor, executor.submit(os.getpid).result()
-        except BrokenProcessPool:
+            pid = executor.submit(os.getpid).result()
+            return executor, pid, os.pidfd_open(pid)
+        except (BrokenProcessPool, OSError):
             executor.shutdown(wait=False)
             raise
 
@@ -104,12 +107,14 @@ class _Slot:
         executor, self._executor = self._executor, None
         if executor is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+                signal.pidfd_send_signal(self._process, signal.SIGKILL)
+            os.close(self._process)
             executor.shutdown(wait=False, cancel_futures=True)
 
     async def close(self) -> None:
         executor, self._executor = self._executor, None
         if executor is not None:
+            os.close(self._process)
             await asyncio.to_thread(executor.shutdown)
 
 

@@ -91,6 +91,20 @@ async def test_a_killed_idle_worker_is_replaced_and_nobody_notices(pools: Pools,
         assert isinstance(await pool.run(picture, "a"), Picture)
 
 
+async def test_a_process_that_took_over_a_dead_workers_number_is_left_alone(pools: Pools, picture: InspectJob) -> None:
+    pool = pools()
+    await pool.start()
+    [slot] = pool._slots
+    os.kill(slot.pid, signal.SIGKILL)
+    with subprocess.Popen(["sleep", "60"]) as innocent:
+        try:
+            slot.pid = innocent.pid
+            assert isinstance(await pool.run(picture, "a"), Picture)
+            assert not gone(innocent.pid)
+        finally:
+            innocent.kill()
+
+
 async def test_the_job_of_a_killed_worker_is_done_by_a_fresh_one(
     pools: Pools, endless: InspectJob, picture: InspectJob
 ) -> None:
