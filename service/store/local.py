@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import io
+import logging
 import os
 import secrets
 import shutil
@@ -16,6 +17,8 @@ from stat import S_ISREG
 
 from service.errors import NotFound, SettingsError, StorageFull, StorageUnavailable
 from service.store.layout import ROOMS, Layout, temp_key
+
+log = logging.getLogger(__name__)
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -52,15 +55,25 @@ class Hold:
 
     def __init__(self) -> None:
         self._descriptors: list[int] = []
+        self._released = False
 
     def adopt(self, descriptor: int) -> None:
-        """Lock an open file and keep it open until `release`."""
+        """Lock an open file and keep it open until `release`; close it at once if that has been."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        except OSError:
+            os.close(descriptor)
+            raise
         self._descriptors.append(descriptor)
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        # A thread that opens files is not stopped when the request it works for is cancelled.
+        if self._released:
+            self.release()
 
     def release(self) -> None:
-        while self._descriptors:
-            os.close(self._descriptors.pop())
+        self._released = True
+        with contextlib.suppress(IndexError):
+            while True:
+                os.close(self._descriptors.pop())
 
 
 class LocalStore:
@@ -198,12 +211,15 @@ class LocalStore:
         await asyncio.to_thread(shutil.copyfile, self.local(key), path)
 
     async def remove(self, keys: Iterable[str]) -> None:
-        """Remove files; those already gone are no error."""
+        """Remove files; what the disk refuses to give up is left to the sweep."""
         await asyncio.to_thread(self._remove, list(keys))
 
     def _remove(self, keys: list[str]) -> None:
         for key in keys:
-            self.layout.path(key).unlink(missing_ok=True)
+            try:
+                self.layout.path(key).unlink(missing_ok=True)
+            except OSError as error:
+                log.warning("%s could not be removed: %s", key, error.strerror)
 
     async def digest(self, key: str) -> str:
         """The sha256 of a file, in hex."""

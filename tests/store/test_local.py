@@ -2,6 +2,7 @@ import asyncio
 import errno
 import hashlib
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from service.errors import NotFound, SettingsError, StorageFull, StorageUnavaila
 from service.retention import sweep
 from service.store.layout import EXPORT_NAME, ROOMS, Layout, export_key, export_stem, raw_key, request_id, temp_key
 from service.store.local import Hold, LocalStore, held
+from tests.helpers import until
 
 KEY = "output/export_" + "a" * 32 + ".png"
 
@@ -82,6 +84,29 @@ async def test_reserved_files_are_held(store: LocalStore) -> None:
     assert sweep(store.layout.roots["temp"], 1e-9).files == 3
 
 
+async def test_files_made_for_a_request_that_went_away_are_let_go(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, went_away, adopt = threading.Event(), threading.Event(), Hold.adopt
+
+    def late(self: Hold, descriptor: int) -> None:
+        made.set()
+        went_away.wait(20)
+        adopt(self, descriptor)
+
+    async def request() -> None:
+        async with held() as hold:
+            await store.reserve(1, hold)
+
+    monkeypatch.setattr(Hold, "adopt", late)
+    task = asyncio.create_task(request())
+    await asyncio.to_thread(made.wait, 20)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    went_away.set()
+    await until(lambda: sweep(store.layout.roots["temp"], 1e-9).files == 1, 5)
+
+
 async def test_open_follows_no_link_and_opens_only_files(store: LocalStore, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("secret")
@@ -97,6 +122,14 @@ async def test_open_follows_no_link_and_opens_only_files(store: LocalStore, tmp_
     place.mkdir()
     with pytest.raises(NotFound):
         await store.open(KEY)
+
+
+async def test_what_cannot_be_removed_is_left_to_the_sweep(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    await store.remove([KEY])
 
 
 async def test_an_open_file_outlives_its_name(store: LocalStore) -> None:
