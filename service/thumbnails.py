@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ class ThumbnailService:
         self._exports = exports
         self._called = called
         self._emulates = exports.settings.emulates
-        self._running: dict[asyncio.Task[None], list[_Call]] = {}
+        self._running: dict[asyncio.Task[None], list[_Standing]] = {}
 
     def model(self, order: Order) -> str:
         return order.model or self._exports.settings.gemini_model
@@ -121,7 +121,7 @@ class ThumbnailService:
     async def generate_thumbnails(
         self, script: str, image_path: str | None = None, aspect_ratio: str = "16:9", count: int = 1
     ) -> AsyncIterator[Event]:
-        """The seed call: the events of `count` variations of a script, with everything else at its default."""
+        """The events of `count` variations of a script, with everything else at its default."""
         async for event in self.generate(Order(script, image_path, aspect_ratio, count)):
             yield event
 
@@ -133,7 +133,7 @@ class ThumbnailService:
         model lacks, ImageError for a reference that cannot be sent.
         """
         events: asyncio.Queue[Event | None] = asyncio.Queue()
-        variations = [_Call(f"var-{number}", number) for number in range(1, order.count + 1)]
+        variations = [_Standing(f"var-{number}", number) for number in range(1, order.count + 1)]
         work = asyncio.create_task(self._work(order, variations, events))
         self._running[work] = variations
 
@@ -163,7 +163,7 @@ class ThumbnailService:
         if self._running:
             await asyncio.wait(self._running)
 
-    async def _work(self, order: Order, variations: list["_Call"], events: asyncio.Queue[Event | None]) -> None:
+    async def _work(self, order: Order, variations: list["_Standing"], events: asyncio.Queue[Event | None]) -> None:
         check_model(self.model(order), order.aspect_ratio, order.image_size)
         async with held() as hold:
             base = None
@@ -196,9 +196,29 @@ class ThumbnailService:
         return await asyncio.to_thread(Reference.of, data, TABLE["jpeg"].mime)
 
     async def _vary(
-        self, variation: "_Call", order: Order, call: Call, base: Source | None, events: asyncio.Queue[Event | None]
+        self, variation: "_Standing", order: Order, call: Call, base: Source | None, events: asyncio.Queue[Event | None]
     ) -> None:
         """One variation, from call to exports; every outcome but a cancellation is an event."""
+        try:
+            async with held() as hold:
+                raw = await self._receive(variation, order, call, hold, events)
+                exported = await self._export(order, raw, base)
+            events.put_nowait(Variation(variation.id, raw.key, self._metadata(call, raw, exported), exported))
+        except ServiceError as error:
+            log.warning("%s failed: %s %s", variation.id, error.code, error.detail)
+            events.put_nowait(Failed(variation.id, error))
+        except Exception:
+            log.exception("%s failed", variation.id)
+            fault = ServiceError("an unexpected fault; the log has it under this request's id", billed=None)
+            events.put_nowait(Failed(variation.id, fault))
+
+    async def _receive(
+        self, variation: "_Standing", order: Order, call: Call, hold: Hold, events: asyncio.Queue[Event | None]
+    ) -> "_Raw":
+        """Call, and put the paid picture on the disk before anything else looks at it.
+
+        Its bytes end with this method: in line for a worker, a thousand pictures must not fill the memory.
+        """
 
         def in_flight(now: bool) -> None:
             variation.committed = now
@@ -206,57 +226,26 @@ class ThumbnailService:
                 variation.sent = True
                 events.put_nowait(Sent(variation.id))
 
-        try:
-            # Named nowhere here: `_finish` lets go of the picture as soon as it is kept.
-            finish = self._finish(variation, order, call, await self._gemini.draw(call, in_flight), base, events)
-            self._called("ok", self._price(call))
-            events.put_nowait(await finish)
-        except ServiceError as error:
-            self._called(error.code, None)
-            log.warning("%s failed: %s %s", variation.id, error.code, error.detail)
-            events.put_nowait(Failed(variation.id, error))
-        except Exception:
-            log.exception("%s failed", variation.id)
-            self._called(ServiceError.code, None)
-            fault = ServiceError("an unexpected fault; the log has it under this request's id", billed=None)
-            events.put_nowait(Failed(variation.id, fault))
+        reply = await self._draw(call, in_flight)
+        kind = sniff(reply.picture[:SNIFF_BYTES])
+        key = raw_key(order.request_id, variation.number, TABLE[kind].suffix if kind else ".bin")
+        source = await self._keep(key, reply, hold)
+        events.put_nowait(Received(variation.id, key, len(reply.picture)))
+        if kind is None:
+            raise BadReply("what Gemini sent is not a picture", billed=reply.billed, storage_path=key)
+        return _Raw(key, source, reply.usage, reply.billed)
 
-    async def _finish(
-        self,
-        variation: "_Call",
-        order: Order,
-        call: Call,
-        reply: Reply,
-        base: Source | None,
-        events: asyncio.Queue[Event | None],
-    ) -> Variation:
-        async with held() as hold:
-            kind = sniff(reply.picture[:SNIFF_BYTES])
-            key = raw_key(order.request_id, variation.number, TABLE[kind].suffix if kind else ".bin")
-            source = await self._keep(key, reply, hold)
-            events.put_nowait(Received(variation.id, key, len(reply.picture)))
-            if kind is None:
-                raise BadReply("what Gemini sent is not a picture", billed=reply.billed, storage_path=key)
-            # It may be long in line for a worker, with a thousand others, and is on the disk.
-            reply = replace(reply, picture=b"")
-            exported = await self._export(order, source, base, key, reply)
-        metadata = {
-            "prompt": call.prompt,
-            "model": EMULATOR_MODEL if self._emulates else call.model,
-            "aspect_ratio": call.aspect_ratio,
-            "width": exported.picture.width,
-            "height": exported.picture.height,
-            "mime_type": TABLE[exported.picture.format].mime,
-            "sha256": source.sha256,
-            "usage": reply.usage,
-            "cost_usd": self._price(call),
-            "normalized_to": exported.normalized_to,
-            "composited": exported.composited,
-        }
-        return Variation(variation.id, key, metadata, exported)
+    async def _draw(self, call: Call, in_flight: Callable[[bool], None]) -> Reply:
+        """One call, counted by its outcome."""
+        try:
+            reply = await self._gemini.draw(call, in_flight)
+        except Exception as error:
+            self._called(error.code if isinstance(error, ServiceError) else ServiceError.code, None)
+            raise
+        self._called("ok" if sniff(reply.picture[:SNIFF_BYTES]) else BadReply.code, self._price(call))
+        return reply
 
     async def _keep(self, key: str, reply: Reply, hold: Hold) -> Source:
-        """Put the paid picture on the disk before anything else looks at it."""
         try:
             sha256 = await self._exports.store.write(key, reply.picture, hold)
         except (StorageFull, StorageUnavailable) as error:
@@ -264,25 +253,53 @@ class ThumbnailService:
             raise
         return Source(self._exports.store.local(key), sha256)
 
-    async def _export(self, order: Order, source: Source, base: Source | None, key: str, reply: Reply) -> Exported:
+    async def _export(self, order: Order, raw: "_Raw", base: Source | None) -> Exported:
+        """Raises NoExport, whatever went wrong: the client learns why, and where the paid picture is."""
         plan = order.plan or ExportPlan(
             default_frame(order.aspect_ratio, order.image_size), matte=self._exports.settings.matte_rgb
         )
         encodings = order.encodings or self._exports.encodings()
         try:
-            return await self._exports.export(source, base.path if base else None, plan, encodings)
-        except (TooCostly, StorageFull, StorageUnavailable) as error:
-            raise _no_export(error, reply, key, error.status) from error
+            return await self._exports.export(raw.source, base.path if base else None, plan, encodings)
         except ServiceError as error:
-            raise _no_export(error, reply, key, NoExport.status) from error
+            telling = isinstance(error, TooCostly | StorageFull | StorageUnavailable)
+            raise _no_export(error.detail, raw, error.status if telling else NoExport.status) from error
+        except Exception as error:
+            log.exception("no export of %s", raw.key)
+            raise _no_export("its export met an unexpected fault", raw, NoExport.status) from error
+
+    def _metadata(self, call: Call, raw: "_Raw", exported: Exported) -> dict[str, Any]:
+        return {
+            "prompt": call.prompt,
+            "model": EMULATOR_MODEL if self._emulates else call.model,
+            "aspect_ratio": call.aspect_ratio,
+            "width": exported.picture.width,
+            "height": exported.picture.height,
+            "mime_type": TABLE[exported.picture.format].mime,
+            "sha256": raw.source.sha256,
+            "usage": raw.usage,
+            "cost_usd": self._price(call),
+            "normalized_to": exported.normalized_to,
+            "composited": exported.composited,
+        }
 
     def _price(self, call: Call) -> float | None:
         """USD; the stand-in is free, a model outside the table is unknown."""
         return 0.0 if self._emulates else models.price(call.model, call.image_size)
 
 
+@dataclass(frozen=True, slots=True)
+class _Raw:
+    """A picture that Gemini sent, kept under `key`; `billed` is what is known of its price."""
+
+    key: str
+    source: Source
+    usage: dict[str, Any]
+    billed: bool | None
+
+
 @dataclass(slots=True)
-class _Call:
+class _Standing:
     """Where one variation stands; `committed` from the moment that its call may cost money."""
 
     id: str
@@ -292,7 +309,7 @@ class _Call:
     committed: bool = False
 
 
-def _abandon(work: asyncio.Task[None], variations: list[_Call]) -> None:
+def _abandon(work: asyncio.Task[None], variations: list[_Standing]) -> None:
     """Cancel what was not sent."""
     if all(variation.task is None for variation in variations):
         work.cancel()
@@ -301,8 +318,7 @@ def _abandon(work: asyncio.Task[None], variations: list[_Call]) -> None:
             variation.task.cancel()
 
 
-def _no_export(error: ServiceError, reply: Reply, key: str, status: int) -> NoExport:
-    """A paid picture without exports: the client learns why, and where the raw is."""
-    kept = NoExport(f"the picture is kept, but {error.detail}", billed=reply.billed, storage_path=key)
-    kept.status = status
-    return kept
+def _no_export(reason: str, raw: _Raw, status: int) -> NoExport:
+    error = NoExport(f"the picture is kept, but {reason}", billed=raw.billed, storage_path=raw.key)
+    error.status = status
+    return error

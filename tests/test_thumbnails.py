@@ -1,7 +1,9 @@
 """The use case itself: the events of an order, in their order, and whose the work is when its reader goes away."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import aclosing
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import pytest_asyncio
 from service.errors import ImageError, InvalidField, NotFound, ServiceError
 from service.exports import ImageExportService
 from service.gemini.client import GeminiService
+from service.gemini.reply import Reply
+from service.gemini.transport import Exchange
 from service.imaging.plan import ExportPlan, Frame, JpegEncoding
 from service.keys import EXPORTS, THUMBNAILS
 from service.retention import sweep
@@ -65,7 +69,7 @@ async def test_the_picture_is_on_the_disk_when_its_event_comes(service: Running,
                 break
 
 
-async def test_the_seed_call_with_everything_at_its_default(service: Running, thumbnails: ThumbnailService) -> None:
+async def test_a_script_alone_has_everything_at_its_default(service: Running, thumbnails: ThumbnailService) -> None:
     events = [event async for event in thumbnails.generate_thumbnails(SCRIPT, None, "1:1", 2)]
     done = [event for event in events if isinstance(event, Variation)]
     assert sorted(event.id for event in done) == ["var-1", "var-2"]
@@ -129,6 +133,53 @@ async def test_an_unexpected_fault_of_one_leaves_the_others(service: Running, mo
     assert type(failed.error) is ServiceError
     assert failed.error.billed is None
     assert any(isinstance(event, Variation) for event in events)
+
+
+async def test_an_unexpected_fault_of_the_workers_still_names_the_kept_picture(
+    service: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        raise BrokenProcessPool
+
+    monkeypatch.setattr(service.app[EXPORTS].pool, "run", broken)
+    _, received, failed = await events_of(service.app[THUMBNAILS], order())
+    assert isinstance(received, Received)
+    assert isinstance(failed, Failed)
+    assert (failed.error.code, failed.error.status) == ("no_export", 502)
+    assert failed.error.storage_path == received.storage_path
+    assert failed.error.billed is True
+
+
+async def test_pictures_that_wait_for_a_worker_are_not_kept_in_memory(
+    service: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, go = asyncio.Queue[None](), asyncio.Event()
+    export = service.app[EXPORTS].export
+
+    async def wait(*args: object) -> object:
+        waiting.put_nowait(None)
+        await go.wait()
+        return await export(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(service.app[EXPORTS], "export", wait)
+    reading = asyncio.create_task(events_of(service.app[THUMBNAILS], order(3)))
+    for _ in range(3):
+        await waiting.get()
+    objects = gc.get_objects()
+    in_memory = [each for each in objects if isinstance(each, Reply) or (isinstance(each, Exchange) and each.reply)]
+    del objects
+    go.set()
+    await reading
+    assert in_memory == []
+
+
+async def test_a_call_counts_once_whatever_becomes_of_its_picture(serve: Serve) -> None:
+    service = await serve(QuickEmulator(faults=["truncated_picture", "not_a_picture", "blocked_safety"]))
+    events = await events_of(service.app[THUMBNAILS], order(4))
+    assert len([event for event in events if isinstance(event, Failed)]) == 3
+    assert await service.counter("image_export_gemini_calls_total") == 4
+    for outcome, calls in (("ok", 2), ("bad_reply", 1), ("blocked", 1)):
+        assert await service.counter(f'image_export_gemini_calls_total{{outcome="{outcome}"}}') == calls
 
 
 async def test_done_is_called_once_when_all_is_over(thumbnails: ThumbnailService) -> None:

@@ -134,12 +134,16 @@ class GeminiService:
     async def _once(self, call: Call) -> Reply:
         exchange = Exchange(call.reference.encoded if call.reference else b"")
         EXCHANGE.set(exchange)
-        with _translated():
-            async with asyncio.timeout(self._access.timeout):
-                await self._client.aio.models.generate_content(
-                    model=call.model, contents=_contents(call), config=_config(call)
-                )
-        return await asyncio.to_thread(read_reply, exchange.reply)
+        try:
+            with _translated():
+                async with asyncio.timeout(self._access.timeout):
+                    await self._client.aio.models.generate_content(
+                        model=call.model, contents=_contents(call), config=_config(call)
+                    )
+            return await asyncio.to_thread(read_reply, exchange.reply)
+        finally:
+            # The context lives on, in the caller's task and in timers of the connection.
+            exchange.reference, exchange.reply = b"", bytearray()
 
 
 def _contents(call: Call) -> types.Content:
