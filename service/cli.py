@@ -179,6 +179,10 @@ def _run(work: Callable[[Settings], Coroutine[Any, Any, int]], **overrides: obje
         _fail(error.detail, EXIT_FAULT)
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), EXIT_FAULT)
+    except BrokenExecutor:
+        _fail("no worker could be started; image-export check tells more", EXIT_FAULT)
+    except asyncio.CancelledError:
+        _fail("stopped before anything was sent", EXIT_FAULT)
 
 
 def _fail(message: str, status: int) -> NoReturn:

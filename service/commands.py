@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 from pydantic import BaseModel
 
-from service.errors import InvalidField, RequestError
+from service.errors import InvalidField, RequestError, ServiceError
 from service.exports import Exported, ImageExportService, Source, source_of
 from service.handlers.answers import ErrorAnswer, ThumbnailsAnswer, error_answer, exports_answer, variation_answer
 from service.handlers.fields import Fields, read_export, read_order
@@ -53,12 +53,17 @@ class Target:
         self.out.mkdir(parents=True, exist_ok=True)
 
     async def take(self, exports: ImageExportService, name: str, exported: Exported) -> None:
+        """Copy the files out; one that cannot be written is told, and costs no other."""
         for step in exported.warnings:
             _warn(f"{name}: {step.code}: {step.detail}")
         for export in exported.exports:
             path = self.out / f"{name}{TABLE[export.format].suffix}"
-            await exports.store.copy_out(export.key, path)
-            self.written.append(path)
+            try:
+                await exports.store.copy_out(export.key, path)
+            except OSError as error:
+                _warn(f"{path}: {error.strerror}; it is kept as {export.key}")
+            else:
+                self.written.append(path)
 
     def report(self, answers: Iterable[BaseModel]) -> int:
         """Print paths, or the answers as JSON lines; returns the exit status."""
@@ -117,9 +122,13 @@ async def export(
             for found in sources.values():
                 if found:
                     source, name = found
-                    exported = await exports.export(source, str(base) if base else None, plan, encodings)
-                    await target.take(exports, name, exported)
-                    answers.append(exports_answer(request_id(), source.sha256, exported))
+                    try:
+                        exported = await exports.export(source, str(base) if base else None, plan, encodings)
+                    except ServiceError as error:
+                        _warn(f"{source.path}: {error.code}: {error.detail}")
+                    else:
+                        await target.take(exports, name, exported)
+                        answers.append(exports_answer(request_id(), source.sha256, exported))
                 bar.update(1)
     return target.report(answers)
 

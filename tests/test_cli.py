@@ -1,7 +1,9 @@
 """The command line, through its own entry point."""
 
+import asyncio
 import json
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from PIL import Image
 
 from service.cli import main
 from service.settings import Settings
+from service.thumbnails import ThumbnailService
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +94,34 @@ def test_export_goes_on_after_a_bad_picture(tmp_path: Path, picture: Path) -> No
     assert answer.exit_code == 3
     assert answer.stdout.split() == ["made/holiday-400x300.png"]
     assert "bad.png" in answer.stderr
+
+
+def test_a_picture_that_no_worker_can_export_is_told_and_not_a_usage_error(
+    monkeypatch: pytest.MonkeyPatch, picture: Path
+) -> None:
+    monkeypatch.setenv("WORKER_MEMORY_MB", "256")
+    answer = run("export", picture, "--size", "8192x8192", "--formats", "jpeg")
+    assert answer.exit_code == 1
+    assert f"{picture}: too_costly" in answer.stderr
+
+
+def test_a_file_that_cannot_be_written_out_costs_only_itself(tmp_path: Path, picture: Path) -> None:
+    (tmp_path / "holiday-400x300.png").mkdir()
+    answer = run("export", picture, "--force")
+    assert answer.exit_code == 3
+    assert answer.stdout.split() == ["holiday-400x300.jpg", "holiday-400x300.webp"]
+    assert "holiday-400x300.png: Is a directory; it is kept as output/export_" in answer.stderr
+
+
+def test_ctrl_c_before_anything_was_sent_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def interrupted(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(20)
+
+    monkeypatch.setattr(ThumbnailService, "_call", interrupted)
+    answer = run("generate", "My script")
+    assert (answer.exit_code, answer.stdout) == (1, "")
+    assert answer.stderr.splitlines()[-1] == "error: stopped before anything was sent"
 
 
 @pytest.mark.parametrize(
