@@ -94,8 +94,11 @@ async def emulator() -> AsyncIterator[str]:
     if process.stdin is None or process.stdout is None:
         raise SettingsError("the emulator has no pipes")
     try:
-        async with asyncio.timeout(EMULATOR_START_SECONDS):
-            line = await process.stdout.readline()
+        try:
+            async with asyncio.timeout(EMULATOR_START_SECONDS):
+                line = await process.stdout.readline()
+        except TimeoutError:
+            raise SettingsError(f"the emulator did not start within {EMULATOR_START_SECONDS:g} seconds") from None
         if not line:
             raise SettingsError("the emulator did not start; the line above says why")
         base_url = f"http://127.0.0.1:{json.loads(line)['port']}"

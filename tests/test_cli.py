@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from service import lifespan
 from service.cli import main
 from service.settings import Settings
 from service.thumbnails import ThumbnailService
@@ -168,3 +171,17 @@ def test_check_exits_1_on_a_fault(monkeypatch: pytest.MonkeyPatch, name: str, va
     answer = run("check")
     assert answer.exit_code == 1
     assert answer.stdout.splitlines()[-1].startswith(f"{step}: fault: {name}")
+
+
+def test_an_emulator_that_is_too_slow_to_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifespan, "EMULATOR_START_SECONDS", 0.0)
+    answer = run("generate", "My script")
+    assert (answer.exit_code, answer.stdout) == (2, "")
+    assert answer.stderr.splitlines()[-1] == "error: the emulator did not start within 0 seconds"
+
+
+def test_workers_live_under_a_limit_that_the_machine_sets_lower(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKER_MEMORY_MB", "65536")
+    command = f"ulimit -v 8000000 && exec {sys.executable} -m service check"
+    answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert answer.stdout.splitlines()[-1] == "workers: ok, 1 started"

@@ -48,10 +48,17 @@ def start(limits: WorkerLimits) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.nice(10)
-    resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
+    _limit_memory(limits.memory_bytes)
     Image.MAX_IMAGE_PIXELS = limits.pixels
     warnings.simplefilter("error", Image.DecompressionBombWarning)
     threading.Thread(target=_die_with_parent, name="parent-watch", daemon=True).start()
+
+
+def _limit_memory(memory: int) -> None:
+    """Bound the address space, which the machine may have bounded more tightly already."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard == resource.RLIM_INFINITY or memory < hard:
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 
 
 def _die_with_parent() -> None:
