@@ -10,9 +10,11 @@ import pytest
 from PIL import Image
 
 from service.errors import ImageError, StorageFull
-from service.exports import ImageExportService
+from service.exports import REFERENCE_ENCODING, REFERENCE_LONGEST, ImageExportService
+from service.imaging.encode import encode
 from service.settings import load_settings
 from service.store.local import LocalStore
+from service.thumbnails import MAX_REFERENCE_BYTES
 
 KEYS = {"format", "url", "file_path", "size", "exported_at", "width", "height", "content_type", "sha256", "metadata"}
 
@@ -115,3 +117,10 @@ async def test_cleanup_counts_what_it_removed(service: ImageExportService, tmp_p
     assert service.cleanup_output_files() == 3
     with pytest.raises(ValueError, match="more than 0"):
         service.cleanup_temp_files(days=0)
+
+
+def test_any_reference_of_the_largest_size_is_within_the_limit() -> None:
+    size = (REFERENCE_LONGEST, REFERENCE_LONGEST)
+    noise = Image.frombytes("RGB", size, os.urandom(3 * size[0] * size[1]))
+    noise = noise.point([255 * (level > 127) for level in range(256)] * 3)
+    assert len(encode(noise, REFERENCE_ENCODING, (255, 255, 255))) < MAX_REFERENCE_BYTES
