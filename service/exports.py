@@ -38,7 +38,7 @@ __all__ = ["ImageError", "ImageExportService"]
 
 log = logging.getLogger(__name__)
 
-# A reference over Gemini's limit is sent as a JPEG of at most this longer side: below the limit even if it is all noise.
+# A reference over Gemini's limit goes as a JPEG of at most this longer side: below the limit even if it is all noise.
 REFERENCE_LONGEST = 2400
 REFERENCE_ENCODING = JpegEncoding(quality=90)
 
