@@ -69,6 +69,8 @@ class JsonFormatter(logging.Formatter):
 
 def log_access(request: web.Request, status: int, seconds: float) -> None:
     """One line an answer: the path without its query, which holds signatures."""
+    if not access.isEnabledFor(logging.INFO):
+        return
     fields = {"method": request.method, "path": request.path[:200], "status": status, "ms": round(seconds * 1000, 1)}
     message = "%(method)s %(path)r %(status)s %(ms)s ms"
     access.info(message, fields, extra={"fields": fields})
