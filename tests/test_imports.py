@@ -54,3 +54,10 @@ def test_light_modules_load_neither_aiohttp_nor_google(module: str) -> None:
     code = f"import sys, {module}; print([m for m in sys.modules if m.split('.')[0] in ('aiohttp', 'google')])"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert answer.stdout.strip() == "[]"
+
+
+def test_readme_names_every_room_and_every_file_beside_them() -> None:
+    house = ROOT.joinpath("README.md").read_text().partition("```\nservice/\n")[2].partition("```")[0]
+    for path in ROOT.joinpath("service").iterdir():
+        if path.name not in ("__init__.py", "__pycache__"):
+            assert f" {path.name}{'/' * path.is_dir()} " in house

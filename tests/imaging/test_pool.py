@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from PIL import Image
 from service.imaging.errors import TooCostly, Undecodable
 from service.imaging.plan import InspectJob, Picture, WorkerLimits
 from service.imaging.pool import POISON_DEATHS, POISON_SECONDS, WorkerPool
+from tests.helpers import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,12 +62,6 @@ def endless(tmp_path: Path) -> InspectJob:
     """A job that a worker never finishes: opening a pipe that nobody writes to."""
     os.mkfifo(tmp_path / "pipe")
     return InspectJob(str(tmp_path / "pipe"))
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def gone(pid: int) -> bool:
