@@ -32,7 +32,7 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(number, signals.put_nowait, number)
     app = create_app(settings)
     async with listening(app, settings.host, settings.port) as addresses:
-        # A full collection would look at all that was imported, 25 ms of the loop's time, and none of it ever goes away.
+        # A full collection would look at all that was imported: 25 ms of the loop, and none of it ever goes away.
         gc.collect()
         gc.freeze()
         log.info("serving on %s", ", ".join(_url(host, port) for host, port in addresses))

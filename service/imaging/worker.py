@@ -73,7 +73,7 @@ def _reuse_memory() -> None:
     with contextlib.suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_THRESHOLD, 32 << 20)
-        mallopt(_M_TRIM_THRESHOLD, 64 << 20)
+        mallopt(_M_TRIM_THRESHOLD, 32 << 20)
 
 
 def _die_with_parent() -> None:
