@@ -117,8 +117,8 @@ async def export(
     async with ImageExportService(settings) as exports:
         sources = {path: await _inspected(exports, path, plan.frame) for path in pictures}
         target.expect([source[1] for source in sources.values() if source], encodings)
-        target.wanted = len(pictures) * len(encodings)
-        with _progress(len(pictures), "pictures") as bar:
+        target.wanted = len(sources) * len(encodings)
+        with _progress(len(sources), "pictures") as bar:
             for found in sources.values():
                 if found:
                     source, name = found

@@ -99,6 +99,12 @@ def test_export_goes_on_after_a_bad_picture(tmp_path: Path, picture: Path) -> No
     assert "bad.png" in answer.stderr
 
 
+def test_a_picture_named_twice_is_exported_once_and_none_is_missing(picture: Path) -> None:
+    answer = run("export", picture, picture, "--formats", "jpeg")
+    assert answer.exit_code == 0
+    assert answer.stdout.split() == ["holiday-400x300.jpg"]
+
+
 def test_a_picture_that_no_worker_can_export_is_told_and_not_a_usage_error(
     monkeypatch: pytest.MonkeyPatch, picture: Path
 ) -> None:
