@@ -51,8 +51,9 @@ class Connection(web.RequestHandler):
 async def listening(app: web.Application, host: str, port: int) -> AsyncIterator[list[tuple[str, int]]]:
     """Start the app and serve it; yields its hosts and ports. A client that hangs up cancels its handler."""
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=CLOSE_SECONDS)
-    await runner.setup()
     try:
+        # Within, so that what has started ends when the rest does not start.
+        await runner.setup()
         loop, manager = asyncio.get_running_loop(), runner.server
         if manager is None:
             raise RuntimeError("the app did not start")
