@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import errno
 import hashlib
+import logging
 import multiprocessing
 import os
 import resource
@@ -35,6 +36,8 @@ from service.imaging.plan import (
     StepBack,
     WorkerLimits,
 )
+
+log = logging.getLogger(__name__)
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # Of glibc's mallopt.
@@ -92,6 +95,8 @@ def run(job: Job) -> Outcome:
     except MemoryError:
         return TooCostly("the picture needs more memory than a worker has")
     except Exception as fault:
+        # No step should: what is wrong with a picture was told above.
+        log.exception("a job met an unexpected fault")
         return Undecodable(f"the picture cannot be used ({type(fault).__name__})")
 
 

@@ -83,6 +83,17 @@ def test_a_bad_picture_is_a_value(bench: Bench, data: bytes, kind: type[ImagingE
         assert str(bench.folder) not in str(refusal)
 
 
+def test_a_fault_of_ours_is_a_value_and_its_cause_is_logged(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def mistaken(*_: object) -> None:
+        raise ZeroDivisionError("of ours")
+
+    monkeypatch.setattr(worker, "finish", mistaken)
+    assert isinstance(bench.run(pictures.jpeg()), Undecodable)
+    assert "ZeroDivisionError: of ours" in caplog.text
+
+
 def test_a_missing_picture_is_a_value_without_its_path(tmp_path: Path) -> None:
     refusal = worker.run(InspectJob(str(tmp_path / "absent")))
     assert isinstance(refusal, Undecodable)
