@@ -41,16 +41,12 @@ def sweep(root: Path, days: float, *, dry_run: bool = False, now: float | None =
     done = Sweep()
     cutoff = (time.time() if now is None else now) - days * DAY_SECONDS
     try:
-        descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with _opened(root) as descriptor:
+            _walk(descriptor, cutoff, dry_run, done, MAX_DEPTH)
     except FileNotFoundError:
-        return done
+        pass
     except OSError as error:
         done.errors.append(f"{root.name}: {error.strerror}")
-        return done
-    try:
-        _walk(descriptor, cutoff, dry_run, done, MAX_DEPTH)
-    finally:
-        os.close(descriptor)
     return done
 
 
@@ -61,7 +57,7 @@ def _walk(directory: int, cutoff: float, dry_run: bool, done: Sweep, depth: int)
         try:
             if is_directory:
                 if depth:
-                    with _subdirectory(name, directory) as child:
+                    with _opened(name, directory) as child:
                         _walk(child, cutoff, dry_run, done, depth - 1)
             elif name != _KEPT:
                 _remove_if_old(name, directory, cutoff, dry_run, done)
@@ -72,9 +68,10 @@ def _walk(directory: int, cutoff: float, dry_run: bool, done: Sweep, depth: int)
 
 
 @contextlib.contextmanager
-def _subdirectory(name: str, directory: int) -> Iterator[int]:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(name, flags, dir_fd=directory)
+def _opened(directory: Path | str, parent: int | None = None) -> Iterator[int]:
+    """A directory's descriptor; below a parent, a link is none."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if parent is None else os.O_NOFOLLOW)
+    descriptor = os.open(directory, flags, dir_fd=parent)
     try:
         yield descriptor
     finally:

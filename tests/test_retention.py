@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import os
 import subprocess
@@ -27,6 +28,15 @@ def test_only_older_files_go(tmp_path: Path) -> None:
     assert not old.exists()
     assert young.exists()
     assert kept.exists()
+
+
+def test_a_room_that_cannot_be_listed_is_an_error_of_that_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert sweep(tmp_path / "nowhere", 1).errors == []
+    assert sweep(tmp_path, 1).errors == [f"{tmp_path.name}: Input/output error"]
 
 
 def test_folders_are_walked_and_stay(tmp_path: Path) -> None:
@@ -67,16 +77,18 @@ def test_a_folder_swapped_for_a_link_during_the_walk_leads_nowhere(
     outside = make(tmp_path / "outside" / "precious", 99)
     root = tmp_path / "root"
     make(root / "folder" / "old", 99)
-    real = retention._subdirectory
+    real = retention._opened
 
-    def swap_then_open(name: str, directory: int) -> object:
-        (root / "folder").rename(tmp_path / "moved")
-        (root / "folder").symlink_to(outside.parent)
-        return real(name, directory)
+    def swap_then_open(directory: Path | str, parent: int | None = None) -> object:
+        if parent is not None:
+            (root / "folder").rename(tmp_path / "moved")
+            (root / "folder").symlink_to(outside.parent)
+        return real(directory, parent)
 
-    monkeypatch.setattr(retention, "_subdirectory", swap_then_open)
+    monkeypatch.setattr(retention, "_opened", swap_then_open)
     done = sweep(root, 1)
     assert done.files == 0
+    assert (root / "folder").is_symlink()
     assert outside.exists()
 
 
