@@ -48,7 +48,7 @@ async def _until_ready(session: aiohttp.ClientSession, server: asyncio.subproces
 
 
 async def _ask(session: aiohttp.ClientSession) -> dict[str, Any]:
-    """The seed request: a script, a base picture, two variations."""
+    """A script, a base picture, two variations."""
     base = io.BytesIO()
     Image.linear_gradient("L").resize((1600, 900)).convert("RGB").save(base, "PNG")
     form = aiohttp.FormData({"script": "My awesome video", "aspect_ratio": "16:9", "count": "2"})

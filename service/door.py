@@ -8,7 +8,7 @@ from service.errors import Busy, Draining, StorageFull
 from service.settings import MIB, Settings
 from service.store.local import LocalStore
 
-# What one variation may need at its largest: its raw, the reference, and three exports.
+# What one variation needs with room to spare: its raw, the reference, and three exports of up to 4K.
 VARIATION_BYTES = 64 * MIB
 RETRY_AFTER = {"Retry-After": "5"}
 

@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from service.errors import (
@@ -21,7 +22,7 @@ from service.gemini import models
 from service.gemini.client import Call, GeminiService, Reference
 from service.gemini.prompts import build_prompt
 from service.gemini.reply import Reply
-from service.imaging.formats import SNIFF_BYTES, TABLE, sniff
+from service.imaging.formats import SNIFF_BYTES, TABLE, Format, sniff
 from service.imaging.plan import Encoding, ExportPlan, Frame
 from service.store.layout import raw_key, request_id
 from service.store.local import Hold, held
@@ -170,30 +171,25 @@ class ThumbnailService:
             if order.image_path:
                 await self._exports.store.hold_path(order.image_path, hold)
                 base = await asyncio.to_thread(source_of, order.image_path)
-            call = await self._call(order, base)
-            for variation in variations:
-                variation.task = asyncio.create_task(self._vary(variation, order, call, base, events))
-            tasks = [variation.task for variation in variations if variation.task]
-            try:
-                await asyncio.gather(*tasks, return_exceptions=True)
-            finally:
-                for task in tasks:
-                    task.cancel()
+            async with self._reference(base if order.reference else None) as reference:
+                prompt = build_prompt(order.script, order.aspect_ratio, reference is not None)
+                call = Call(self.model(order), prompt, order.aspect_ratio, order.image_size, reference)
+                for variation in variations:
+                    variation.task = asyncio.create_task(self._vary(variation, order, call, base, events))
+                await _all(variation.task for variation in variations if variation.task)
 
-    async def _call(self, order: Order, base: Source | None) -> Call:
-        reference = await self._reference(base) if base and order.reference else None
-        prompt = build_prompt(order.script, order.aspect_ratio, reference is not None)
-        return Call(self.model(order), prompt, order.aspect_ratio, order.image_size, reference)
-
-    async def _reference(self, base: Source) -> Reference:
-        """The base as it is, or as a JPEG where Gemini would refuse it."""
-        data = await asyncio.to_thread(Path(base.path).read_bytes)
-        kind = sniff(data[:SNIFF_BYTES])
-        if kind and len(data) <= MAX_REFERENCE_BYTES:
-            return await asyncio.to_thread(Reference.of, data, TABLE[kind].mime)
-        async with self._exports.as_jpeg(base) as key:
-            data = await self._exports.store.read(key)
-        return await asyncio.to_thread(Reference.of, data, TABLE["jpeg"].mime)
+    @asynccontextmanager
+    async def _reference(self, base: Source | None) -> AsyncIterator[Reference | None]:
+        """What goes along: the base as it is, or as a JPEG where Gemini would refuse it."""
+        if base is None:
+            yield None
+            return
+        kind, size = await asyncio.to_thread(_kind_and_size, base.path)
+        if kind and size <= MAX_REFERENCE_BYTES:
+            yield Reference(base.path, TABLE[kind].mime)
+        else:
+            async with self._exports.as_jpeg(base) as key:
+                yield Reference(self._exports.store.local(key), TABLE["jpeg"].mime)
 
     async def _vary(
         self, variation: "_Standing", order: Order, call: Call, base: Source | None, events: asyncio.Queue[Event | None]
@@ -307,6 +303,21 @@ class _Standing:
     task: asyncio.Task[None] | None = None
     sent: bool = False
     committed: bool = False
+
+
+async def _all(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Wait for all; when this is cancelled, so are they."""
+    waited = list(tasks)
+    try:
+        await asyncio.gather(*waited, return_exceptions=True)
+    finally:
+        for task in waited:
+            task.cancel()
+
+
+def _kind_and_size(path: str) -> tuple[Format | None, int]:
+    with open(path, "rb") as file:
+        return sniff(file.read(SNIFF_BYTES)), os.fstat(file.fileno()).st_size
 
 
 def _abandon(work: asyncio.Task[None], variations: list[_Standing]) -> None:

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -123,11 +125,13 @@ def test_a_file_that_cannot_be_written_out_costs_only_itself(tmp_path: Path, pic
 
 
 def test_ctrl_c_before_anything_was_sent_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def interrupted(*_: object) -> None:
+    @asynccontextmanager
+    async def interrupted(*_: object) -> AsyncIterator[None]:
         os.kill(os.getpid(), signal.SIGINT)
         await asyncio.sleep(20)
+        yield
 
-    monkeypatch.setattr(ThumbnailService, "_call", interrupted)
+    monkeypatch.setattr(ThumbnailService, "_reference", interrupted)
     answer = run("generate", "My script")
     assert (answer.exit_code, answer.stdout) == (1, "")
     assert answer.stderr.splitlines()[-1] == "error: stopped before anything was sent"

@@ -9,6 +9,7 @@ import random
 import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -25,6 +26,7 @@ from service.errors import (
     GeminiUnavailable,
     OutcomeUnknown,
     QuotaExhausted,
+    StorageUnavailable,
 )
 from service.gemini.reply import Reply, read_reply
 from service.gemini.transport import EXCHANGE, MAX_REPLY_BYTES, STAND_IN, Exchange, ReplyTooLarge, session
@@ -41,15 +43,17 @@ _DELAY = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s?")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A picture sent along: URL-safe base64 of its bytes as they are, and their true MIME type."""
+    """A picture sent along: a file of this machine and its true MIME type. Only calls that are out hold its bytes."""
 
-    encoded: bytes = field(repr=False)
+    path: str
     mime: str
 
-    @classmethod
-    def of(cls, data: bytes, mime: str) -> "Reference":
-        """Encodes, once for all calls; not for the event loop."""
-        return cls(base64.urlsafe_b64encode(data), mime)
+    def encode(self) -> bytes:
+        """URL-safe base64 of the file as it is; raises StorageUnavailable. Not for the event loop."""
+        try:
+            return base64.urlsafe_b64encode(Path(self.path).read_bytes())
+        except OSError as error:
+            raise StorageUnavailable(f"the reference picture cannot be read: {error.strerror}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,7 @@ class GeminiService:
         self._resume_at[model] = max(until, self._resume_at.get(model, 0))
 
     async def _once(self, call: Call) -> Reply:
-        exchange = Exchange(call.reference.encoded if call.reference else b"")
+        exchange = Exchange(await asyncio.to_thread(call.reference.encode) if call.reference else b"")
         EXCHANGE.set(exchange)
         try:
             with _translated():

@@ -225,10 +225,6 @@ class LocalStore:
         """The sha256 of a file, in hex."""
         return await asyncio.to_thread(file_digest, self.local(key))
 
-    async def read(self, key: str) -> bytes:
-        """A whole file; for pictures that were counted when they came in."""
-        return await asyncio.to_thread(self.layout.path(key).read_bytes)
-
     async def open(self, key: str, whole: int = 0) -> StoredFile:
         """Open a regular file below its room without following a link, and read it if it has at most `whole` bytes.
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -43,11 +44,12 @@ async def connect() -> AsyncIterator[Connect]:
         yield connected
 
 
-async def test_what_is_sent(connect: Connect) -> None:
+async def test_what_is_sent(connect: Connect, tmp_path: Path) -> None:
     emulator = QuickEmulator(api_key=KEY)
     gemini = await connect(emulator, api_version="v1beta", timeout=180)
-    data = picture_bytes(kind="WEBP")
-    call = Call("gemini-3-pro-image", "a prompt", "16:9", "2K", Reference.of(data, "image/webp"))
+    base = tmp_path / "base.webp"
+    base.write_bytes(picture_bytes(kind="WEBP"))
+    call = Call("gemini-3-pro-image", "a prompt", "16:9", "2K", Reference(str(base), "image/webp"))
     reply = await gemini.draw(call)
     assert sniff(reply.picture[:64]) == "png"
     assert reply.usage["candidatesTokenCount"] == 1120
