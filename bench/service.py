@@ -35,6 +35,7 @@ CORES = len(os.sched_getaffinity(0))
 HERE = Path(__file__).parent
 
 OURS = "**this service**"
+OURS_6 = "this service, png_compression 6"
 OURS_BASE = "this service, over a base"
 INLINE = "Pillow in an aiohttp handler, level 9"
 INLINE_BASE = "Pillow in a handler, over a base"
@@ -107,10 +108,10 @@ def _passes(pictures: Sequence[Original]) -> Iterator[tuple[Original, Original]]
             return
 
 
-def _ours(session: aiohttp.ClientSession, server: Server, over_base: bool) -> Export:
+def _ours(session: aiohttp.ClientSession, server: Server, over_base: bool, **fields: str) -> Export:
     async def export(picture: Original, base: Original) -> int:
         width, height = map(str, SIZE)
-        body = form(picture.data, base.data if over_base else None, width=width, height=height)
+        body = form(picture.data, base.data if over_base else None, width=width, height=height, **fields)
         return await _posted(session, f"{server.url}/api/exports", body, CONTENT_TYPE)
 
     return export
@@ -193,6 +194,7 @@ async def measure(only: str = "") -> tuple[list[Contender], list[str]]:
 
             ours = stack.enter_context(service(folder))
             add(OURS, ours, _ours(session, ours, False))
+            add(OURS_6, ours, _ours(session, ours, False, png_compression="6"))
             add(OURS_BASE, ours, _ours(session, ours, True))
             port = free_port()
             inline = start(sys.executable, "-m", "bench.inline", str(port), scratch, port=port)
