@@ -54,7 +54,7 @@ async def gemini(app: web.Application) -> AsyncIterator[None]:
 @contextlib.asynccontextmanager
 async def sweeper(app: web.Application) -> AsyncIterator[None]:
     """The scheduled cleanup."""
-    app[SWEEPER] = Sweeper(app[SETTINGS], app[METRICS])
+    app[SWEEPER] = Sweeper(app[SETTINGS], app[METRICS], app[HOT].forget_removed)
     app[SWEEPER].start()
     yield
     await app[SWEEPER].close()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -17,11 +18,12 @@ log = logging.getLogger(__name__)
 
 
 class Sweeper:
-    """Sweeps all four rooms. `shutdown` of the scheduler does not wait for a running job, so `close` does."""
+    """Sweeps all four rooms, then calls `swept`. `shutdown` of the scheduler does not wait for a running job, so `close` does."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, swept: Callable[[], None] = lambda: None) -> None:
         self._settings = settings
         self._metrics = metrics
+        self._swept = swept
         self._scheduler = AsyncIOScheduler(timezone=UTC)
         self._running: asyncio.Task[None] | None = None
 
@@ -50,6 +52,7 @@ class Sweeper:
         for room in ROOMS:
             done = await asyncio.to_thread(sweep_room, self._settings, room)
             self._count(room, done)
+        self._swept()
 
     def _count(self, room: Room, done: Sweep) -> None:
         self._metrics.swept.labels(room).inc(done.files)

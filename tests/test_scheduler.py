@@ -34,3 +34,12 @@ async def test_a_stop_during_a_sweep_waits_for_it_and_is_no_fault(
     assert ended.is_set()
     await asyncio.sleep(0)
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_the_end_of_a_sweep_is_told(make_settings: MakeSettings) -> None:
+    told = asyncio.Event()
+    sweeper = Sweeper(make_settings(), Metrics(), told.set)
+    sweeper.start()
+    async with asyncio.timeout(30):
+        await told.wait()
+    await sweeper.close()

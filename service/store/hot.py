@@ -47,6 +47,11 @@ class HotFiles:
         while self._bytes > self._max_bytes:
             self._drop(next(iter(self._kept)))
 
+    def forget_removed(self) -> None:
+        """Close what was swept or replaced, so that the disk gets its space back."""
+        for key in list(self._kept):
+            self.get(key)
+
     def close(self) -> None:
         for key in list(self._kept):
             self._drop(key)

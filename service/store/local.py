@@ -247,13 +247,17 @@ class LocalStore:
 
 
 def _stored(descriptor: int, key: str, whole: int) -> StoredFile:
-    info = os.fstat(descriptor)
-    if not S_ISREG(info.st_mode):
-        os.close(descriptor)
-        raise NotFound(f"there is no {key}")
-    etag = f'"{info.st_ino:x}-{info.st_mtime_ns:x}-{info.st_size:x}"'
-    data = os.pread(descriptor, info.st_size, 0) if info.st_size <= whole else None
-    return StoredFile(io.FileIO(descriptor), info.st_size, etag, data)
+    body = io.FileIO(descriptor)
+    try:
+        info = os.fstat(descriptor)
+        if not S_ISREG(info.st_mode):
+            raise NotFound(f"there is no {key}")
+        with storage_errors(key.partition("/")[0]):
+            data = os.pread(descriptor, info.st_size, 0) if info.st_size <= whole else None
+    except BaseException:
+        body.close()
+        raise
+    return StoredFile(body, info.st_size, f'"{info.st_ino:x}-{info.st_mtime_ns:x}-{info.st_size:x}"', data)
 
 
 def file_digest(path: str) -> str:

@@ -101,3 +101,15 @@ async def test_without_memory_nothing_is_kept(store: LocalStore) -> None:
     assert hot.get(key) is None
     assert file.body.closed
     assert file.data == DATA
+
+
+async def test_what_was_removed_is_let_go(store: LocalStore) -> None:
+    hot = HotFiles(2 * len(DATA))
+    kept, swept = new_key(), new_key()
+    files = {key: await opened(store, key) for key in (kept, swept)}
+    for key, file in files.items():
+        hot.keep(key, file)
+    await store.remove([swept])
+    hot.forget_removed()
+    assert (files[kept].body.closed, files[swept].body.closed) == (False, True)
+    hot.close()
