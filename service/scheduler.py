@@ -18,7 +18,10 @@ log = logging.getLogger(__name__)
 
 
 class Sweeper:
-    """Sweeps all four rooms, then calls `swept`. `shutdown` of the scheduler does not wait for a running job, so `close` does."""
+    """Sweeps all four rooms, then calls `swept`.
+
+    `shutdown` of the scheduler does not wait for a running job, so `close` does.
+    """
 
     def __init__(self, settings: Settings, metrics: Metrics, swept: Callable[[], None] = lambda: None) -> None:
         self._settings = settings

@@ -247,7 +247,6 @@ class LocalStore:
 
 
 def _stored(descriptor: int, key: str, whole: int) -> StoredFile:
-    body = io.FileIO(descriptor)
     try:
         info = os.fstat(descriptor)
         if not S_ISREG(info.st_mode):
@@ -255,9 +254,11 @@ def _stored(descriptor: int, key: str, whole: int) -> StoredFile:
         with storage_errors(key.partition("/")[0]):
             data = os.pread(descriptor, info.st_size, 0) if info.st_size <= whole else None
     except BaseException:
-        body.close()
+        os.close(descriptor)
         raise
-    return StoredFile(body, info.st_size, f'"{info.st_ino:x}-{info.st_mtime_ns:x}-{info.st_size:x}"', data)
+    return StoredFile(
+        io.FileIO(descriptor), info.st_size, f'"{info.st_ino:x}-{info.st_mtime_ns:x}-{info.st_size:x}"', data
+    )
 
 
 def file_digest(path: str) -> str:
