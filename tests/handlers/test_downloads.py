@@ -374,6 +374,20 @@ async def test_a_client_that_stops_reading_is_dropped(serve: Serve) -> None:
             await reader.readexactly(BIG)
 
 
+async def test_a_client_that_reads_slowly_is_not_dropped(serve: Serve) -> None:
+    """The kernel wants a third of its buffer to drain before it takes more: several deadlines, for a slow client."""
+    service = await serve(download_stall_seconds=0.3)
+    path = Path(service.settings.room("output"), put(service, data=bytes(BIG)))
+    async with service.connected() as (reader, writer):
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 128 * 1024)
+        writer.write(request_for(path))
+        await reader.readuntil(b"\r\n\r\n")
+        for _ in range(100):
+            await reader.readexactly(16 * 1024)
+            await asyncio.sleep(0.02)
+        await reader.readexactly(BIG - 100 * 16 * 1024)
+
+
 async def test_a_client_that_goes_away_frees_its_place(service: Running, big: Path) -> None:
     door = service.app[DOOR]
     async with service.connected() as (_, writer):
