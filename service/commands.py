@@ -20,9 +20,10 @@ from service.imaging.errors import ImpossibleFrame
 from service.imaging.formats import TABLE
 from service.imaging.plan import Encoding, Frame
 from service.lifespan import gemini_service
+from service.orders import Failed, Variation
 from service.settings import Settings
 from service.store.layout import request_id
-from service.thumbnails import Failed, ThumbnailService, Variation
+from service.thumbnails import ThumbnailService
 
 if TYPE_CHECKING:
     from click._termui_impl import ProgressBar

@@ -19,6 +19,7 @@ FORBIDDEN = {
     "service/store": ("aiohttp", "service.exports", "service.handlers", "service.gemini"),
     "service/gemini": ("service.handlers", "service.exports", "service.thumbnails", "service.store"),
     "service/exports.py": ("aiohttp", "service.gemini", "service.thumbnails", "service.handlers"),
+    "service/orders.py": ("aiohttp", "service.handlers", "service.thumbnails"),
     "service/thumbnails.py": ("aiohttp", "service.handlers", "service.app"),
 }
 

@@ -17,8 +17,9 @@ from service.gemini.reply import Reply
 from service.gemini.transport import Exchange
 from service.imaging.plan import ExportPlan, Frame, JpegEncoding
 from service.keys import EXPORTS, THUMBNAILS
+from service.orders import Event, Failed, Order, Received, Sent, Variation
 from service.retention import sweep
-from service.thumbnails import Event, Failed, Order, Received, Sent, ThumbnailService, Variation
+from service.thumbnails import ThumbnailService
 from tests.conftest import Serve
 from tests.helpers import SCRIPT, QuickEmulator, Running, decoded, picture_bytes, until
 

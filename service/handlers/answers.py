@@ -10,7 +10,7 @@ from service.errors import ServiceError
 from service.exports import Exported
 from service.imaging.formats import TABLE, Format
 from service.imaging.plan import StepBack
-from service.thumbnails import Failed, Variation
+from service.orders import Failed, Variation
 
 
 class ExportAnswer(BaseModel):

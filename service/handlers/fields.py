@@ -23,8 +23,8 @@ from service.imaging.plan import (
     Subsampling,
     WebpEncoding,
 )
+from service.orders import Order, check_model, default_frame
 from service.settings import MODEL_NAME, Settings, parse_colour
-from service.thumbnails import Order, check_model, default_frame
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from service.handlers.answers import ThumbnailsAnswer, answer, error_answer, pro
 from service.handlers.fields import THUMBNAIL_FIELDS, read_order
 from service.handlers.forms import open_form
 from service.keys import EXPORTS, REQUEST_ID, SETTINGS, THUMBNAILS, TICKET
-from service.thumbnails import Failed, Order, Variation
+from service.orders import Failed, Order, Variation
 
 
 async def create_thumbnails(request: web.Request) -> web.StreamResponse:

@@ -7,8 +7,8 @@ import pytest
 from service.errors import InvalidField, MissingField
 from service.handlers.fields import EXPORT_FIELDS, MAX_SCRIPT, THUMBNAIL_FIELDS, Fields, read_export, read_order
 from service.imaging.plan import ExportPlan, JpegEncoding, PngEncoding, WebpEncoding
+from service.orders import Order
 from service.settings import Settings
-from service.thumbnails import Order
 from tests.conftest import MakeSettings, Serve
 from tests.helpers import SCRIPT, QuickEmulator, Running, assert_problem, decoded, picture_bytes, upload
 

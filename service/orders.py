@@ -1,0 +1,78 @@
+"""An order for thumbnails, and the events that tell how its variations fare."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.errors import InvalidField, ServiceError
+from service.exports import Exported
+from service.gemini import models
+from service.imaging.plan import Encoding, ExportPlan, Frame
+from service.store.layout import request_id
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One request for thumbnails, checked. `plan` None: framed by the ratio, 70/30 over the base."""
+
+    script: str
+    image_path: str | None = None
+    aspect_ratio: str = "16:9"
+    count: int = 1
+    model: str | None = None
+    image_size: str = "1K"
+    reference: bool = True
+    plan: ExportPlan | None = None
+    encodings: Sequence[Encoding] | None = None
+    request_id: str = field(default_factory=request_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The variation's call went out: from now on it may cost money."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """The variation's picture is kept, as received, under `storage_path`."""
+
+    id: str
+    storage_path: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Variation:
+    """The variation is done (the event `exported`)."""
+
+    id: str
+    storage_path: str
+    metadata: dict[str, Any]
+    exported: Exported
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The variation failed; the error says what is known of its price and names a raw that was kept."""
+
+    id: str
+    error: ServiceError
+
+
+Event = Sent | Received | Variation | Failed
+
+
+def default_frame(aspect_ratio: str, image_size: str, width: int | None = None, height: int | None = None) -> Frame:
+    """The frame of a thumbnail: of the asked ratio, as large as its image size stands for."""
+    return Frame(width, height, models.ratio_terms(aspect_ratio), models.LONGEST[image_size])
+
+
+def check_model(model: str, aspect_ratio: str, image_size: str) -> None:
+    """Raise InvalidField for what the table says the model lacks; a model outside the table may have anything."""
+    row = models.find(model)
+    if row and aspect_ratio not in row.ratios:
+        raise InvalidField(f"aspect_ratio={aspect_ratio!r}: {model} draws {', '.join(row.ratios)}")
+    if row and image_size not in row.sizes:
+        raise InvalidField(f"image_size={image_size!r}: {model} draws {', '.join(row.sizes)}")
