@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import aclosing
@@ -18,7 +19,7 @@ from service.gemini.transport import Exchange
 from service.imaging.plan import ExportPlan, Frame, JpegEncoding
 from service.keys import EXPORTS, THUMBNAILS
 from service.orders import Event, Failed, Order, Received, Sent, Variation
-from service.retention import sweep
+from service.retention import DAY_SECONDS, sweep
 from service.thumbnails import ThumbnailService
 from tests.conftest import Serve
 from tests.helpers import SCRIPT, QuickEmulator, Running, decoded, picture_bytes, until
@@ -243,7 +244,8 @@ async def test_a_raw_in_use_is_held_against_the_sweep(service: Running, monkeypa
 
     async def sweeping(*args: object) -> object:
         rooms = [service.settings.room(room) for room in ("generated", "uploads")]
-        swept.extend([await asyncio.to_thread(sweep, room, 1e-9) for room in rooms])
+        tomorrow = time.time() + DAY_SECONDS
+        swept.extend([await asyncio.to_thread(sweep, room, 0.5, now=tomorrow) for room in rooms])
         return await export(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(exports, "export", sweeping)
