@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from service.errors import (
 )
 from service.exports import Exported, ImageExportService, Source, source_of
 from service.gemini import models
-from service.gemini.client import Call, GeminiService, Reference
+from service.gemini.client import Call, GeminiService, InFlight, Reference
 from service.gemini.prompts import build_prompt
 from service.gemini.reply import Reply
 from service.imaging.formats import SNIFF_BYTES, TABLE, Format, sniff
@@ -146,37 +146,48 @@ class ThumbnailService:
     ) -> "_Raw":
         """Call, and put the paid picture on the disk before anything else looks at it.
 
-        Its bytes end with this method: in line for a worker, a thousand pictures must not fill the memory.
+        Its room on the disk is taken before the call goes out, so that nobody can fill it meanwhile. Its bytes end
+        with this method: in line for a worker, a thousand pictures must not fill the memory.
         """
+        store, space = self._exports.store, ""
+        async with AsyncExitStack() as spaces:
 
-        def in_flight(now: bool) -> None:
-            variation.committed = now
-            if now and not variation.sent:
-                variation.sent = True
-                events.put_nowait(Sent(variation.id))
+            async def in_flight(now: bool) -> None:
+                nonlocal space
+                variation.committed = now
+                if not now:
+                    await spaces.aclose()
+                    return
+                space = await spaces.enter_async_context(store.space(models.raw_bytes(call.image_size)))
+                if not variation.sent:
+                    variation.sent = True
+                    events.put_nowait(Sent(variation.id))
 
-        reply = await self._draw(call, in_flight)
-        kind = sniff(reply.picture[:SNIFF_BYTES])
-        key = raw_key(order.request_id, variation.number, TABLE[kind].suffix if kind else ".bin")
-        source = await self._keep(key, reply, hold)
+            reply = await self._draw(call, in_flight)
+            kind = sniff(reply.picture[:SNIFF_BYTES])
+            key = raw_key(order.request_id, variation.number, TABLE[kind].suffix if kind else ".bin")
+            source = await self._keep(key, reply, hold, space)
         events.put_nowait(Received(variation.id, key, len(reply.picture)))
         if kind is None:
             raise BadReply("what Gemini sent is not a picture", billed=reply.billed, storage_path=key)
         return _Raw(key, source, reply.usage, reply.billed)
 
-    async def _draw(self, call: Call, in_flight: Callable[[bool], None]) -> Reply:
+    async def _draw(self, call: Call, in_flight: InFlight) -> Reply:
         """One call, counted by its outcome."""
         try:
             reply = await self._gemini.draw(call, in_flight)
+        except (StorageFull, StorageUnavailable):
+            # Nothing was called.
+            raise
         except Exception as error:
             self._called(error.code if isinstance(error, ServiceError) else ServiceError.code, None)
             raise
         self._called("ok" if sniff(reply.picture[:SNIFF_BYTES]) else BadReply.code, self._price(call))
         return reply
 
-    async def _keep(self, key: str, reply: Reply, hold: Hold) -> Source:
+    async def _keep(self, key: str, reply: Reply, hold: Hold, space: str) -> Source:
         try:
-            sha256 = await self._exports.store.write(key, reply.picture, hold)
+            sha256 = await self._exports.store.write(key, reply.picture, hold, space)
         except (StorageFull, StorageUnavailable) as error:
             error.billed = reply.billed
             raise
@@ -229,7 +240,7 @@ class _Raw:
 
 @dataclass(slots=True)
 class _Standing:
-    """Where one variation stands; `committed` from the moment that its call may cost money."""
+    """Where one variation stands; `committed` from when its call is about to go out."""
 
     id: str
     number: int

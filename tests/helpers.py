@@ -4,12 +4,15 @@ import asyncio
 import contextlib
 import io
 import json
+import os
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 from aiohttp import web
 from PIL import Image
 from yarl import URL
@@ -225,6 +228,26 @@ async def running(settings: Settings, emulator: Emulator) -> AsyncIterator[Runni
         [(host, port)] = await stack.enter_async_context(listening(app, "127.0.0.1", 0))
         session = await stack.enter_async_context(aiohttp.ClientSession())
         yield Running(app, settings, emulator, session, host, port)
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, mib: int) -> Iterator[Path]:
+    """A real disk of so many MiB, mounted on `folder`; skips the test where nothing may be mounted."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a small disk")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill_up(disk: Path) -> None:
+    """Leave no free block, as another process would."""
+    status = os.statvfs(disk)
+    with (disk / "of-another-process").open("ab") as file:
+        os.posix_fallocate(file.fileno(), file.tell(), status.f_bavail * status.f_frsize)
 
 
 def assert_problem(answer: Answer, status: int, code: str, *said: str) -> dict[str, Any]:

@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from aiohttp import web
 from PIL import Image
 
 from service.errors import ServiceError, StorageFull, StorageUnavailable
 from service.exports import Exported, Source
 from service.gemini.emulator import Emulator, Fault
-from service.gemini.faults import BLOCK_REASONS, FAULTS, FINISH_REASONS
+from service.gemini.faults import BLOCK_REASONS, FAULTS, FINISH_REASONS, Call, one_picture
 from service.gemini.reply import REFUSALS
 from service.imaging.formats import Format
 from service.imaging.plan import ExportOutcome, Job, Outcome, StepBack
@@ -35,9 +36,11 @@ from tests.helpers import (
     Running,
     assert_problem,
     decoded,
+    fill_up,
     picture_bytes,
     png_header,
     running,
+    small_disk,
     until,
     upload,
 )
@@ -685,6 +688,58 @@ async def test_no_room_for_the_exports_is_507_and_the_raw_is_named(
     assert_problem(answer, 507, "storage_full", "output/")
     assert service.room("output") == output
     assert not service.room("temp")
+
+
+@on_one_loop
+async def test_a_disk_that_fills_up_during_the_call_costs_the_exports_and_not_the_paid_picture(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fill_and_draw(call: Call) -> web.StreamResponse:
+        await asyncio.to_thread(fill_up, tmp_path / "disk")
+        return await one_picture(call)
+
+    with small_disk(tmp_path / "disk", 80) as disk:
+        service = await serve(QuickEmulator(then=fill_and_draw), storage_dir=disk / "storage")
+        export = service.app[EXPORTS].export
+
+        async def fill_and_export(*args: Any) -> Exported:
+            await asyncio.to_thread(fill_up, disk)
+            return await export(*args)
+
+        monkeypatch.setattr(service.app[EXPORTS], "export", fill_and_export)
+        [error] = assert_problem(await service.thumbnails(*TINY), 507, "no_export")["errors"]
+        assert error["billed"] is True
+        assert decoded((disk / "storage" / error["storage_path"]).read_bytes()).size == (1376, 768)
+        assert (service.room("output"), service.room("temp")) == ([], [])
+
+
+@on_one_loop
+async def test_no_room_for_a_raw_is_507_before_any_call(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    calls = await service.counter("image_export_gemini_calls_total")
+    with service.nothing_spent_or_left():
+        body = assert_problem(await service.thumbnails(*TINY), 507, "storage_full", "generated/")
+    assert body["billed"] is False
+    assert await service.counter("image_export_gemini_calls_total") == calls
+
+
+@on_one_loop
+async def test_only_calls_that_are_out_take_room_for_their_raws(serve: Serve, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 512) as disk:
+        emulator = QuickEmulator(faults=["unavailable"] * 2, delay_seconds=0.2)
+        service = await serve(emulator, storage_dir=disk / "storage", gemini_concurrency=2)
+        store, door = service.app[EXPORTS].store, service.app[DOOR]
+        free = await store.free_bytes()
+        asked = asyncio.create_task(service.thumbnails(("count", "4"), ("image_size", "2K"), *TINY))
+        for requests, room in ((2, 2), (2, 0), (4, 2)):
+            await until(lambda: (emulator.requests, len(service.room("temp"))) == (requests, room))  # noqa: B023  # at once
+            assert await store.free_bytes() == free
+        door.check_space(512 * MIB - door.reserved - MIB, await store.free_bytes())
+        await asked
+        assert not service.room("temp")
 
 
 @on_one_loop

@@ -227,6 +227,7 @@ async def test_closing_ends_what_is_under_way(serve: Serve) -> None:
     await thumbnails.close()
     with pytest.raises(asyncio.CancelledError):
         await reading
+    assert not service.room("temp")
 
 
 async def test_the_emulator_is_named_as_the_model_and_free(service: Running) -> None:

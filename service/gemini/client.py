@@ -7,7 +7,7 @@ import json
 import math
 import random
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,13 @@ class _NotExecuted(Exception):
         self.seconds = seconds
 
 
+InFlight = Callable[[bool], Awaitable[None]]
+
+
+async def _unheard(now: bool) -> None:
+    pass
+
+
 class GeminiService:
     """Makes calls under one service-wide limit; sends again only what Gemini surely did nothing with."""
 
@@ -97,10 +104,11 @@ class GeminiService:
         self._slots = asyncio.Semaphore(access.concurrency)
         self._resume_at: dict[str, float] = {}
 
-    async def draw(self, call: Call, in_flight: Callable[[bool], None] = lambda now: None) -> Reply:
+    async def draw(self, call: Call, in_flight: InFlight = _unheard) -> Reply:
         """One picture. Raises GeminiError, its `billed` saying what is known of the cost.
 
-        `in_flight` hears True when the call goes out, and False when Gemini surely did nothing with it.
+        `in_flight` hears True when the call is about to go out, which what it raises prevents, and False when
+        Gemini surely did nothing with it.
         """
         clock = asyncio.get_running_loop().time
         give_up_at = pause = 0.0
@@ -109,11 +117,11 @@ class GeminiService:
             async with self._slots:
                 if self._cooling(call.model) > 0:
                     continue
-                in_flight(True)
+                await in_flight(True)
                 try:
                     return await self._once(call)
                 except _NotExecuted as refusal:
-                    in_flight(False)
+                    await in_flight(False)
                     pause = min(pause * 2, LONGEST_PAUSE_SECONDS) or FIRST_PAUSE_SECONDS
                     wait = pause * random.uniform(0.5, 1) if refusal.seconds is None else refusal.seconds  # noqa: S311  # jitter
                     give_up_at = give_up_at or clock() + self._access.retry

@@ -28,6 +28,13 @@ _PIXELS_1K: Mapping[str, tuple[int, int]] = {
     "1:8": (384, 3072),
 }
 
+_RAW_METADATA_BYTES = 256 * 1024
+# What one picture can come to: the largest of its size as a PNG that did not compress, at 3 bytes a pixel.
+RAW_BYTES: Mapping[str, int] = {
+    size: 3 * scale**2 * max(width * height for width, height in _PIXELS_1K.values()) + _RAW_METADATA_BYTES
+    for size, scale in _ENLARGEMENT.items()
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -90,6 +97,11 @@ def price(name: str, image_size: str) -> float | None:
     """USD for one picture; None, never 0, where the table does not know."""
     model = find(name)
     return model.prices.get(image_size) if model else None
+
+
+def raw_bytes(image_size: str) -> int:
+    """What one picture of this size can come to; the most of all for a size that only an unknown model has."""
+    return RAW_BYTES.get(image_size, max(RAW_BYTES.values()))
 
 
 def ratio_terms(ratio: str) -> tuple[int, int]:

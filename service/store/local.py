@@ -16,11 +16,14 @@ from pathlib import Path
 from stat import S_ISREG
 
 from service.errors import NotFound, SettingsError, StorageFull, StorageUnavailable
-from service.store.layout import ROOMS, Layout, temp_key
+from service.store.layout import ROOMS, Layout, Room, temp_key
 
 log = logging.getLogger(__name__)
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+# Where neither the file system nor the C library can set blocks aside.
+_NO_FALLOCATE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 
 @contextlib.contextmanager
@@ -55,7 +58,7 @@ class Hold:
 
     def __init__(self) -> None:
         self._descriptors: list[int] = []
-        self._released = False
+        self.released = False
 
     def adopt(self, descriptor: int) -> None:
         """Lock an open file and keep it open until `release`; close it at once if that has been."""
@@ -66,11 +69,11 @@ class Hold:
             raise
         self._descriptors.append(descriptor)
         # A thread that opens files is not stopped when the request it works for is cancelled.
-        if self._released:
+        if self.released:
             self.release()
 
     def release(self) -> None:
-        self._released = True
+        self.released = True
         with contextlib.suppress(IndexError):
             while True:
                 os.close(self._descriptors.pop())
@@ -81,6 +84,8 @@ class LocalStore:
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
+        # Temp file -> bytes of the disk that it holds for a picture to come.
+        self._spaces: dict[str, int] = {}
 
     def local(self, key: str) -> str:
         """The absolute path of a key, to lend to workers."""
@@ -120,37 +125,81 @@ class LocalStore:
         return self._free_bytes()
 
     async def free_bytes(self) -> int:
-        """Free space of the fullest file system among the rooms."""
+        """Free space of the fullest file system among the rooms; what `space` holds counts: the door reserved it."""
         return await asyncio.to_thread(self._free_bytes)
 
     def _free_bytes(self) -> int:
-        free = []
-        for room in ROOMS:
-            with storage_errors(room):
-                stat = os.statvfs(self.layout.roots[room])
-            free.append(stat.f_bavail * stat.f_frsize)
-        return min(free)
+        return min(self._free_in(room) for room in ROOMS)
 
-    async def write(self, key: str, data: bytes, hold: Hold) -> str:
-        """Store `data` durably under `key`, whole or not at all, and hold it; returns its sha256 in hex."""
-        return await asyncio.to_thread(self._write, key, data, hold)
+    def _free_in(self, room: Room) -> int:
+        roots = self.layout.roots
+        with storage_errors(room):
+            disk = os.statvfs(roots[room])
+            spaces = self._spaces.values() if roots[room].stat().st_dev == roots["temp"].stat().st_dev else ()
+        return disk.f_bavail * disk.f_frsize + sum(spaces)
 
-    def _write(self, key: str, data: bytes, hold: Hold) -> str:
-        directory, name = self.layout.split(key)
-        temp = self.layout.path(temp_key())
-        with storage_errors(key.partition("/")[0]):
-            descriptor = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    @contextlib.asynccontextmanager
+    async def space(self, size: int) -> AsyncIterator[str]:
+        """The key of a temp file that holds `size` bytes of the disk for `write`; given back if nothing is written.
+
+        Raises StorageFull. A file system that cannot set blocks aside holds none.
+        """
+        key = temp_key()
+        self._spaces[key] = 0
+        try:
+            async with held() as hold:
+                self._spaces[key] = await asyncio.to_thread(self._set_aside, key, size, hold)
+                yield key
+        finally:
+            # A write takes it over, and may outlive a request that is cancelled.
+            if self._spaces.pop(key, None) is not None:
+                await self.remove([key])
+
+    def _set_aside(self, key: str, size: int, hold: Hold) -> int:
+        path = self.layout.path(key)
+        with storage_errors("generated"):
+            descriptor = os.open(path, _CREATE | os.O_EXCL, 0o644)
+            try:
+                taken = _allocate(descriptor, size)
+            except OSError:
+                os.close(descriptor)
+                raise
+        hold.adopt(descriptor)
+        if hold.released:
+            path.unlink(missing_ok=True)
+        return taken
+
+    async def write(self, key: str, data: bytes, hold: Hold, space: str | None = None) -> str:
+        """Store `data` durably under `key`, whole or not at all, and hold it; returns its sha256 in hex.
+
+        With `space`, in the room set aside for it, however full the disk is by now. If only the name finds no room
+        in its folder, the data stays in temp/, as the error's `storage_path` says.
+        """
+        temp = space or temp_key()
+        self._spaces.pop(temp, None)
+        return await asyncio.to_thread(self._write, key, data, hold, temp)
+
+    def _write(self, key: str, data: bytes, hold: Hold, temp: str) -> str:
+        room, path, final = key.partition("/")[0], self.layout.path(temp), self.layout.path(key)
+        with storage_errors(room):
+            descriptor = os.open(path, _CREATE, 0o644)
             try:
                 with os.fdopen(descriptor, "wb", closefd=False) as file:
                     file.write(data)
+                    file.truncate()
                 os.fsync(descriptor)
-                os.rename(temp, directory / name)
-                _sync_directory(directory)
             except OSError:
                 os.close(descriptor)
-                temp.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
                 raise
         hold.adopt(descriptor)
+        try:
+            with storage_errors(room):
+                os.rename(path, final)
+                _sync_directory(final.parent)
+        except (StorageFull, StorageUnavailable) as error:
+            error.storage_path = temp if path.exists() else key
+            raise
         return hashlib.sha256(data).hexdigest()
 
     async def reserve(self, count: int, hold: Hold) -> list[str]:
@@ -162,8 +211,7 @@ class LocalStore:
     def _reserve(self, keys: list[str], hold: Hold) -> None:
         with storage_errors("temp"):
             for key in keys:
-                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-                hold.adopt(os.open(self.layout.path(key), flags, 0o644))
+                hold.adopt(os.open(self.layout.path(key), _CREATE | os.O_EXCL, 0o644))
 
     async def publish(self, moves: list[tuple[str, str]]) -> None:
         """Rename temp files, already synced, to their final keys; all of them or none."""
@@ -264,6 +312,19 @@ def _stored(descriptor: int, key: str, whole: int) -> StoredFile:
 def file_digest(path: str) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _allocate(descriptor: int, size: int) -> int:
+    """Make the file `size` bytes of real blocks; returns how many it has.
+
+    Where the file system cannot, glibc writes to every block instead: slower, and as good.
+    """
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in _NO_FALLOCATE:
+            raise
+    return os.fstat(descriptor).st_blocks * 512
 
 
 def _sync_directory(directory: Path) -> None:

@@ -17,6 +17,7 @@ from service.errors import (
     GeminiUnavailable,
     OutcomeUnknown,
     QuotaExhausted,
+    StorageFull,
 )
 from service.gemini.client import Call, GeminiAccess, GeminiService, Reference, open_gemini
 from service.gemini.emulator import Emulator
@@ -117,8 +118,24 @@ async def test_a_drop_of_a_kept_connection_is_not_sent_again(connect: Connect) -
 async def test_a_call_hears_when_it_is_out_and_when_it_is_not(connect: Connect) -> None:
     gemini = await connect(QuickEmulator(faults=["rate_limited"]), retry=10)
     heard: list[bool] = []
-    await gemini.draw(CALL, heard.append)
+
+    async def in_flight(now: bool) -> None:
+        heard.append(now)
+
+    await gemini.draw(CALL, in_flight)
     assert heard == [True, False, True]
+
+
+async def test_a_call_that_its_hearer_refuses_is_not_made(connect: Connect) -> None:
+    async def in_flight(now: bool) -> None:
+        raise StorageFull("no space is left")
+
+    emulator = QuickEmulator()
+    gemini = await connect(emulator, concurrency=1)
+    for _ in range(2):
+        with pytest.raises(StorageFull):
+            await gemini.draw(CALL, in_flight)
+    assert emulator.requests == 0
 
 
 async def test_one_pause_for_all_calls_to_a_model(connect: Connect) -> None:

@@ -2,6 +2,7 @@ import pickle
 
 import pytest
 
+from service.door import VARIATION_BYTES
 from service.gemini import models
 
 
@@ -92,3 +93,11 @@ def test_the_pixels_come_close_to_the_ratio(ratio: str) -> None:
 def test_no_pixels_outside_the_table(ratio: str, image_size: str) -> None:
     with pytest.raises(KeyError):
         models.pixels(ratio, image_size)
+
+
+@pytest.mark.parametrize("image_size", models.SIZES)
+def test_a_raw_has_room_for_a_picture_that_did_not_compress(image_size: str) -> None:
+    sides = [models.pixels(ratio, image_size) for ratio in models.RATIOS]
+    noise = max(height * (1 + 3 * width) for width, height in sides)
+    assert noise * 1.001 < models.raw_bytes(image_size) < VARIATION_BYTES
+    assert models.raw_bytes(image_size) <= models.raw_bytes("8K")

@@ -3,6 +3,8 @@ import errno
 import hashlib
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ from service.errors import NotFound, SettingsError, StorageFull, StorageUnavaila
 from service.retention import sweep
 from service.store.layout import EXPORT_NAME, ROOMS, Layout, export_key, export_stem, raw_key, request_id, temp_key
 from service.store.local import Hold, LocalStore, held
-from tests.helpers import until
+from tests.helpers import fill_up, small_disk, until
 
 KEY = "output/export_" + "a" * 32 + ".png"
+RAW = raw_key(request_id(), 1, ".png")
+MIB = 1024 * 1024
 
 
 @pytest.fixture
@@ -22,6 +26,19 @@ def store(tmp_path: Path) -> LocalStore:
     store = LocalStore(Layout({room: tmp_path / room for room in ROOMS}))
     store.prepare()
     return store
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[LocalStore]:
+    """A store on a disk of 8 MiB."""
+    with small_disk(tmp_path / "disk", 8) as root:
+        store = LocalStore(Layout({room: root / room for room in ROOMS}))
+        store.prepare()
+        yield store
+
+
+def files_in(store: LocalStore) -> list[str]:
+    return [f"{room}/{entry.name}" for room in ROOMS for entry in store.layout.roots[room].iterdir()]
 
 
 @pytest.mark.parametrize(
@@ -65,6 +82,128 @@ async def test_a_failed_write_leaves_nothing_and_names_the_room(
     assert str(store.layout.roots["output"]) not in str(caught.value)
     for room in ROOMS:
         assert list(store.layout.roots[room].iterdir()) == []
+
+
+async def test_what_has_space_is_written_to_a_disk_that_filled_up_meanwhile(disk: LocalStore) -> None:
+    picture = os.urandom(3 * MIB)
+    async with held() as hold, disk.space(4 * MIB) as space:
+        fill_up(disk.layout.roots["temp"])
+        with pytest.raises(StorageFull):
+            await disk.write(KEY, picture, hold)
+        await disk.write(RAW, picture, hold, space)
+        assert Path(disk.local(RAW)).read_bytes() == picture
+        # The rest of the space is free again.
+        await disk.write(KEY, picture[:MIB], hold)
+    assert sorted(files_in(disk)) == sorted([RAW, KEY, "temp/of-another-process"])
+
+
+async def test_space_that_is_not_there_is_refused_and_leaves_nothing(disk: LocalStore) -> None:
+    with pytest.raises(StorageFull, match="generated/"):
+        async with disk.space(9 * MIB):
+            pass
+    assert files_in(disk) == []
+
+
+async def test_a_picture_whose_name_finds_no_room_stays_in_temp(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "rename", refuse)
+    async with held() as hold, store.space(MIB) as space:
+        with pytest.raises(StorageFull, match="generated/") as caught:
+            await store.write(RAW, b"picture", hold, space)
+    assert caught.value.storage_path == space
+    assert files_in(store) == [space]
+    assert Path(store.local(space)).read_bytes() == b"picture"
+
+
+async def test_a_picture_larger_than_its_space_finds_more(store: LocalStore) -> None:
+    picture = os.urandom(100_000)
+    async with held() as hold, store.space(4096) as space:
+        digest = await store.write(RAW, picture, hold, space)
+    assert digest == hashlib.sha256(picture).hexdigest()
+    assert Path(store.local(RAW)).read_bytes() == picture
+    assert files_in(store) == [RAW]
+
+
+async def test_space_that_was_not_needed_is_given_back(disk: LocalStore) -> None:
+    async with disk.space(6 * MIB) as space:
+        os.utime(disk.local(space), (0, 0))
+        assert sweep(disk.layout.roots["temp"], 1).in_use == 1
+    assert files_in(disk) == []
+    async with disk.space(6 * MIB):
+        pass
+
+
+async def test_space_is_missing_from_the_disk_but_not_from_what_is_free(disk: LocalStore) -> None:
+    before = await disk.free_bytes()
+    async with held() as hold, AsyncExitStack() as stack:
+        for _ in range(3):
+            space = await stack.enter_async_context(disk.space(2 * MIB))
+        assert await disk.free_bytes() == await disk.probe() == before
+        await disk.write(RAW, b"picture", hold, space)
+        assert await disk.free_bytes() == before - 4096
+    assert await disk.free_bytes() == before - 4096
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EINVAL])
+async def test_a_file_system_that_sets_nothing_aside_is_used_all_the_same(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    async with held() as hold, store.space(4 * MIB) as space:
+        assert Path(store.local(space)).stat().st_size == 0
+        await store.write(RAW, b"picture", hold, space)
+    assert files_in(store) == [RAW]
+
+
+async def test_space_for_a_request_that_went_away_is_given_back(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, went_away, adopt = threading.Event(), threading.Event(), Hold.adopt
+
+    def late(self: Hold, descriptor: int) -> None:
+        made.set()
+        went_away.wait(20)
+        adopt(self, descriptor)
+
+    async def request() -> None:
+        async with store.space(4096):
+            pass
+
+    monkeypatch.setattr(Hold, "adopt", late)
+    task = asyncio.create_task(request())
+    assert await asyncio.to_thread(made.wait, 20)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    went_away.set()
+    await until(lambda: files_in(store) == [], 5)
+
+
+async def test_a_write_goes_on_when_its_request_goes_away(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, went_away, fsync = threading.Event(), threading.Event(), os.fsync
+
+    def late(descriptor: int) -> None:
+        begun.set()
+        went_away.wait(20)
+        fsync(descriptor)
+
+    async def request() -> None:
+        async with held() as hold, store.space(4096) as space:
+            await store.write(RAW, b"picture", hold, space)
+
+    monkeypatch.setattr(os, "fsync", late)
+    task = asyncio.create_task(request())
+    assert await asyncio.to_thread(begun.wait, 20)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    went_away.set()
+    await until(lambda: files_in(store) == [RAW], 5)
 
 
 async def test_publish_is_all_or_nothing(store: LocalStore) -> None:
