@@ -81,6 +81,7 @@ def _access(settings: Settings, base_url: str | None) -> GeminiAccess:
         timeout=settings.gemini_timeout_seconds,
         retry=settings.gemini_retry_seconds,
         concurrency=settings.gemini_concurrency,
+        max_reply_bytes=settings.gemini_max_reply_bytes,
     )
 
 

@@ -94,6 +94,7 @@ class Settings(BaseSettings):
     gemini_timeout_seconds: Seconds = 180
     gemini_retry_seconds: float = Field(30, ge=0, le=3600, allow_inf_nan=False)
     gemini_concurrency: int = Field(64, ge=1, le=10_000)
+    gemini_max_reply_bytes: int = Field(96 * MIB, ge=1, le=1024 * MIB)
     gemini_emulator: bool | None = None
 
     max_requests: int = Field(1000, ge=1, le=100_000)

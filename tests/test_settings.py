@@ -36,6 +36,8 @@ def test_defaults_are_valid() -> None:
         ("CORS_ORIGINS", "https://a.example,b.example", "https://host"),
         ("LOG_FORMAT", "xml", "'text' or 'json'"),
         ("GEMINI_MODEL", "Gemini!", "lower-case"),
+        ("GEMINI_MAX_REPLY_BYTES", "0", "greater than or equal to 1"),
+        ("GEMINI_MAX_REPLY_BYTES", "1073741825", "less than or equal to 1073741824"),
         ("PORT", "70000", "65535"),
     ],
 )

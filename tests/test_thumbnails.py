@@ -121,6 +121,13 @@ async def test_failures_are_events_too(serve: Serve) -> None:
     assert [type(event) for event in events if event.id == failed["bad_reply"].id] == [Sent, Received, Failed]
 
 
+async def test_a_reply_over_the_limit_of_the_settings_is_a_failure(serve: Serve) -> None:
+    service = await serve(gemini_max_reply_bytes=1000)
+    [_, failed] = await events_of(service.app[THUMBNAILS], order())
+    assert isinstance(failed, Failed)
+    assert (failed.error.code, failed.error.billed) == ("bad_reply", None)
+
+
 async def test_an_unexpected_fault_of_one_leaves_the_others(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     thumbnails, draw, calls = service.app[THUMBNAILS], GeminiService.draw, iter((True, False))
 

@@ -29,7 +29,7 @@ from service.errors import (
     StorageUnavailable,
 )
 from service.gemini.reply import Reply, read_reply
-from service.gemini.transport import EXCHANGE, MAX_REPLY_BYTES, STAND_IN, Exchange, ReplyTooLarge, session
+from service.gemini.transport import EXCHANGE, STAND_IN, Exchange, ReplyTooLarge, session
 
 # Google refuses a deadline under 10 s (the SDK sends ours along); shorter ones are kept on our side alone.
 MIN_SERVER_SECONDS = 10.0
@@ -77,6 +77,7 @@ class GeminiAccess:
     timeout: float = 180
     retry: float = 30
     concurrency: int = 64
+    max_reply_bytes: int = 96 * 1024 * 1024
 
 
 class _NotExecuted(Exception):
@@ -144,7 +145,8 @@ class GeminiService:
         self._resume_at[model] = max(until, self._resume_at.get(model, 0))
 
     async def _once(self, call: Call) -> Reply:
-        exchange = Exchange(await asyncio.to_thread(call.reference.encode) if call.reference else b"")
+        reference = await asyncio.to_thread(call.reference.encode) if call.reference else b""
+        exchange = Exchange(self._access.max_reply_bytes, reference)
         EXCHANGE.set(exchange)
         try:
             with _translated():
@@ -192,7 +194,7 @@ def _translated() -> Any:
     except (aiohttp.ClientError, OSError) as error:
         raise OutcomeUnknown("the connection to Gemini broke; the call may have been billed", billed=None) from error
     except ReplyTooLarge as error:
-        raise BadReply(f"Gemini's reply is larger than {MAX_REPLY_BYTES} bytes", billed=None) from error
+        raise BadReply(f"Gemini's reply is larger than {error} (GEMINI_MAX_REPLY_BYTES)", billed=None) from error
     except ValueError as error:
         raise BadReply("Gemini's reply cannot be read", billed=None) from error
 

@@ -9,22 +9,23 @@ from dataclasses import dataclass, field
 import aiohttp
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 
-# A 4K picture as PNG is some 25 MB, a third more in base64.
-MAX_REPLY_BYTES = 96 * 1024 * 1024
-
 # What the SDK is given instead of a reference picture; its base64 stands in the request exactly once.
 STAND_IN = secrets.token_bytes(33)
 _STAND_IN_BASE64 = base64.urlsafe_b64encode(STAND_IN)
 
 
 class ReplyTooLarge(Exception):
-    """A reply of over MAX_REPLY_BYTES."""
+    """A reply of more bytes than the message says."""
 
 
 @dataclass(slots=True)
 class Exchange:
-    """The bodies of one call: URL-safe base64 to put in place of STAND_IN, and the 200 answer as it came."""
+    """The bodies of one call: URL-safe base64 to put in place of STAND_IN, and the 200 answer as it came.
 
+    No answer may be longer than `max_reply_bytes`.
+    """
+
+    max_reply_bytes: int
     reference: bytes = b""
     reply: bytearray = field(default_factory=bytearray)
 
@@ -48,16 +49,27 @@ async def _put_reference(request: ClientRequest, handler: ClientHandlerType) -> 
 
 class _Response(ClientResponse):
     async def text(self, encoding: str | None = None, errors: str = "strict") -> str:
-        """The text of an error. A 200 is put aside as bytes instead; raises ReplyTooLarge."""
+        """The text of an error. A 200 is put aside as bytes instead."""
         if self.status != 200:
             return await super().text(encoding, errors)
-        reply = EXCHANGE.get().reply
+        await self._take(EXCHANGE.get().reply)
+        return ""
+
+    async def read(self) -> bytes:
+        if self._body is None:
+            body = bytearray()
+            await self._take(body)
+            self._body = bytes(body)
+        return self._body
+
+    async def _take(self, body: bytearray) -> None:
+        """Add what comes to `body`; raises ReplyTooLarge."""
+        limit = EXCHANGE.get().max_reply_bytes
         try:
             async for chunk in self.content.iter_any():
-                reply += chunk
-                if len(reply) > MAX_REPLY_BYTES:
-                    raise ReplyTooLarge
+                body += chunk
+                if len(body) > limit:
+                    raise ReplyTooLarge(f"{limit} bytes")
         except BaseException:
             self.close()
             raise
-        return ""

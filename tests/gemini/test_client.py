@@ -230,19 +230,18 @@ async def test_a_cancelled_call_gives_its_place_back(connect: Connect) -> None:
     assert (await gemini.draw(CALL)).picture
 
 
-async def test_a_reply_without_end_is_given_up(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.gemini.transport.MAX_REPLY_BYTES", 100_000)
-
+@pytest.mark.parametrize("status", [200, 500])
+async def test_a_reply_without_end_is_given_up(connect: Connect, status: int) -> None:
     async def endless(asked: Asked) -> web.StreamResponse:
-        response = web.StreamResponse()
+        response = web.StreamResponse(status=status, headers={"Content-Type": "application/json"})
         await response.prepare(asked.request)
         with suppress(ConnectionError):
             while True:
                 await response.write(bytes(10_000))
         return response
 
-    gemini = await connect(QuickEmulator(then=endless))
-    with pytest.raises(BadReply):
+    gemini = await connect(QuickEmulator(then=endless), max_reply_bytes=100_000)
+    with pytest.raises(BadReply, match=r"100000 bytes.*GEMINI_MAX_REPLY_BYTES"):
         await gemini.draw(CALL)
 
 
