@@ -6,6 +6,7 @@ from aiohttp import web
 
 from service.door import Door, Ticket
 from service.exports import ImageExportService
+from service.gemini.client import GeminiService
 from service.metrics import Metrics
 from service.scheduler import Sweeper
 from service.settings import Settings
@@ -16,6 +17,7 @@ SETTINGS: Final = web.AppKey("settings", Settings)
 METRICS: Final = web.AppKey("metrics", Metrics)
 DOOR: Final = web.AppKey("door", Door)
 EXPORTS: Final = web.AppKey("exports", ImageExportService)
+GEMINI: Final = web.AppKey("gemini", GeminiService)
 HOT: Final = web.AppKey("hot", HotFiles)
 THUMBNAILS: Final = web.AppKey("thumbnails", ThumbnailService)
 SWEEPER: Final = web.AppKey("sweeper", Sweeper)

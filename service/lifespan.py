@@ -2,18 +2,16 @@
 
 import asyncio
 import contextlib
-import json
 import logging
-import sys
 from collections.abc import AsyncIterator
 
 from aiohttp import web
 
 from service.door import Door
-from service.errors import SettingsError
 from service.exports import ExportEvents, ImageExportService
 from service.gemini.client import GeminiAccess, GeminiService, open_gemini
-from service.keys import DOOR, EXPORTS, HOT, METRICS, SETTINGS, SWEEPER, THUMBNAILS
+from service.gemini.standin import StandIn
+from service.keys import DOOR, EXPORTS, GEMINI, HOT, METRICS, SETTINGS, SWEEPER, THUMBNAILS
 from service.scheduler import Sweeper
 from service.settings import MIB, Settings
 from service.store.hot import HotFiles
@@ -46,6 +44,7 @@ async def exports(app: web.Application) -> AsyncIterator[None]:
 async def gemini(app: web.Application) -> AsyncIterator[None]:
     """Gemini, or its local stand-in in a process of its own."""
     async with gemini_service(app[SETTINGS]) as client:
+        app[GEMINI] = client
         app[THUMBNAILS] = ThumbnailService(client, app[EXPORTS], app[METRICS].called)
         yield
         await app[THUMBNAILS].close()
@@ -67,9 +66,15 @@ CONTEXTS = (exports, gemini, sweeper)
 async def gemini_service(settings: Settings) -> AsyncIterator[GeminiService]:
     """A client of Gemini, or of an emulator that was started for it; raises SettingsError without a key."""
     settings.require_gemini()
-    async with contextlib.AsyncExitStack() as stack:
-        base_url = await stack.enter_async_context(emulator()) if settings.emulates else settings.gemini_base_url
-        yield await stack.enter_async_context(open_gemini(_access(settings, base_url)))
+    if settings.emulates:
+        async with (
+            StandIn(EMULATOR_START_SECONDS).opened() as emulator,
+            open_gemini(_access(settings, emulator.base_url), lambda: emulator.up) as client,
+        ):
+            yield client
+    else:
+        async with open_gemini(_access(settings, settings.gemini_base_url)) as client:
+            yield client
 
 
 def _access(settings: Settings, base_url: str | None) -> GeminiAccess:
@@ -83,28 +88,3 @@ def _access(settings: Settings, base_url: str | None) -> GeminiAccess:
         concurrency=settings.gemini_concurrency,
         max_reply_bytes=settings.gemini_max_reply_bytes,
     )
-
-
-@contextlib.asynccontextmanager
-async def emulator() -> AsyncIterator[str]:
-    """The stand-in's base URL. It ends with its standard input, so it cannot outlive this process."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "service.gemini.emulator", "--port", "0",
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
-    if process.stdin is None or process.stdout is None:
-        raise SettingsError("the emulator has no pipes")
-    try:
-        try:
-            async with asyncio.timeout(EMULATOR_START_SECONDS):
-                line = await process.stdout.readline()
-        except TimeoutError:
-            raise SettingsError(f"the emulator did not start within {EMULATOR_START_SECONDS:g} seconds") from None
-        if not line:
-            raise SettingsError("the emulator did not start; the line above says why")
-        base_url = f"http://127.0.0.1:{json.loads(line)['port']}"
-        log.warning("no Gemini here: the local emulator on %s draws every picture", base_url)
-        yield base_url
-    finally:
-        process.stdin.close()
-        await process.wait()

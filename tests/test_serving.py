@@ -194,6 +194,34 @@ async def test_a_worker_killed_during_a_request_costs_nobody_anything(start: Sta
     assert (await server.client.get(f"{server.url}/readyz")).status == 200
 
 
+async def test_an_emulator_that_dies_is_started_again(start: Start) -> None:
+    server = await start(EMULATOR_DELAY_SECONDS="0")
+    [emulator] = filter(_is_emulator, server.family())
+    os.kill(emulator, signal.SIGKILL)
+    assert (await server.ask())[0] == 200
+    await _until_ready(server)
+    [another] = filter(_is_emulator, server.family())
+    assert another != emulator
+    server.process.send_signal(signal.SIGINT)
+    assert await server.process.wait() == 0
+    await _until(lambda: not _alive(another))
+
+
+async def test_without_its_emulator_the_service_is_not_ready(start: Start) -> None:
+    server = await start(EMULATOR_DELAY_SECONDS="0")
+    [emulator] = filter(_is_emulator, server.family())
+    os.kill(emulator, signal.SIGKILL)
+    async with asyncio.timeout(WAIT_SECONDS):
+        while (answer := await server.client.get(f"{server.url}/readyz")).status != 503:
+            await asyncio.sleep(0)
+    assert "emulator: not running" in await answer.text()
+    await _until_ready(server)
+
+
+def _is_emulator(pid: int) -> bool:
+    return b"service.gemini.emulator" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 def _is_worker(pid: int) -> bool:
     """A worker's parent is the fork server, whose command line is the same."""
     if not _alive(pid):

@@ -97,9 +97,13 @@ async def _unheard(now: bool) -> None:
 
 
 class GeminiService:
-    """Makes calls under one service-wide limit; sends again only what Gemini surely did nothing with."""
+    """Makes calls under one service-wide limit; sends again only what Gemini surely did nothing with.
 
-    def __init__(self, client: genai.Client, access: GeminiAccess) -> None:
+    `up` tells of a stand-in whether it runs; of Gemini itself nothing is known before a call.
+    """
+
+    def __init__(self, client: genai.Client, access: GeminiAccess, up: Callable[[], bool]) -> None:
+        self.up = up
         self._client = client
         self._access = access
         self._slots = asyncio.Semaphore(access.concurrency)
@@ -239,11 +243,11 @@ def _asked_delay(error: errors.APIError) -> float | None:
 
 
 @contextlib.asynccontextmanager
-async def open_gemini(access: GeminiAccess) -> AsyncIterator[GeminiService]:
+async def open_gemini(access: GeminiAccess, up: Callable[[], bool] = lambda: True) -> AsyncIterator[GeminiService]:
     """A GeminiService with a connection pool of its own, closed at the end."""
     async with session() as own:
         client = await asyncio.to_thread(_client, access, own)
-        yield GeminiService(client, access)
+        yield GeminiService(client, access, up)
 
 
 def _client(access: GeminiAccess, own: aiohttp.ClientSession) -> genai.Client:

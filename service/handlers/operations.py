@@ -6,7 +6,7 @@ from aiohttp import web
 
 from service.door import VARIATION_BYTES
 from service.errors import NotReady, ServiceError
-from service.keys import DOOR, EXPORTS, METRICS, SETTINGS, SWEEPER
+from service.keys import DOOR, EXPORTS, GEMINI, METRICS, SETTINGS, SWEEPER
 from service.metrics import CONTENT_TYPE
 
 
@@ -16,7 +16,7 @@ async def healthz(request: web.Request) -> web.StreamResponse:
 
 
 async def readyz(request: web.Request) -> web.StreamResponse:
-    """Able to work: disk, workers, scheduler; raises NotReady naming what is not."""
+    """Able to work: disk, workers, scheduler, emulator; raises NotReady naming what is not."""
     app = request.app
     checks = {
         "storage": await _storage(request),
@@ -24,6 +24,8 @@ async def readyz(request: web.Request) -> web.StreamResponse:
         "scheduler": "ok" if app[SWEEPER].alive else "not running",
         "door": "draining" if app[DOOR].draining else "ok",
     }
+    if app[SETTINGS].emulates:
+        checks["emulator"] = "ok" if app[GEMINI].up() else "not running"
     if any(state != "ok" for state in checks.values()):
         raise NotReady("; ".join(f"{name}: {state}" for name, state in checks.items() if state != "ok"))
     return web.json_response({"status": "ready", "checks": checks, "emulator": app[SETTINGS].emulates})

@@ -1,0 +1,93 @@
+"""The emulator's keeper: a process that dies comes back on its port, and none is ever left."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from service.gemini import standin
+from service.gemini.client import Call, GeminiAccess, open_gemini
+from service.gemini.standin import StandIn
+from tests.helpers import KEY, until
+
+
+@pytest.fixture
+async def stand_in(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[StandIn]:
+    monkeypatch.setenv("EMULATOR_DELAY_SECONDS", "0")
+    monkeypatch.setattr(standin, "FIRST_PAUSE_SECONDS", 0.01)
+    async with StandIn(30).opened() as stand_in:
+        yield stand_in
+    await until(lambda: not Path(f"/proc/{stand_in.pid}").exists())
+    assert not stand_in.up
+
+
+async def again(stand_in: StandIn) -> None:
+    """Kill it and wait for the next one."""
+    before = stand_in.pid
+    os.kill(before, signal.SIGKILL)
+    await until(lambda: stand_in.up and stand_in.pid != before)
+
+
+async def test_calls_go_on_when_it_dies(stand_in: StandIn, caplog: pytest.LogCaptureFixture) -> None:
+    async with open_gemini(GeminiAccess(KEY, stand_in.base_url, retry=30)) as gemini:
+        for _ in range(2):
+            base_url = stand_in.base_url
+            assert (await gemini.draw(Call("gemini-nano-banana-2.1", "a prompt", "1:8", "1K"))).picture
+            os.kill(stand_in.pid, signal.SIGKILL)
+            await until(lambda: not stand_in.up)
+            assert (await gemini.draw(Call("gemini-nano-banana-2.1", "a prompt", "1:8", "1K"))).picture
+            assert stand_in.base_url == base_url
+    assert caplog.messages.count("the emulator ended with status -9") == 2
+    assert caplog.messages.count("the emulator is up again") == 2
+
+
+async def test_one_that_never_stays_up_is_given_up(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(standin, "RESTARTS", 2)
+    await again(stand_in)
+    await again(stand_in)
+    os.kill(stand_in.pid, signal.SIGKILL)
+    await until(lambda: caplog.records[-1].levelno == logging.ERROR)
+    assert "was started again 2 times" in caplog.messages[-1]
+    assert not stand_in.up
+
+
+async def test_one_that_was_up_for_long_is_started_again_as_often(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standin, "RESTARTS", 1)
+    monkeypatch.setattr(standin, "STEADY_SECONDS", 0)
+    for _ in range(3):
+        await again(stand_in)
+
+
+async def test_a_start_that_fails_is_tried_again(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("EMULATOR_FAULTS", "no_such_fault")
+    os.kill(stand_in.pid, signal.SIGKILL)
+    await until(lambda: "the emulator did not start; the line above says why" in caplog.messages)
+    monkeypatch.delenv("EMULATOR_FAULTS")
+    await until(lambda: stand_in.up)
+
+
+@pytest.mark.parametrize("seconds", [0, 0.02, 0.2])
+async def test_closing_while_it_is_started_again_leaves_no_process(
+    monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr(standin, "FIRST_PAUSE_SECONDS", 0)
+    before = children()
+    async with StandIn(30).opened() as stand_in:
+        os.kill(stand_in.pid, signal.SIGKILL)
+        await until(lambda: not stand_in.up)
+        await asyncio.sleep(seconds)
+    assert children() <= before
+
+
+def children() -> set[str]:
+    return set(Path("/proc/self/task", str(os.getpid()), "children").read_text().split())
