@@ -9,6 +9,7 @@ class ImagingError(Exception):
     ImagingError
     ├── UnsupportedType   not PNG, JPEG or WebP by its bytes
     ├── Undecodable       broken or cut
+    │   └── Fault         a step of ours failed; a note has the traceback
     ├── TooManyPixels     more than the limit, refused before decoding
     ├── TooCostly         outran a worker's time or memory
     └── ImpossibleFrame   the asked size cannot be had from this picture
@@ -27,6 +28,10 @@ class UnsupportedType(ImagingError):
 
 class Undecodable(ImagingError):
     code = "undecodable"
+
+
+class Fault(Undecodable):
+    pass
 
 
 class TooManyPixels(ImagingError):

@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from service.imaging import worker
-from service.imaging.errors import TooCostly
+from service.imaging.errors import Fault, TooCostly
 from service.imaging.plan import Job, Outcome, WorkerLimits
 
 log = logging.getLogger(__name__)
@@ -193,7 +193,7 @@ class WorkerPool:
             await self._ready(slot)
             fresh, slot.fresh = slot.fresh, False
             try:
-                return await slot.run(job, self._deadline)
+                return _logged(await slot.run(job, self._deadline))
             except TimeoutError:
                 self._lose(slot, "late", digest)
                 return TooCostly(f"the picture took longer than {self._deadline:g} seconds to export")
@@ -232,6 +232,13 @@ class WorkerPool:
                 slot.kill()
         await asyncio.gather(*self._running, return_exceptions=True)
         await asyncio.gather(*(slot.close() for slot in self._slots))
+
+
+def _logged(outcome: Outcome) -> Outcome:
+    """Log a worker's fault in this process, which has the format and knows the request."""
+    if isinstance(outcome, Fault):
+        log.error("a job met an unexpected fault", exc_info=outcome)
+    return outcome
 
 
 class _Strikes:

@@ -4,12 +4,12 @@ import contextlib
 import ctypes
 import errno
 import hashlib
-import logging
 import multiprocessing
 import os
 import resource
 import signal
 import threading
+import traceback
 import warnings
 from dataclasses import replace
 from multiprocessing.connection import wait
@@ -20,7 +20,7 @@ from PIL import Image
 from service.imaging.containers import Container, look_into
 from service.imaging.decode import decode
 from service.imaging.encode import encode
-from service.imaging.errors import ImagingError, TooCostly, Undecodable
+from service.imaging.errors import Fault, ImagingError, TooCostly, Undecodable
 from service.imaging.pipeline import finish
 from service.imaging.plan import (
     Encoding,
@@ -36,8 +36,6 @@ from service.imaging.plan import (
     StepBack,
     WorkerLimits,
 )
-
-log = logging.getLogger(__name__)
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # Of glibc's mallopt.
@@ -94,10 +92,11 @@ def run(job: Job) -> Outcome:
         return refusal
     except MemoryError:
         return TooCostly("the picture needs more memory than a worker has")
-    except Exception as fault:
+    except Exception as mistake:
         # No step should: what is wrong with a picture was told above.
-        log.exception("a job met an unexpected fault")
-        return Undecodable(f"the picture cannot be used ({type(fault).__name__})")
+        fault = Fault(f"the picture cannot be used ({type(mistake).__name__})")
+        fault.add_note(traceback.format_exc())
+        return fault
 
 
 def _inspect(job: InspectJob) -> Picture:

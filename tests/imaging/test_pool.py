@@ -1,6 +1,8 @@
 """The pool with real worker processes; the picture of a job is a file, so faults are made by killing and by limits."""
 
 import asyncio
+import json
+import logging
 import os
 import signal
 import subprocess
@@ -17,6 +19,7 @@ from PIL import Image
 from service.imaging.errors import TooCostly, Undecodable
 from service.imaging.plan import InspectJob, Picture, WorkerLimits
 from service.imaging.pool import POISON_DEATHS, POISON_SECONDS, WorkerPool
+from service.logs import JsonFormatter
 from tests.helpers import until
 
 ROOT = Path(__file__).parents[2]
@@ -84,6 +87,16 @@ async def test_a_killed_idle_worker_is_replaced_and_nobody_notices(pools: Pools,
     for _ in range(3):
         os.kill(pool.pids[0], signal.SIGKILL)
         assert isinstance(await pool.run(picture, "a"), Picture)
+
+
+async def test_a_fault_in_a_worker_is_logged_here_in_our_format(pools: Pools, caplog: pytest.LogCaptureFixture) -> None:
+    outcome = await pools().run(InspectJob(None), "a")  # type: ignore[arg-type]
+    assert isinstance(outcome, Undecodable)
+    [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    line = json.loads(JsonFormatter().format(record))
+    assert line["message"] == "a job met an unexpected fault"
+    assert "in _look" in line["exception"]
+    assert "TypeError" in line["exception"]
 
 
 async def test_a_process_that_took_over_a_dead_workers_number_is_left_alone(pools: Pools, picture: InspectJob) -> None:

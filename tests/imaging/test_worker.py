@@ -1,5 +1,6 @@
 import hashlib
 import os
+import pickle
 import resource
 import select
 import signal
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 
 from service.imaging import worker
-from service.imaging.errors import ImagingError, TooCostly, TooManyPixels, Undecodable, UnsupportedType
+from service.imaging.errors import Fault, ImagingError, TooCostly, TooManyPixels, Undecodable, UnsupportedType
 from service.imaging.plan import (
     ExportJob,
     ExportOutcome,
@@ -83,15 +84,16 @@ def test_a_bad_picture_is_a_value(bench: Bench, data: bytes, kind: type[ImagingE
         assert str(bench.folder) not in str(refusal)
 
 
-def test_a_fault_of_ours_is_a_value_and_its_cause_is_logged(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_fault_of_ours_is_a_value_that_tells_its_cause(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def mistaken(*_: object) -> None:
         raise ZeroDivisionError("of ours")
 
     monkeypatch.setattr(worker, "finish", mistaken)
-    assert isinstance(bench.run(pictures.jpeg()), Undecodable)
-    assert "ZeroDivisionError: of ours" in caplog.text
+    fault = pickle.loads(pickle.dumps(bench.run(pictures.jpeg())))
+    assert isinstance(fault, Fault)
+    assert (fault.code, fault.detail) == ("undecodable", "the picture cannot be used (ZeroDivisionError)")
+    assert "in mistaken" in fault.__notes__[0]
+    assert "ZeroDivisionError: of ours" in fault.__notes__[0]
 
 
 def test_a_missing_picture_is_a_value_without_its_path(tmp_path: Path) -> None:
