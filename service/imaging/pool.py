@@ -11,18 +11,20 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from service.imaging import worker
 from service.imaging.errors import Fault, TooCostly
 from service.imaging.plan import Job, Outcome, WorkerLimits
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 POISON_DEATHS = 3
 POISON_SECONDS = 15 * 60
@@ -69,21 +71,30 @@ def _start_forkserver() -> None:
 
 
 class _Slot:
-    """One executor of one worker process."""
+    """One executor of one worker process; `died` hears of its end at once, unless the slot ended it."""
 
-    def __init__(self, limits: WorkerLimits) -> None:
+    def __init__(self, limits: WorkerLimits, died: Callable[["_Slot"], None]) -> None:
         self._limits = limits
+        self._died = died
+        self._starting = asyncio.Lock()
         self._executor: ProcessPoolExecutor | None = None
         # The process itself: long after a worker died, its number may be another's.
         self._process = -1
         self.pid = 0
         self.fresh = True
+        self.busy = False
 
     async def ready(self) -> None:
         """Start the worker unless it runs; raises BrokenProcessPool when it dies at once."""
-        if self._executor is None:
-            self._executor, self.pid, self._process = await asyncio.to_thread(self._start)
-            self.fresh = True
+        async with self._starting:
+            if self._executor is None:
+                self._executor, self.pid, self._process = await asyncio.to_thread(self._start)
+                self.fresh = True
+                asyncio.get_running_loop().add_reader(self._process, self._ended)
+
+    def _ended(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._process)
+        self._died(self)
 
     def _start(self) -> tuple[ProcessPoolExecutor, int, int]:
         _start_forkserver()
@@ -108,20 +119,24 @@ class _Slot:
         if executor is not None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._process, signal.SIGKILL)
-            os.close(self._process)
+            self._forget()
             executor.shutdown(wait=False, cancel_futures=True)
+
+    def _forget(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._process)
+        os.close(self._process)
 
     async def close(self) -> None:
         executor, self._executor = self._executor, None
         if executor is not None:
-            os.close(self._process)
+            self._forget()
             await asyncio.to_thread(executor.shutdown)
 
 
 class WorkerPool:
     """Runs jobs in worker processes: as many at once as there are slots, the rest wait in line.
 
-    A job whose worker dies is run again on a fresh one; one past its deadline is killed with its worker.
+    A worker that dies is replaced at once, and its job is run again; one past its deadline is killed with its worker.
     An input that killed three fresh workers is poison for 15 minutes. Workers start at the first job, or by `start`.
     `report` is told of each event: `died`, `late`, `poisoned`, `restarted`.
     """
@@ -135,14 +150,14 @@ class WorkerPool:
         report: Callable[[str], None] = lambda event: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._slots = [_Slot(limits) for _ in range(workers)]
+        self._slots = [_Slot(limits, self._heal) for _ in range(workers)]
         self._free: asyncio.LifoQueue[_Slot] = asyncio.LifoQueue()
         for slot in self._slots:
             self._free.put_nowait(slot)
         self._deadline = deadline_seconds
         self._report = report
         self._strikes = _Strikes(now)
-        self._running: set[asyncio.Task[Outcome]] = set()
+        self._running: set[asyncio.Task[Any]] = set()
         self._closed = False
         self.waiting = 0
 
@@ -177,16 +192,32 @@ class WorkerPool:
             slot = await self._free.get()
         finally:
             self.waiting -= 1
-        task = asyncio.create_task(self._serve(slot, job, digest))
+        slot.busy = True
+        return await asyncio.shield(self._task(self._serve(slot, job, digest)))
+
+    def _task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        return await asyncio.shield(task)
+        return task
 
     async def _serve(self, slot: _Slot, job: Job, digest: str) -> Outcome:
         try:
             return await self._attempts(slot, job, digest)
         finally:
+            slot.busy = False
             self._free.put_nowait(slot)
+
+    def _heal(self, slot: _Slot) -> None:
+        """Replace an idle worker that died; the job of a busy one does so itself."""
+        if not slot.busy and not self._closed:
+            self._lose(slot, "died", None)
+            self._task(self._revive(slot))
+
+    async def _revive(self, slot: _Slot) -> None:
+        # If it does not start, the next job tries again, and tells.
+        with contextlib.suppress(BrokenProcessPool, OSError, EOFError):
+            await self._ready(slot)
 
     async def _attempts(self, slot: _Slot, job: Job, digest: str) -> Outcome:
         while not self._strikes.poison(digest):

@@ -21,6 +21,7 @@ from service.imaging.plan import InspectJob, Picture, WorkerLimits
 from service.imaging.pool import POISON_DEATHS, POISON_SECONDS, WorkerPool
 from service.logs import JsonFormatter
 from tests.helpers import until
+from tests.imaging.test_storm import workers
 
 ROOT = Path(__file__).parents[2]
 
@@ -87,6 +88,30 @@ async def test_a_killed_idle_worker_is_replaced_and_nobody_notices(pools: Pools,
     for _ in range(3):
         os.kill(pool.pids[0], signal.SIGKILL)
         assert isinstance(await pool.run(picture, "a"), Picture)
+
+
+async def test_an_idle_worker_that_dies_is_replaced_before_the_next_job(pools: Pools, picture: InspectJob) -> None:
+    pool = pools(2)
+    await pool.start()
+    before = pool.pids
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    await until(lambda: len(pool.pids) == 2 and not set(pool.pids) & set(before))
+    after = pool.pids
+    assert isinstance(await pool.run(picture, "a"), Picture)
+    assert pool.pids == after
+    assert pools.events == ["died", "died"]
+
+
+async def test_closing_while_an_idle_worker_is_replaced_leaves_none(pools: Pools) -> None:
+    others = workers()
+    pool = pools()
+    await pool.start()
+    os.kill(pool.pids[0], signal.SIGKILL)
+    await until(lambda: pools.events == ["died"])
+    await pool.close()
+    assert pool.pids == []
+    await until(lambda: workers() <= others)
 
 
 async def test_a_fault_in_a_worker_is_logged_here_in_our_format(pools: Pools, caplog: pytest.LogCaptureFixture) -> None:
