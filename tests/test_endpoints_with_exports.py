@@ -729,13 +729,13 @@ async def test_no_room_for_a_raw_is_507_before_any_call(service: Running, monkey
 @on_one_loop
 async def test_only_calls_that_are_out_take_room_for_their_raws(serve: Serve, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 512) as disk:
-        emulator = QuickEmulator(faults=["unavailable"] * 2, delay_seconds=0.2)
+        emulator = QuickEmulator(faults=["unavailable"] * 2, delay_seconds=0.5)
         service = await serve(emulator, storage_dir=disk / "storage", gemini_concurrency=2)
         store, door = service.app[EXPORTS].store, service.app[DOOR]
         free = await store.free_bytes()
         asked = asyncio.create_task(service.thumbnails(("count", "4"), ("image_size", "2K"), *TINY))
-        for requests, room in ((2, 2), (2, 0), (4, 2)):
-            await until(lambda: (emulator.requests, len(service.room("temp"))) == (requests, room))  # noqa: B023  # at once
+        for calls_and_rooms in ((2, 2), (2, 0), (4, 2)):
+            await until(lambda now=calls_and_rooms: (emulator.requests, len(service.room("temp"))) == now)
             assert await store.free_bytes() == free
         door.check_space(512 * MIB - door.reserved - MIB, await store.free_bytes())
         await asked
