@@ -1,12 +1,15 @@
 """Logging: text for people or JSON for machines, and an access log that never sees a signature or a script."""
 
+import asyncio
 import json
 import logging
+import select
 import sys
 import time
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Literal
+from functools import lru_cache
+from typing import Any, Literal, TextIO
 
 from aiohttp import web
 
@@ -14,14 +17,17 @@ REQUEST: ContextVar[str] = ContextVar("request_id", default="-")
 
 access = logging.getLogger("service.access")
 
+FLUSH_SECONDS = 0.1
+# What a pipe takes whole, so that no line of another process comes into one of ours.
+BATCH_LENGTH = select.PIPE_BUF
+
 # Libraries whose info lines carry urls or repeat ours.
 _QUIET = ("aiohttp", "apscheduler", "google_genai", "asyncio", "PIL")
 
 
 def set_up_logging(level: str, log_format: Literal["text", "json"]) -> None:
     """Send all records to stderr."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(_name_request)
+    handler = BatchHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     # What no format of ours shows need not be found out for every record.
     logging._srcfile = None
@@ -31,23 +37,86 @@ def set_up_logging(level: str, log_format: Literal["text", "json"]) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _name_request(record: logging.LogRecord) -> bool:
-    record.request_id = REQUEST.get()
-    return True
+class BatchHandler(logging.StreamHandler[TextIO]):
+    """Writes the lines of FLUSH_SECONDS together: a write for each costs more than all else that is done for it.
+
+    A warning goes at once, with what came before it, and so does every line where no loop runs; the rest goes at exit.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._batch: list[str] = []
+        self._length = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        record.request_id = REQUEST.get()
+        try:
+            line = self.format(record) + "\n"
+        except Exception:
+            self.handleError(record)
+            return
+        if self._length + len(line) > BATCH_LENGTH:
+            self.flush()
+        self._batch.append(line)
+        self._length += len(line)
+        if record.levelno >= logging.WARNING:
+            self.flush()
+        elif len(self._batch) == 1:
+            self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        try:
+            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush_batch, self._batch)
+        except RuntimeError:
+            self.flush()
+
+    def _flush_batch(self, batch: list[str]) -> None:
+        if batch is self._batch:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is waiting. What cannot be written is dropped: no request fails for its log."""
+        self.acquire()
+        try:
+            batch, self._batch, self._length = self._batch, [], 0
+            self.stream.write("".join(batch))
+            self.stream.flush()
+        except (OSError, ValueError):
+            pass
+        finally:
+            self.release()
+
+
+class AccessRecord(logging.LogRecord):
+    """The record of an answer. What all have in common is found out once: that takes longer than all the rest."""
+
+    fields: dict[str, Any]
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        now = time.time()
+        own = {"created": now, "msecs": int(now % 1 * 1000), "args": fields, "fields": fields}
+        self.__dict__ = _ACCESS | own
+
+
+_ACCESS = vars(
+    logging.LogRecord(access.name, logging.INFO, "", 0, "%(method)s %(path)r %(status)s %(ms)s ms", None, None)
+)
 
 
 class TextFormatter(logging.Formatter):
-    """One line for people; the second is spelled out once, however many records fall into it."""
+    """One line for people, and below it the trace of an exception."""
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(request_id)s %(message)s")
-        self._second = (0, "")
+    def format(self, record: logging.LogRecord) -> str:
+        time_of_day = f"{_spelled(int(record.created))},{int(record.msecs):03}"
+        mark = getattr(record, "request_id", "-")
+        line = f"{time_of_day} {record.levelname:7} {mark} {record.getMessage()}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802  # logging's name
-        second = int(record.created)
-        if self._second[0] != second:
-            self._second = second, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
-        return f"{self._second[1]},{record.msecs:03.0f}"
+
+@lru_cache(maxsize=1)
+def _spelled(second: int) -> str:
+    """Once a second, however many records fall into it."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
 
 
 class JsonFormatter(logging.Formatter):
@@ -72,5 +141,4 @@ def log_access(request: web.Request, status: int, seconds: float) -> None:
     if not access.isEnabledFor(logging.INFO):
         return
     fields = {"method": request.method, "path": request.path[:200], "status": status, "ms": round(seconds * 1000, 1)}
-    message = "%(method)s %(path)r %(status)s %(ms)s ms"
-    access.info(message, fields, extra={"fields": fields})
+    access.handle(AccessRecord(fields))

@@ -1,13 +1,18 @@
-"""What a log line looks like, for people and for machines."""
+"""What a log line looks like, for people and for machines, and when it is written."""
 
+import asyncio
+import errno
+import io
 import json
 import logging
+import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
 
-from service.logs import REQUEST, set_up_logging
+from service.logs import BATCH_LENGTH, REQUEST, AccessRecord, BatchHandler, set_up_logging
 
 
 @pytest.fixture(autouse=True)
@@ -65,3 +70,116 @@ def test_the_level_holds(capsys: pytest.CaptureFixture[str], level: str, lines: 
     logging.getLogger("service").info("a line")
     logging.getLogger("aiohttp.access").info("GET /api/download/x?signature=secret")
     assert len(capsys.readouterr().err.splitlines()) == lines
+
+
+def test_an_answer_is_a_record_like_any_other(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    logging.getLogger("service.access").handle(AccessRecord({"method": "GET", "path": "/", "status": 200, "ms": 0.5}))
+    [record] = caplog.records
+    assert (record.name, record.levelname, record.getMessage()) == ("service.access", "INFO", "GET '/' 200 0.5 ms")
+    assert vars(record).keys() >= vars(logging.makeLogRecord({})).keys()
+    assert "GET '/' 200 0.5 ms" in caplog.text
+
+
+# Batches
+
+
+class Lines(io.StringIO):
+    """What was written, each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[str] = []
+        self.full = False
+
+    def write(self, text: str) -> int:
+        if self.full:
+            raise OSError(errno.ENOSPC, "no space")
+        if text:
+            self.written.append(text)
+        return len(text)
+
+
+@pytest.fixture
+def lines() -> Lines:
+    return Lines()
+
+
+@pytest.fixture
+def log(lines: Lines) -> logging.Logger:
+    logger = logging.Logger("batches")
+    logger.addHandler(BatchHandler(lines))
+    return logger
+
+
+async def test_lines_are_written_together(log: logging.Logger, lines: Lines) -> None:
+    for number in range(3):
+        log.info("line %d", number)
+    assert lines.written == []
+    await asyncio.sleep(0.15)
+    assert lines.written == ["line 0\nline 1\nline 2\n"]
+    log.info("later")
+    await asyncio.sleep(0.15)
+    assert lines.written[1:] == ["later\n"]
+
+
+async def test_a_warning_goes_at_once_behind_what_came_before_it(log: logging.Logger, lines: Lines) -> None:
+    log.info("before")
+    log.warning("now")
+    assert lines.written == ["before\nnow\n"]
+
+
+async def test_no_more_waits_than_a_pipe_takes_whole(log: logging.Logger, lines: Lines) -> None:
+    for number in range(1000):
+        log.info("%0100d", number)
+    assert len(lines.written) > 900 * 101 // BATCH_LENGTH
+    assert max(map(len, lines.written)) <= BATCH_LENGTH
+    log.handlers[0].flush()
+    assert [int(line) for line in "".join(lines.written).splitlines()] == [*range(1000)]
+
+
+async def test_threads_lose_no_line(log: logging.Logger, lines: Lines) -> None:
+    def work() -> None:
+        for _ in range(200):
+            log.info("x" * 50)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(200):
+        log.info("x" * 50)
+        await asyncio.sleep(0)
+    for thread in threads:
+        await asyncio.to_thread(thread.join)
+    await asyncio.sleep(0.15)
+    assert "".join(lines.written) == ("x" * 50 + "\n") * 1000
+
+
+def test_without_a_loop_a_line_goes_at_once(log: logging.Logger, lines: Lines) -> None:
+    log.info("now")
+    assert lines.written == ["now\n"]
+
+
+async def test_a_full_disk_stops_nobody(log: logging.Logger, lines: Lines) -> None:
+    lines.full = True
+    log.info("lost")
+    log.warning("lost")
+    lines.full = False
+    log.warning("kept")
+    assert lines.written == ["kept\n"]
+
+
+@pytest.mark.parametrize(("end", "status"), [("", 0), ("sys.exit(3)", 3), ("1 / 0", 1)])
+def test_what_waits_is_written_at_the_end(end: str, status: int) -> None:
+    program = f"""
+import asyncio, logging, sys
+from service.logs import set_up_logging
+set_up_logging("info", "text")
+async def main():
+    logging.info("the last line")
+    {end}
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    assert done.stderr.count("the last line\n") == 1
