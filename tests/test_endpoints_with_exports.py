@@ -10,6 +10,7 @@ import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from tests.helpers import (
     running,
     small_disk,
     until,
+    until_async,
     upload,
 )
 
@@ -734,9 +736,13 @@ async def test_only_calls_that_are_out_take_room_for_their_raws(serve: Serve, tm
         store, door = service.app[EXPORTS].store, service.app[DOOR]
         free = await store.free_bytes()
         asked = asyncio.create_task(service.thumbnails(("count", "4"), ("image_size", "2K"), *TINY))
-        for calls_and_rooms in ((2, 2), (2, 0), (4, 2)):
-            await until(lambda now=calls_and_rooms: (emulator.requests, len(service.room("temp"))) == now)
-            assert await store.free_bytes() == free
+
+        async def calls_and_rooms(calls: int, rooms: int) -> bool:
+            as_many = (emulator.requests, len(service.room("temp"))) == (calls, rooms)
+            return as_many and await store.free_bytes() == free
+
+        for now in ((2, 2), (2, 0), (4, 2)):
+            await until_async(partial(calls_and_rooms, *now))
         door.check_space(512 * MIB - door.reserved - MIB, await store.free_bytes())
         await asked
         assert not service.room("temp")
