@@ -34,8 +34,8 @@ class Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """The parser's refusal, or a fault that no middleware met; its message may quote a link, so it is not kept."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("the answer is under way")
+        if request.writer.output_size > 0 or isinstance(exc, ConnectionError):
+            raise ConnectionError("the answer is under way, or nobody is there to take it")
         error: ServiceError = MalformedRequest("this is not a well-formed HTTP/1.1 request")
         if status >= 500:
             log.error("unexpected fault on a connection", exc_info=exc)

@@ -8,9 +8,10 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from service.errors import NotFound, RangeNotSatisfiable
+from service.handlers.piece import Piece
 from service.imaging.formats import TABLE
 from service.keys import EXPORTS, HOT, METRICS, SETTINGS
 from service.store.layout import EXPORT_NAME
@@ -72,19 +73,19 @@ async def _download(request: web.Request, cache_control: str) -> web.StreamRespo
 
 async def _send(request: web.Request, file: StoredFile, name: str, cache_control: str) -> web.StreamResponse:
     headers = {"ETag": file.etag, "Cache-Control": cache_control, "Accept-Ranges": "bytes"}
-    if _matches(request.headers.getall("If-None-Match", []), file.etag):
+    if hdrs.IF_NONE_MATCH in request.headers and _matches(request.headers.getall(hdrs.IF_NONE_MATCH), file.etag):
         return web.Response(status=304, headers=headers)
     span = _span(request, file)
     headers |= _headers(name, cache_control)
     if span:
         headers["Content-Range"] = f"bytes {span.start}-{span.stop - 1}/{file.size}"
     status, span = (206, span) if span else (200, _Span(0, file.size))
+    headers["Content-Length"] = str(span.stop - span.start)
     if file.data is not None:
         return await _send_piece(request, span.of(file.data), status, headers)
     response = web.StreamResponse(status=status, headers=headers)
-    response.content_length = span.stop - span.start
     await response.prepare(request)
-    if request.method != "HEAD":
+    if request.method != hdrs.METH_HEAD:
         await _stream(request, file, span)
     await response.write_eof()
     return response
@@ -99,21 +100,15 @@ def _headers(name: str, cache_control: str) -> dict[str, str]:
     }
 
 
-async def _send_piece(request: web.Request, data: bytes, status: int, headers: Mapping[str, str]) -> web.Response:
-    """Head and body in one write."""
-    response = web.Response(body=data, status=status, headers=headers)
-    await response.prepare(request)
-    # Nearly always it is gone at once, so the guard must cost next to nothing: an aborted write raises by itself.
-    loop, seconds = asyncio.get_running_loop(), request.app[SETTINGS].download_stall_seconds
-    timer = loop.call_later(seconds, request.transport.abort) if request.transport else None
-    try:
-        await response.write_eof()
-    finally:
-        if timer:
-            timer.cancel()
-    if request.method != "HEAD":
-        request.app[METRICS].sent_bytes.inc(len(data))
-    return response
+async def _send_piece(request: web.Request, data: bytes, status: int, headers: Mapping[str, str]) -> Piece:
+    body = b"" if request.method == hdrs.METH_HEAD else data
+    piece = Piece(body, status, headers)
+    await piece.send(request)
+    if request.transport and request.transport.get_write_buffer_size():
+        async with _moving(request):
+            await request.writer.drain()
+    request.app[METRICS].sent_bytes.inc(len(body))
+    return piece
 
 
 async def _stream(request: web.Request, file: StoredFile, span: _Span) -> None:
