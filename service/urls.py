@@ -5,7 +5,9 @@ import hmac
 import re
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
+from urllib.parse import parse_qsl
 
 from service.errors import BadSignature, LinkExpired
 from service.settings import Settings
@@ -24,6 +26,8 @@ class Links:
         self._secrets = [secret.get_secret_value().encode() for secret in settings.signing_secret]
         self._life = settings.url_signature_expiry
         self._now = now
+        # Good links are asked for again and again; a wrong one raises, so it is never remembered.
+        self._expires = lru_cache(maxsize=1024)(self._read)
 
     def build(self, name: str) -> str:
         """The link of the export file `name`."""
@@ -34,10 +38,20 @@ class Links:
             f"{self._prefix}/api/download/{name}?expires={expires}&signature={_sign(self._secrets[0], name, expires)}"
         )
 
-    def verify(self, name: str, query: list[tuple[str, str]]) -> int:
-        """The seconds that a signed link has left; raises BadSignature, then LinkExpired."""
-        fields = dict(query)
-        if len(query) != 2 or fields.keys() != {"expires", "signature"}:
+    def verify(self, name: str, query: str) -> int:
+        """The seconds that a link with this query has left; raises BadSignature, then LinkExpired."""
+        left = self._expires(name, query) - self._now()
+        if left > MAX_LIFE_SECONDS:
+            raise BadSignature("the link would live longer than 7 days")
+        if left <= 0:
+            raise LinkExpired("the link has expired; ask for the picture again")
+        return int(left)
+
+    def _read(self, name: str, query: str) -> int:
+        """When a link that is well signed expires; raises BadSignature."""
+        pairs = parse_qsl(query, keep_blank_values=True)
+        fields = dict(pairs)
+        if len(pairs) != 2 or fields.keys() != {"expires", "signature"}:
             raise BadSignature("a signed link carries exactly expires and signature, each once")
         if not _EXPIRES.fullmatch(fields["expires"]) or not _SIGNATURE.fullmatch(fields["signature"]):
             raise BadSignature("expires must be whole seconds and signature 64 lower-case hex digits")
@@ -45,12 +59,7 @@ class Links:
         given = fields["signature"]
         if not any(hmac.compare_digest(_sign(secret, name, expires), given) for secret in self._secrets):
             raise BadSignature("the signature does not belong to this name and expiry")
-        left = expires - self._now()
-        if left > MAX_LIFE_SECONDS:
-            raise BadSignature("the link would live longer than 7 days")
-        if left <= 0:
-            raise LinkExpired("the link has expired; ask for the picture again")
-        return int(left)
+        return expires
 
 
 def _sign(secret: bytes, name: str, expires: int) -> str:

@@ -1,4 +1,4 @@
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 
@@ -29,6 +29,10 @@ def query_of(url: str) -> Query:
     return parse_qsl(urlsplit(url).query)
 
 
+def verify(signed: Links, name: str, query: Query) -> int:
+    return signed.verify(name, urlencode(query))
+
+
 def test_static_links_carry_the_public_url() -> None:
     assert Links(load_settings()).build(NAME) == f"/static/output/{NAME}"
     public = Links(load_settings(public_url="https://cdn.example/x/"))
@@ -39,12 +43,30 @@ def test_a_signed_link_verifies_until_its_second() -> None:
     clock = Clock()
     signed = links(clock)
     query = query_of(signed.build(NAME))
-    assert signed.verify(NAME, query) == 60
+    assert verify(signed, NAME, query) == 60
     clock.now = NOW + 59.5
-    assert signed.verify(NAME, query) == 0
+    assert verify(signed, NAME, query) == 0
     clock.now = NOW + 60
     with pytest.raises(LinkExpired):
-        signed.verify(NAME, query)
+        verify(signed, NAME, query)
+
+
+def test_a_link_found_again_is_what_it_was() -> None:
+    clock = Clock()
+    signed = links(clock, expiry=MAX_LIFE_SECONDS)
+    query = query_of(signed.build(NAME))
+    assert [verify(signed, NAME, query) for _ in range(2)] == [MAX_LIFE_SECONDS] * 2
+    clock.now = NOW - 1
+    with pytest.raises(BadSignature, match="7 days"):
+        verify(signed, NAME, query)
+    clock.now = NOW + MAX_LIFE_SECONDS
+    for _ in range(2):
+        with pytest.raises(LinkExpired):
+            verify(signed, NAME, query)
+        with pytest.raises(BadSignature):
+            verify(signed, OTHER, query)
+    clock.now = NOW + 1
+    assert verify(signed, NAME, query) == MAX_LIFE_SECONDS - 1
 
 
 def test_a_signature_belongs_to_one_name_and_one_expiry() -> None:
@@ -56,7 +78,7 @@ def test_a_signature_belongs_to_one_name_and_one_expiry() -> None:
         (NAME, [("expires", expires), ("signature", "0" * 64)]),
     ):
         with pytest.raises(BadSignature):
-            signed.verify(name, changed)
+            verify(signed, name, changed)
 
 
 def test_every_changed_character_of_a_signature_is_refused() -> None:
@@ -65,7 +87,7 @@ def test_every_changed_character_of_a_signature_is_refused() -> None:
     for place, character in enumerate(signature):
         changed = signature[:place] + ("0" if character != "0" else "1") + signature[place + 1 :]
         with pytest.raises(BadSignature):
-            signed.verify(NAME, [expires, ("signature", changed)])
+            verify(signed, NAME, [expires, ("signature", changed)])
 
 
 @pytest.mark.parametrize(
@@ -73,13 +95,13 @@ def test_every_changed_character_of_a_signature_is_refused() -> None:
 )
 def test_an_expiry_that_is_not_plain_digits_is_refused(expires: str) -> None:
     with pytest.raises(BadSignature):
-        links(Clock()).verify(NAME, [("expires", expires), ("signature", "a" * 64)])
+        verify(links(Clock()), NAME, [("expires", expires), ("signature", "a" * 64)])
 
 
 @pytest.mark.parametrize("signature", ["", "A" * 64, "a" * 63, "a" * 65, "é" * 64, "g" * 64])
 def test_a_signature_that_is_not_64_hex_is_refused(signature: str) -> None:
     with pytest.raises(BadSignature):
-        links(Clock()).verify(NAME, [("expires", "1700000001"), ("signature", signature)])
+        verify(links(Clock()), NAME, [("expires", "1700000001"), ("signature", signature)])
 
 
 def test_exactly_two_parameters_each_once() -> None:
@@ -94,21 +116,21 @@ def test_exactly_two_parameters_each_once() -> None:
         [expires, expires],
     ):
         with pytest.raises(BadSignature):
-            signed.verify(NAME, query)
+            verify(signed, NAME, query)
 
 
 def test_a_life_beyond_seven_days_is_refused_though_well_signed() -> None:
     expires = int(NOW) + MAX_LIFE_SECONDS + 1
     query = [("expires", str(expires)), ("signature", _sign(SECRET.encode(), NAME, expires))]
     with pytest.raises(BadSignature, match="7 days"):
-        links(Clock()).verify(NAME, query)
+        verify(links(Clock()), NAME, query)
 
 
 def test_keys_rotate_the_first_signs_and_all_verify() -> None:
     clock = Clock()
     old = query_of(links(clock, OLD_SECRET).build(NAME))
     both = links(clock, f"{SECRET},{OLD_SECRET}")
-    assert both.verify(NAME, old) == 60
+    assert verify(both, NAME, old) == 60
     assert query_of(both.build(NAME)) == query_of(links(clock, SECRET).build(NAME))
     with pytest.raises(BadSignature):
-        links(clock, SECRET).verify(NAME, old)
+        verify(links(clock, SECRET), NAME, old)

@@ -37,7 +37,7 @@ async def download_signed(request: web.Request) -> web.StreamResponse:
     links = request.app[EXPORTS].links
     if not links.signed:
         raise NotFound("links are not signed here: use the link from the answer")
-    left = links.verify(request.match_info["name"], list(request.query.items()))
+    left = links.verify(request.match_info["name"], request.rel_url.raw_query_string)
     return await _download(request, f"private, max-age={left}")
 
 
