@@ -198,7 +198,9 @@ async def test_an_emulator_that_dies_is_started_again(start: Start) -> None:
     server = await start(EMULATOR_DELAY_SECONDS="0")
     [emulator] = filter(_is_emulator, server.family())
     os.kill(emulator, signal.SIGKILL)
-    assert (await server.ask())[0] == 200
+    await _until(lambda: not Path(f"/proc/{emulator}").exists())
+    status, body = await server.ask()
+    assert status == 200, body
     await _until_ready(server)
     [another] = filter(_is_emulator, server.family())
     assert another != emulator
