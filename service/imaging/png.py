@@ -1,68 +1,23 @@
-"""Encodes PNG: filters rows with Pillow's image arithmetic and deflates each strip of them in the way that is smallest.
+"""Writes PNG: as indices where a picture has few colours, with every pixel kept.
 
-A photograph is mostly noise once its rows are filtered: run lengths and Huffman codes do nearly as well as a search for
-matches, in a tenth of the time. Drawings and interfaces need the search, the flattest of them on unfiltered rows. Which
-is which shows only in the result and differs within one picture, so every strip is deflated in each promising way, and
-the smallest is kept.
-
-The format, with the filters of its chapter 9, is that of https://www.w3.org/TR/png-3/.
+The format is that of https://www.w3.org/TR/png-3/.
 """
 
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache, reduce
-from math import log2
+from functools import lru_cache
 from typing import cast
-from zlib import compress, crc32
+from zlib import compress
 
-from PIL import Image, ImageChops
-from zlib_ng import zlib_ng
+from PIL import Image
+from zlib_ng.zlib_ng import crc32
 
-NONE, SUB, UP, AVERAGE, PAETH = range(5)
-ALL = (SUB, UP, AVERAGE, PAETH)
+from service.imaging.deflate import EFFORTS, THOROUGH, Effort, deflated
 
-
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """How hard to try; `search` and `flat` are levels of zlib-ng, None leaves that way out.
-
-    filters  each row takes the one that promises the fewest bits
-    search   looks for matches in the filtered rows
-    flat     looks for matches in the unfiltered rows, of flat strips and of palette indices
-    rest     so many strips go by without the search after one where it gained too little
-    """
-
-    filters: tuple[int, ...] = ALL
-    search: int | None = None
-    flat: int | None = None
-    rest: int = 3
-
-
-# Measured points (`python -m bench.codecs`): each is smaller in total, and faster, than Pillow's level of its number.
-EFFORTS = (
-    Effort((UP,)),
-    Effort((SUB, UP)),
-    Effort((SUB, UP), flat=3),
-    Effort(flat=3),
-    Effort(flat=6),
-    Effort(search=4, flat=6),
-    Effort(search=5, flat=6),
-    Effort(search=6, flat=8),
-    Effort(search=7, flat=8),
-    Effort(search=7, flat=9),
-)
-THOROUGH = Effort(search=8, flat=9, rest=0)
-
-STRIP_BYTES = 1 << 18
-WINDOW_BYTES = 1 << 15
 BAND_PIXELS = 1 << 20  # that are turned into palette indices at once: it takes 14 bytes for each
-FLAT = 0.15  # of its bytes: what run lengths leave of a flat strip, at most
-LITTLE = 0.985  # of what run lengths leave: a search that leaves more gained too little
-MUCH = (
-    0.85  # the same: a search that leaves less gained so much that a deeper one pays where it is quick, in flat strips
-)
 SMALL_FILE = 1 << 14  # bytes below which a palette may cost more than it saves
+STRIP_BYTES = 1 << 18
 
 # Mode: bits per pixel, bit depth, colour type.
 PLAIN = {"1": (1, 1, 0), "L": (8, 8, 0), "LA": (16, 8, 4), "RGB": (24, 8, 2), "RGBA": (32, 8, 6)}
@@ -79,6 +34,11 @@ class Form:
     depth: int
     colour_type: int
     palette: bytes = b""
+
+    @property
+    def distance(self) -> int:
+        """How many bytes lie between a pixel and the one to its left."""
+        return max(1, self.bits // 8)
 
 
 def encode_png(
@@ -171,7 +131,7 @@ def written(form: Form, profile: bytes, effort: Effort) -> bytes:
             chunk(b"IHDR", header),
             profile,
             form.palette,
-            chunk(b"IDAT", b"".join(deflated(form, effort))),
+            chunk(b"IDAT", b"".join(deflated(strips(form), form.distance, bool(form.palette), effort))),
             chunk(b"IEND", b""),
         )
     )
@@ -186,59 +146,6 @@ def profile_chunk(icc_profile: bytes) -> bytes:
     return chunk(b"iCCP", b"ICC Profile\0\0" + compress(icc_profile, 9))
 
 
-def deflated(form: Form, effort: Effort) -> Iterator[bytes]:
-    """The pixels as one zlib stream (RFC 1950)."""
-    yield b"\x78\xda"
-    checksum = 1
-    deflater = StripDeflater(effort, max(1, form.bits // 8), bool(form.palette))
-    for rows, last in strips(form):
-        lines, part = deflater.smallest(rows, zlib_ng.Z_FINISH if last else zlib_ng.Z_SYNC_FLUSH)
-        checksum = zlib_ng.adler32(lines, checksum)
-        yield part
-    yield struct.pack(">I", checksum)
-
-
-@dataclass(slots=True)
-class StripDeflater:
-    """Deflates strip after strip; `distance` is how many bytes lie between a pixel and the one to its left."""
-
-    effort: Effort
-    distance: int
-    indexed: bool
-    window: bytes = b""
-    resting: int = 0
-    left: float = 1.0  # by the last search, as a share of what run lengths left
-
-    def smallest(self, rows: Image.Image, end: int) -> tuple[bytes, bytes]:
-        """The filtered rows, and deflated, in the best of the ways that the effort allows."""
-        lines = filtered(rows, self.distance, self.effort.filters)
-        run_lengths = deflate(lines, 1, zlib_ng.Z_RLE, b"", end)
-        flat = len(run_lengths) < FLAT * len(lines)
-        ways = [(lines, run_lengths)]
-        if self.effort.flat and (flat or self.indexed):
-            unfiltered = filtered(rows, self.distance, (NONE,))
-            ways.append(
-                (unfiltered, deflate(unfiltered, self.effort.flat, zlib_ng.Z_DEFAULT_STRATEGY, self.window, end))
-            )
-        if self.resting:
-            self.resting -= 1
-        elif self.effort.search:
-            level = self.effort.search + (flat and self.left < MUCH)
-            searched = deflate(lines, level, zlib_ng.Z_FILTERED, self.window, end)
-            ways.append((lines, searched))
-            self.left = len(searched) / len(run_lengths)
-            self.resting = self.effort.rest if self.left > LITTLE else 0
-        best = min(ways, key=lambda way: len(way[1]))
-        self.window = (self.window + best[0])[-WINDOW_BYTES:]
-        return best
-
-
-def deflate(data: bytes, level: int, strategy: int, window: bytes, end: int) -> bytes:
-    """Raw deflate (RFC 1951) that may point back into `window`, the bytes before `data`."""
-    deflater = zlib_ng.compressobj(level, zlib_ng.DEFLATED, -15, 9, strategy, window)
-    return deflater.compress(data) + deflater.flush(end)
-
-
 def strips(form: Form) -> Iterator[tuple[Image.Image, bool]]:
     """The packed pixels from top to bottom as images of bytes, the row above in front, and whether it is the last."""
     width, height = form.image.size
@@ -248,75 +155,3 @@ def strips(form: Form) -> Iterator[tuple[Image.Image, bool]]:
         bottom = min(top + step, height)
         packed = form.image.crop((0, top - 1, width, bottom)).tobytes("raw", form.rawmode)
         yield Image.frombuffer("L", (row_bytes, bottom - top + 1), packed), bottom == height
-
-
-def filtered(rows: Image.Image, distance: int, filters: tuple[int, ...]) -> bytes:
-    """The rows but the first, each behind the number of its filter, which is the one whose residuals cost least.
-
-    `distance` is how many bytes lie between a pixel and the one to its left.
-    """
-    choices = {number: residuals(rows, distance, number) for number in filters}
-    if len(choices) == 1:
-        return choices[filters[0]].tobytes()
-    costs = {number: cost(lines) for number, lines in choices.items()}
-    least = reduce(ImageChops.darker, costs.values())
-    chosen = choices[filters[-1]]
-    for number in reversed(filters[:-1]):
-        mask = ImageChops.difference(costs[number], least).point(IF_ZERO)
-        chosen.paste(choices[number], mask=mask.resize(chosen.size, Image.Resampling.NEAREST))
-    return chosen.tobytes()
-
-
-def residuals(rows: Image.Image, distance: int, number: int) -> Image.Image:
-    """What filter `number` leaves of all rows but the first, its number in front of each."""
-    width, height = rows.size
-
-    def moved(right: int, down: int) -> Image.Image:
-        return rows.crop((-1 - right, 1 - down, width - right, height - down))
-
-    original, left, above = moved(0, 0), moved(distance, 0), moved(0, 1)
-    match number:
-        case 0:
-            lines = original
-        case 1:
-            lines = ImageChops.subtract_modulo(original, left)
-        case 2:
-            lines = ImageChops.subtract_modulo(original, above)
-        case 3:
-            lines = ImageChops.subtract_modulo(original, Image.blend(left, above, 0.5))
-        case _:
-            lines = ImageChops.subtract_modulo(original, paeth(left, above, moved(distance, 1)))
-    lines.paste(number, (0, 0, 1, lines.height))
-    return lines
-
-
-def paeth(left: Image.Image, above: Image.Image, corner: Image.Image) -> Image.Image:
-    """Of the three neighbours, the nearest to left + above - corner.
-
-    With the corner held between the other two, that is the one of them which it is at least twice as far away from, if
-    any, or else the corner itself.
-    """
-    low, high = ImageChops.darker(left, above), ImageChops.lighter(left, above)
-    between = ImageChops.darker(ImageChops.lighter(corner, low), high)
-    step = ImageChops.subtract_modulo(between, low)
-    whole = ImageChops.subtract_modulo(high, low)
-    third = whole.point(THIRD)
-    not_low = ImageChops.subtract_modulo(third, ImageChops.subtract_modulo(high, between)).point(OVER_THIRD)
-    is_high = ImageChops.subtract_modulo(third, step).point(IN_THIRD)
-    step = ImageChops.lighter(ImageChops.darker(step, not_low), ImageChops.darker(whole, is_high))
-    return ImageChops.add_modulo(low, step)
-
-
-def cost(lines: Image.Image) -> Image.Image:
-    """One pixel per row: about how many bits it takes, judged by every fourth byte, on a scale of its own."""
-    sample = lines.resize(((lines.width + 3) // 4, lines.height), Image.Resampling.NEAREST)
-    return sample.point(BITS).reduce((sample.width, 1))
-
-
-IF_ZERO = [255] + [0] * 255
-THIRD = [value // 3 for value in range(256)]
-# Masks over third - distance: at most 85 within the third, and below zero, from 86 modulo 256, outside.
-IN_THIRD = [255] * 86 + [0] * 170
-OVER_THIRD = [0] * 86 + [255] * 170
-# A zero costs next to nothing, anything else two bits and those of its size: smaller files than the sum of sizes gives.
-BITS = [0] + [round(28 * (2 + log2(1 + min(value, 256 - value)))) for value in range(1, 256)]

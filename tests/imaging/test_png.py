@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from service.imaging.png import WINDOW_BYTES, encode_png
+from service.imaging.deflate import WINDOW_BYTES
+from service.imaging.png import encode_png
 from service.imaging.profiles import srgb
 
 Picture = Callable[..., Image.Image]

@@ -1,0 +1,163 @@
+"""Deflates filtered rows strip by strip, each in the way that makes it smallest.
+
+A photograph is mostly noise once its rows are filtered: run lengths and Huffman codes do nearly as well as a search for
+matches, in a tenth of the time. Drawings and interfaces need the search, the flattest of them on unfiltered rows. Which
+is which differs within one picture: so the search is tried on a sample of every strip, and the smallest result is kept.
+
+The formats are those of RFC 1950 and RFC 1951.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from PIL import Image
+from zlib_ng import zlib_ng
+
+from service.imaging.filters import ALL, GUESS, LINEAR, NONE, SUB, UP, Filtered, filter_rows, prices
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How hard to try; `search` and `flat` are levels of zlib-ng, None leaves that way out.
+
+    filters  each row takes the one that promises the fewest bits
+    search   looks for matches in the filtered rows
+    sample   so many bytes of each strip tell what that promises
+    others   filters to choose from for the search instead, where it promises to gain
+    worth    so much of the best result until now may be what the search promises to leave
+    deep     the search goes one level deeper if it promises to leave less than this
+    flat     looks for matches in the unfiltered rows, of flat strips and of palette indices
+    """
+
+    filters: tuple[int, ...] = ALL
+    search: int | None = None
+    sample: int = 1 << 14
+    others: tuple[tuple[int, ...], ...] = ()
+    worth: float = 1.0
+    deep: float = 0.85
+    flat: int | None = None
+
+
+# Measured points (`python -m bench.codecs`): each is smaller in total, and faster, than Pillow's level of its number.
+EFFORTS = (
+    Effort((UP,)),
+    Effort((SUB, UP)),
+    Effort((SUB, UP), flat=3),
+    Effort(flat=3),
+    Effort(flat=6),
+    Effort(search=5, worth=0.95, flat=6),
+    Effort(search=6, worth=0.95, flat=6),
+    Effort(search=6, worth=0.98, flat=8),
+    Effort(search=7, worth=0.98, flat=9),
+    Effort(search=7, flat=9),
+)
+THOROUGH = Effort(search=7, sample=1 << 15, others=(LINEAR, (SUB,), (UP,)), worth=1.07, deep=1.07, flat=9)
+
+SEARCH = zlib_ng.Z_DEFAULT_STRATEGY
+WINDOW_BYTES = 1 << 15
+RECENT_BYTES = 1 << 16  # of the strip before, whose values tell what each will cost in this one
+# Of its bytes, what run lengths leave of a strip, at most, if it is ...
+SPARSE = 0.06  # nearly empty: a sample would miss what there is, and every way is quick
+FLAT = 0.15  # such that unfiltered rows may be smaller: they are looked at
+DENSE = 0.35  # not dense: in a denser one a deeper search finds nothing more
+HINT = 1.2  # of what run lengths leave: a quick search that leaves more of unfiltered rows shows that they don't pay
+NOISY = 0.97  # a search that promises more finds short matches, and they cost more than they save
+
+
+def deflated(
+    strips: Iterable[tuple[Image.Image, bool]], distance: int, indexed: bool, effort: Effort
+) -> Iterator[bytes]:
+    """Strips of rows as one zlib stream; each comes with the row above it, and whether it is the last."""
+    yield b"\x78\xda"
+    checksum = 1
+    deflater = StripDeflater(effort, distance, indexed)
+    for strip, last in strips:
+        lines, part = deflater.smallest(strip, zlib_ng.Z_FINISH if last else zlib_ng.Z_SYNC_FLUSH)
+        checksum = zlib_ng.adler32(lines, checksum)
+        yield part
+    yield struct.pack(">I", checksum)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Rows behind the numbers of their filters, and deflated."""
+
+    lines: bytes
+    deflated: bytes
+
+    @property
+    def share(self) -> float:
+        return len(self.deflated) / len(self.lines)
+
+
+@dataclass(slots=True)
+class StripDeflater:
+    """Deflates strip after strip; `distance` is how many bytes lie between a pixel and the one to its left."""
+
+    effort: Effort
+    distance: int
+    indexed: bool
+    window: bytes = b""
+    price: list[int] = field(default_factory=lambda: GUESS)
+
+    def smallest(self, strip: Image.Image, end: int) -> tuple[bytes, bytes]:
+        """The filtered rows, and deflated, in the best of the ways that the effort allows."""
+        filtered = filter_rows(strip, self.distance, self.effort.filters, self.price)
+        lines = filtered.cheapest(self.effort.filters)
+        self.price = prices(lines[-RECENT_BYTES:])
+        run_lengths = Way(lines, deflate(lines, 1, zlib_ng.Z_RLE, end=end))
+        best = min((run_lengths, *self.unfiltered(strip, run_lengths, end)), key=size)
+        best = min((best, *self.searched(filtered, run_lengths, best, end)), key=size)
+        self.window = (self.window + best.lines)[-WINDOW_BYTES:]
+        return best.lines, best.deflated
+
+    def unfiltered(self, strip: Image.Image, run_lengths: Way, end: int) -> Iterator[Way]:
+        """The rows as they are, unless a quick search speaks against them."""
+        level = self.effort.flat
+        if level is None or (run_lengths.share > FLAT and not self.indexed):
+            return
+        lines = filter_rows(strip, self.distance, (NONE,), self.price).cheapest((NONE,))
+        sparse = self.indexed or run_lengths.share < SPARSE
+        if sparse or len(deflate(lines, 3, SEARCH, self.window)) < HINT * size(run_lengths):
+            yield Way(lines, deflate(lines, level, SEARCH, self.window, end))
+
+    def searched(self, filtered: Filtered, run_lengths: Way, best: Way, end: int) -> Iterator[Way]:
+        """The filtered rows after a search for matches, if a sample promises enough."""
+        level = self.effort.search
+        if level is None:
+            return
+        lines, promise = run_lengths.lines, 0.0
+        if run_lengths.share > SPARSE:
+            lines, promise = self.promised(filtered, lines)
+        if promise * size(run_lengths) < self.effort.worth * size(best):
+            deeper = promise < self.effort.deep and run_lengths.share < DENSE
+            strategy = SEARCH if promise < NOISY else zlib_ng.Z_FILTERED
+            yield Way(lines, deflate(lines, level + deeper, strategy, self.window, end))
+
+    def promised(self, filtered: Filtered, lines: bytes) -> tuple[bytes, float]:
+        """The rows for a search, and how much it leaves of what run lengths leave: both by a sample."""
+        middle = slice(max(0, len(lines) - self.effort.sample) // 2, (len(lines) + self.effort.sample) // 2)
+
+        def searched(lines: bytes) -> float:
+            before = lines[max(0, middle.start - WINDOW_BYTES) : middle.start]
+            return len(deflate(lines[middle], 6, SEARCH, before)) / run_lengths
+
+        run_lengths = len(deflate(lines[middle], 1, zlib_ng.Z_RLE))
+        promise = searched(lines)
+        if promise < 1:
+            for filters in self.effort.others:
+                other = filtered.cheapest(filters)
+                if searched(other) < promise:
+                    lines, promise = other, searched(other)
+        return lines, promise
+
+
+def size(way: Way) -> int:
+    return len(way.deflated)
+
+
+def deflate(data: bytes, level: int, strategy: int, window: bytes = b"", end: int = zlib_ng.Z_SYNC_FLUSH) -> bytes:
+    """Raw deflate (RFC 1951) that may point back into `window`, the bytes before `data`."""
+    deflater = zlib_ng.compressobj(level, zlib_ng.DEFLATED, -15, 9, strategy, window)
+    return deflater.compress(data) + deflater.flush(end)

@@ -1,0 +1,84 @@
+import random
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from PIL import Image, ImageDraw
+
+from service.imaging import deflate
+from service.imaging.deflate import EFFORTS, THOROUGH, Effort, deflated
+
+WIDTH, ROWS, STRIPS = 900, 80, 4
+NINE = EFFORTS[9]
+
+
+def noise(seed: int) -> Image.Image:
+    return Image.frombytes("L", (WIDTH, ROWS + 1), random.Random(seed).randbytes(WIDTH * (ROWS + 1)))
+
+
+def drawing(seed: int) -> Image.Image:
+    """Texture that comes back again and again: only a search sees it."""
+    tile = Image.frombytes("L", (50, 20), random.Random(1).randbytes(1_000))
+    image = Image.new("L", (WIDTH, ROWS + 1))
+    for left in range(0, WIDTH, 50):
+        for top in range(0, ROWS + 1, 20):
+            image.paste(tile, (left, top))
+    return image
+
+
+def letters(seed: int) -> Image.Image:
+    """Nothing in the middle, where a sample is taken, and text around it."""
+    image = Image.new("L", (WIDTH, ROWS + 1), 255)
+    for top in (0, ROWS - 10):
+        ImageDraw.Draw(image).text((0, top), "the quick brown fox jumps over the lazy dog " * 3)
+    return image
+
+
+def strips(*images: Image.Image) -> Iterator[tuple[Image.Image, bool]]:
+    for number, image in enumerate(images, 1):
+        yield image, number == len(images)
+
+
+def made(effort: Effort, *images: Image.Image) -> bytes:
+    return b"".join(deflated(strips(*images), 1, False, effort))
+
+
+@pytest.mark.parametrize("effort", [*EFFORTS, THOROUGH])
+def test_a_stream_is_whole_for_a_decoder_that_is_not_ours(effort: Effort) -> None:
+    images = [picture(seed) for seed, picture in enumerate((noise, drawing, letters, drawing, noise))]
+    lines = zlib.decompress(made(effort, *images))
+    assert len(lines) == len(images) * ROWS * (WIDTH + 1)
+
+
+@pytest.mark.parametrize("picture", [noise, drawing, letters])
+def test_no_way_is_larger_than_run_lengths(picture: Callable[[int], Image.Image]) -> None:
+    images = [picture(seed) for seed in range(STRIPS)]
+    assert len(made(NINE, *images)) <= len(made(Effort(), *images))
+
+
+def test_a_search_is_made_where_it_gains_though_a_sample_cannot_show_it() -> None:
+    assert len(made(NINE, letters(0))) < 0.8 * len(made(Effort(), letters(0)))
+
+
+def test_matches_reach_into_the_strip_before() -> None:
+    once, twice = len(made(NINE, drawing(0))), len(made(NINE, drawing(0), drawing(1)))
+    assert twice < 1.2 * once
+
+
+def test_noise_is_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    levels: list[int] = []
+    whole = deflate.deflate
+
+    def noted(data: bytes, level: int, *rest: Any, **named: Any) -> bytes:
+        levels.append(level)
+        return whole(data, level, *rest, **named)
+
+    monkeypatch.setattr(deflate, "deflate", noted)
+    made(NINE, noise(0), noise(1))
+    assert max(levels) == 6, "samples only"
+
+
+def test_thorough_is_never_larger_than_9() -> None:
+    images = [drawing(0), letters(1), noise(2)]
+    assert len(made(THOROUGH, *images)) <= len(made(NINE, *images))

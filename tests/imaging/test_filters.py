@@ -1,0 +1,69 @@
+import random
+from collections.abc import Callable
+from math import log2
+
+import pytest
+from PIL import Image
+
+from service.imaging.filters import ALL, AVERAGE, GUESS, NONE, PAETH, SUB, UP, filter_rows, prices
+
+WIDTH, ROWS = 23, 9
+
+
+def paeth(left: int, above: int, corner: int) -> int:
+    """As https://www.w3.org/TR/png-3/#9Filter-type-4-Paeth has it."""
+    estimate = left + above - corner
+    return min((left, above, corner), key=lambda value: abs(estimate - value))
+
+
+PREDICTORS: dict[int, Callable[[int, int, int], int]] = {
+    NONE: lambda left, above, corner: 0,
+    SUB: lambda left, above, corner: left,
+    UP: lambda left, above, corner: above,
+    AVERAGE: lambda left, above, corner: (left + above) // 2,
+    PAETH: paeth,
+}
+
+
+def strip(values: list[int]) -> Image.Image:
+    chosen = random.Random(1).choices(values, k=WIDTH * (ROWS + 1))
+    return Image.frombytes("L", (WIDTH, ROWS + 1), bytes(chosen))
+
+
+def filtered(image: Image.Image, distance: int, number: int) -> bytes:
+    """Byte by byte."""
+    rows = [image.crop((0, top, WIDTH, top + 1)).tobytes() for top in range(ROWS + 1)]
+    lines = []
+    for before, row in zip(rows, rows[1:], strict=False):
+        pad = bytes(distance)
+        neighbours = zip(pad + row, before, pad + before, strict=False)
+        lines.append(bytes([number]))
+        lines.append(bytes((v - PREDICTORS[number](*near)) % 256 for v, near in zip(row, neighbours, strict=False)))
+    return b"".join(lines)
+
+
+@pytest.mark.parametrize("values", [list(range(256)), [0, 1, 254, 255], [0, 127, 128, 255], [7]])
+@pytest.mark.parametrize("distance", [1, 3, 4])
+@pytest.mark.parametrize("number", PREDICTORS)
+def test_every_filter_is_that_of_the_standard(number: int, distance: int, values: list[int]) -> None:
+    image = strip(values)
+    assert filter_rows(image, distance, (number,), GUESS).cheapest((number,)) == filtered(image, distance, number)
+
+
+def test_each_row_takes_the_filter_that_leaves_it_cheapest() -> None:
+    image = Image.linear_gradient("L").resize((64, 33))
+    image.paste(Image.linear_gradient("L").rotate(90).resize((64, 16)), (0, 17))
+    lines = filter_rows(image, 1, (SUB, UP), GUESS).cheapest((SUB, UP))
+    assert set(lines[: 16 * 65 : 65]) == {SUB}
+    assert set(lines[17 * 65 :: 65]) == {UP}
+
+
+def test_of_equally_cheap_filters_the_first_is_taken() -> None:
+    lines = filter_rows(Image.new("L", (8, 5)), 1, ALL, GUESS).cheapest(ALL)
+    assert set(lines[::9]) == {SUB}
+
+
+def test_what_is_frequent_is_cheap_and_nothing_is_free_of_choice() -> None:
+    seen = prices(bytes(900) + bytes([1, 255] * 50))
+    assert seen[0] < seen[1] == seen[255] < seen[2] == seen[128] <= 255
+    assert seen[1] - seen[0] == pytest.approx(20 * log2(900 / 50), abs=5)
