@@ -1,5 +1,6 @@
 import random
 from collections.abc import Callable
+from itertools import pairwise
 from math import log2
 
 import pytest
@@ -34,7 +35,7 @@ def filtered(image: Image.Image, distance: int, number: int) -> bytes:
     """Byte by byte."""
     rows = [image.crop((0, top, WIDTH, top + 1)).tobytes() for top in range(ROWS + 1)]
     lines = []
-    for before, row in zip(rows, rows[1:], strict=False):
+    for before, row in pairwise(rows):
         pad = bytes(distance)
         neighbours = zip(pad + row, before, pad + before, strict=False)
         lines.append(bytes([number]))
