@@ -1,3 +1,4 @@
+import random
 import struct
 from io import BytesIO
 from itertools import pairwise
@@ -88,6 +89,23 @@ def test_more_quality_makes_a_larger_file(encoding: type[JpegEncoding | WebpEnco
 def test_progressive_is_as_asked(progressive: bool) -> None:
     image = opened(encode(pictures.image(), JpegEncoding(progressive=progressive), WHITE))
     assert bool(image.info.get("progressive")) is progressive
+
+
+@pytest.mark.parametrize("quality", [85, 94, 95, 100])
+def test_a_progressive_jpeg_of_noise_is_whole(quality: int) -> None:
+    noise = Image.frombytes("RGB", (300, 200), random.Random(1).randbytes(180_000))
+    image = opened(encode(noise, JpegEncoding(quality, progressive=True, subsampling="4:4:4"), WHITE))
+    assert (image.size, image.info["progressive"]) == ((300, 200), 1)
+
+
+def test_the_codes_of_a_jpeg_fit_the_picture_until_it_is_so_large_that_they_cost_too_much_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small = encode(pictures.image(), JpegEncoding(), WHITE)
+    monkeypatch.setattr("service.imaging.encode.FITTED_PIXELS", 0)
+    plain = encode(pictures.image(), JpegEncoding(), WHITE)
+    assert len(small) < len(plain)
+    assert opened(small).tobytes() == opened(plain).tobytes()
 
 
 @pytest.mark.parametrize(("subsampling", "factors"), [("4:2:0", (2, 2)), ("4:2:2", (2, 1)), ("4:4:4", (1, 1))])
