@@ -18,6 +18,8 @@ Kind = Literal["thumbnails", "exports", "download"]
 class Ticket:
     """One request's place inside; give it back once. It may outlive its handler, with the work it stands for."""
 
+    __slots__ = ("_door", "kind", "lent", "reserved")
+
     def __init__(self, door: "Door", kind: Kind) -> None:
         self._door = door
         self.kind = kind
@@ -57,22 +59,25 @@ class Door:
         self._empty.set()
 
     async def enter(self, kind: Kind) -> Ticket:
-        """Raises Draining, Busy, and for work StorageUnavailable and StorageFull; costs nothing when refused."""
+        """Raises what `admit` raises, StorageUnavailable and StorageFull; costs nothing when refused."""
+        ticket = self.admit(kind)
+        try:
+            ticket.take(1, await self._store.probe())
+        except BaseException:
+            ticket.leave()
+            raise
+        return ticket
+
+    def admit(self, kind: Kind) -> Ticket:
+        """A place alone, for what needs no room on the disk; raises Draining and Busy."""
         if self.draining:
             raise Draining("the service is shutting down", headers=RETRY_AFTER)
         working = self.inside["thumbnails"] + self.inside["exports"]
         if self.inside[kind] >= self._limits[kind] or (kind != "download" and working >= self._max_requests):
             raise Busy(f"no room for more {kind} now", headers=RETRY_AFTER)
-        ticket = Ticket(self, kind)
         self.inside[kind] += 1
         self._empty.clear()
-        if kind != "download":
-            try:
-                ticket.take(1, await self._store.probe())
-            except BaseException:
-                ticket.leave()
-                raise
-        return ticket
+        return Ticket(self, kind)
 
     def leave(self, ticket: Ticket) -> None:
         self.inside[ticket.kind] -= 1

@@ -9,7 +9,7 @@ import time
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Literal, TextIO
+from typing import Literal, TextIO
 
 from aiohttp import web
 
@@ -90,17 +90,17 @@ class BatchHandler(logging.StreamHandler[TextIO]):
 class AccessRecord(logging.LogRecord):
     """The record of an answer. What all have in common is found out once: that takes longer than all the rest."""
 
-    fields: dict[str, Any]
-
-    def __init__(self, fields: dict[str, Any]) -> None:
+    def __init__(self, method: str, path: str, status: int, ms: float) -> None:
         now = time.time()
-        own = {"created": now, "msecs": int(now % 1 * 1000), "args": fields, "fields": fields}
+        own = {"created": now, "msecs": int(now % 1 * 1000), "args": (method, path, status, ms)}
         self.__dict__ = _ACCESS | own
 
+    @property
+    def fields(self) -> dict[str, object]:
+        return dict(zip(("method", "path", "status", "ms"), self.args or (), strict=True))
 
-_ACCESS = vars(
-    logging.LogRecord(access.name, logging.INFO, "", 0, "%(method)s %(path)r %(status)s %(ms)s ms", None, None)
-)
+
+_ACCESS = vars(logging.LogRecord(access.name, logging.INFO, "", 0, "%s %r %s %s ms", None, None))
 
 
 class TextFormatter(logging.Formatter):
@@ -140,5 +140,4 @@ def log_access(request: web.Request, status: int, seconds: float) -> None:
     """One line an answer: the path without its query, which holds signatures."""
     if not access.isEnabledFor(logging.INFO):
         return
-    fields = {"method": request.method, "path": request.path[:200], "status": status, "ms": round(seconds * 1000, 1)}
-    access.handle(AccessRecord(fields))
+    access.handle(AccessRecord(request.method, request.path[:200], status, round(seconds * 1000, 1)))

@@ -146,7 +146,8 @@ async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
     kind = ADMITTED.get(request.match_info.route.name or "")
     if kind is None:
         return await handler(request)
-    ticket = request[TICKET] = await request.app[DOOR].enter(kind)
+    door = request.app[DOOR]
+    ticket = request[TICKET] = door.admit(kind) if kind == "download" else await door.enter(kind)
     try:
         return await handler(request)
     finally:
@@ -158,15 +159,16 @@ async def sign_answer(request: web.Request, response: web.StreamResponse) -> Non
     """Headers that every answer carries, streams and errors included."""
     if isinstance(response, web.HTTPException):
         _rewrite(response, request)
-    response.headers["X-Request-Id"] = request[REQUEST_ID]
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    allowed, origin = request.app[SETTINGS].cors_origins, request.headers.get(hdrs.ORIGIN, "")
+    headers, allowed = response.headers, request.app[SETTINGS].cors_origins
+    headers["X-Request-Id"] = request[REQUEST_ID]
+    headers["X-Content-Type-Options"] = "nosniff"
     if allowed:
         # Also without an Origin: a cache must not hand this answer to a page that may read another.
-        response.headers.add(hdrs.VARY, hdrs.ORIGIN)
-    if origin.lower() in allowed:
-        response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
-        response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _EXPOSED
+        headers.add(hdrs.VARY, hdrs.ORIGIN)
+        origin = request.headers.get(hdrs.ORIGIN, "")
+        if origin.lower() in allowed:
+            headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+            headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _EXPOSED
 
 
 def _rewrite(error: web.HTTPException, request: web.Request) -> None:

@@ -74,7 +74,7 @@ def test_the_level_holds(capsys: pytest.CaptureFixture[str], level: str, lines: 
 
 def test_an_answer_is_a_record_like_any_other(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    logging.getLogger("service.access").handle(AccessRecord({"method": "GET", "path": "/", "status": 200, "ms": 0.5}))
+    logging.getLogger("service.access").handle(AccessRecord("GET", "/", 200, 0.5))
     [record] = caplog.records
     assert (record.name, record.levelname, record.getMessage()) == ("service.access", "INFO", "GET '/' 200 0.5 ms")
     assert vars(record).keys() >= vars(logging.makeLogRecord({})).keys()

@@ -7,8 +7,10 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from aiohttp import hdrs, web
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from service.errors import NotFound, RangeNotSatisfiable
 from service.handlers.piece import Piece
@@ -56,14 +58,15 @@ async def _download(request: web.Request, cache_control: str) -> web.StreamRespo
     name = request.match_info["name"]
     if not EXPORT_NAME.fullmatch(name):
         raise NotFound("there is no such export")
-    key, hot, prefix = f"output/{name}", request.app[HOT], request.app[SETTINGS].accel_redirect_prefix
+    app = request.app
+    key, hot, prefix = f"output/{name}", app[HOT], app[SETTINGS].accel_redirect_prefix
     file = hot.get(key)
     if file is None:
-        file = await request.app[EXPORTS].store.open(key, whole=0 if prefix else SEGMENT_BYTES)
+        file = await app[EXPORTS].store.open(key, whole=0 if prefix else SEGMENT_BYTES)
         if prefix or file.data is not None:
             hot.keep(key, file)
     if prefix:
-        return web.Response(headers=_headers(name, cache_control) | {"X-Accel-Redirect": f"{prefix}{name}"})
+        return web.Response(headers=_named(name, cache_control) | {"X-Accel-Redirect": f"{prefix}{name}"})
     try:
         return await _send(request, file, name, cache_control)
     finally:
@@ -72,15 +75,11 @@ async def _download(request: web.Request, cache_control: str) -> web.StreamRespo
 
 
 async def _send(request: web.Request, file: StoredFile, name: str, cache_control: str) -> web.StreamResponse:
-    headers = {"ETag": file.etag, "Cache-Control": cache_control, "Accept-Ranges": "bytes"}
     if hdrs.IF_NONE_MATCH in request.headers and _matches(request.headers.getall(hdrs.IF_NONE_MATCH), file.etag):
-        return web.Response(status=304, headers=headers)
-    span = _span(request, file)
-    headers |= _headers(name, cache_control)
-    if span:
-        headers["Content-Range"] = f"bytes {span.start}-{span.stop - 1}/{file.size}"
-    status, span = (206, span) if span else (200, _Span(0, file.size))
-    headers["Content-Length"] = str(span.stop - span.start)
+        return web.Response(status=304, headers=_unsent(file.etag, cache_control))
+    part = _span(request, file)
+    status, span = (206, part) if part else (200, _Span(0, file.size))
+    headers = _sent(name, cache_control, file.etag, file.size, part)
     if file.data is not None:
         return await _send_piece(request, span.of(file.data), status, headers)
     response = web.StreamResponse(status=status, headers=headers)
@@ -91,13 +90,28 @@ async def _send(request: web.Request, file: StoredFile, name: str, cache_control
     return response
 
 
-def _headers(name: str, cache_control: str) -> dict[str, str]:
+def _unsent(etag: str, cache_control: str) -> dict[str, str]:
+    """What is told of every export, sent or not."""
+    return {"ETag": etag, "Cache-Control": cache_control, "Accept-Ranges": "bytes"}
+
+
+def _named(name: str, cache_control: str) -> dict[str, str]:
     """What is told of every export that is sent, whoever sends it."""
     return {
         "Content-Type": _MIME[name[name.index(".") :]],
         "Content-Disposition": f'inline; filename="{name}"',
         "Cache-Control": cache_control,
     }
+
+
+@lru_cache(maxsize=1024)
+def _sent(name: str, cache_control: str, etag: str, size: int, part: _Span | None) -> CIMultiDictProxy[str]:
+    """What is told of an export with its bytes; for hot ones it is put together once."""
+    headers = _unsent(etag, cache_control) | _named(name, cache_control)
+    headers["Content-Length"] = str(part.stop - part.start if part else size)
+    if part:
+        headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
+    return CIMultiDictProxy(CIMultiDict(headers))
 
 
 async def _send_piece(request: web.Request, data: bytes, status: int, headers: Mapping[str, str]) -> Piece:
@@ -174,7 +188,9 @@ def _matches(lines: list[str], etag: str) -> bool:
 
 def _span(request: web.Request, file: StoredFile) -> _Span | None:
     """The one range asked for; None for the whole: no range, several, a malformed one, or a stale If-Range."""
-    match = _RANGE.fullmatch(request.headers.get("Range", "").strip())
+    if hdrs.RANGE not in request.headers:
+        return None
+    match = _RANGE.fullmatch(request.headers[hdrs.RANGE].strip())
     if not match or request.method != "GET" or request.headers.get("If-Range", file.etag) != file.etag:
         return None
     first, last = match.groups()
