@@ -10,7 +10,7 @@ from aiohttp import hdrs, web
 
 from service.door import Kind
 from service.errors import CrossOrigin, ExpectationFailed, MethodNotAllowed, NotFound, ServiceError, Unauthorized
-from service.handlers.answers import problem
+from service.handlers.answers import common_headers, problem
 from service.keys import DOOR, METRICS, REQUEST_ID, SETTINGS, TICKET
 from service.logs import REQUEST, log_access
 from service.settings import is_loopback
@@ -97,7 +97,6 @@ _PREFLIGHT = {
     "Access-Control-Allow-Headers": "Authorization, Content-Type, Range",
     "Access-Control-Max-Age": "600",
 }
-_EXPOSED = "X-Request-Id, Retry-After, Content-Range, ETag"
 
 
 def _is_preflight(request: web.Request) -> bool:
@@ -156,19 +155,10 @@ async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 async def sign_answer(request: web.Request, response: web.StreamResponse) -> None:
-    """Headers that every answer carries, streams and errors included."""
+    """Give the answer the headers that all carry; a `Piece` has them already."""
     if isinstance(response, web.HTTPException):
         _rewrite(response, request)
-    headers, allowed = response.headers, request.app[SETTINGS].cors_origins
-    headers["X-Request-Id"] = request[REQUEST_ID]
-    headers["X-Content-Type-Options"] = "nosniff"
-    if allowed:
-        # Also without an Origin: a cache must not hand this answer to a page that may read another.
-        headers.add(hdrs.VARY, hdrs.ORIGIN)
-        origin = request.headers.get(hdrs.ORIGIN, "")
-        if origin.lower() in allowed:
-            headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
-            headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _EXPOSED
+    response.headers.update(common_headers(request))
 
 
 def _rewrite(error: web.HTTPException, request: web.Request) -> None:

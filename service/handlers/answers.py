@@ -3,14 +3,17 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from pydantic import BaseModel
 
 from service.errors import ServiceError
 from service.exports import Exported
 from service.imaging.formats import TABLE, Format
 from service.imaging.plan import StepBack
+from service.keys import REQUEST_ID, SETTINGS
 from service.orders import Failed, Variation
+
+_EXPOSED = "X-Request-Id, Retry-After, Content-Range, ETag"
 
 
 class ExportAnswer(BaseModel):
@@ -143,6 +146,19 @@ def error_answer(failed: Failed) -> ErrorAnswer:
         billed=error.billed,
         storage_path=error.storage_path,
     )
+
+
+def common_headers(request: web.Request) -> dict[str, str]:
+    """Headers that every answer carries, downloads and errors included."""
+    headers = {"X-Request-Id": request[REQUEST_ID], "X-Content-Type-Options": "nosniff"}
+    allowed = request.app[SETTINGS].cors_origins
+    if allowed:
+        # Also without an Origin: a cache must not hand this answer to a page that may read another.
+        headers["Vary"] = "Origin"
+        origin = request.headers.get(hdrs.ORIGIN, "")
+        if origin.lower() in allowed:
+            headers |= {"Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": _EXPOSED}
+    return headers
 
 
 def answer(model: BaseModel) -> web.Response:

@@ -5,15 +5,14 @@ import contextlib
 import re
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 from aiohttp import hdrs, web
-from multidict import CIMultiDict, CIMultiDictProxy
 
 from service.errors import NotFound, RangeNotSatisfiable
-from service.handlers.piece import Piece
+from service.handlers.piece import Piece, spelled
 from service.imaging.formats import TABLE
 from service.keys import EXPORTS, HOT, METRICS, SETTINGS
 from service.store.layout import EXPORT_NAME
@@ -79,10 +78,10 @@ async def _send(request: web.Request, file: StoredFile, name: str, cache_control
         return web.Response(status=304, headers=_unsent(file.etag, cache_control))
     part = _span(request, file)
     status, span = (206, part) if part else (200, _Span(0, file.size))
-    headers = _sent(name, cache_control, file.etag, file.size, part)
     if file.data is not None:
-        return await _send_piece(request, span.of(file.data), status, headers)
-    response = web.StreamResponse(status=status, headers=headers)
+        lines = _lines(name, cache_control, file.etag, file.size, part)
+        return await _send_piece(request, span.of(file.data), status, lines)
+    response = web.StreamResponse(status=status, headers=_sent(name, cache_control, file.etag, file.size, part))
     await response.prepare(request)
     if request.method != hdrs.METH_HEAD:
         await _stream(request, file, span)
@@ -104,20 +103,25 @@ def _named(name: str, cache_control: str) -> dict[str, str]:
     }
 
 
-@lru_cache(maxsize=1024)
-def _sent(name: str, cache_control: str, etag: str, size: int, part: _Span | None) -> CIMultiDictProxy[str]:
-    """What is told of an export with its bytes; for hot ones it is put together once."""
+def _sent(name: str, cache_control: str, etag: str, size: int, part: _Span | None) -> dict[str, str]:
+    """What is told of an export, or of a part of it, with its bytes."""
     headers = _unsent(etag, cache_control) | _named(name, cache_control)
     headers["Content-Length"] = str(part.stop - part.start if part else size)
     if part:
         headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
-    return CIMultiDictProxy(CIMultiDict(headers))
+    return headers
 
 
-async def _send_piece(request: web.Request, data: bytes, status: int, headers: Mapping[str, str]) -> Piece:
+@lru_cache(maxsize=1024)
+def _lines(name: str, cache_control: str, etag: str, size: int, part: _Span | None) -> str:
+    """The same as text, put together once for those that are hot."""
+    return spelled(_sent(name, cache_control, etag, size, part))
+
+
+async def _send_piece(request: web.Request, data: bytes, status: int, lines: str) -> Piece:
     body = b"" if request.method == hdrs.METH_HEAD else data
-    piece = Piece(body, status, headers)
-    await piece.send(request)
+    piece = Piece(body, status, lines)
+    piece.send(request)
     if request.transport and request.transport.get_write_buffer_size():
         async with _moving(request):
             await request.writer.drain()

@@ -8,25 +8,28 @@ from collections.abc import Mapping
 from email.utils import formatdate
 from functools import lru_cache
 
-from aiohttp import HttpVersion11, hdrs, web
+from aiohttp import HttpVersion11, web
 from aiohttp.http import SERVER_SOFTWARE
+
+from service.handlers.answers import common_headers
 
 
 class Piece(web.StreamResponse):
     """What `web.Response` is, head for head, but its body is not copied: aiohttp joins the two to send them."""
 
-    def __init__(self, body: bytes, status: int, headers: Mapping[str, str]) -> None:
-        super().__init__(status=status, headers=headers)
+    def __init__(self, body: bytes, status: int, lines: str) -> None:
+        """`lines`: the headers that are its own, as `spelled` has them; the others come when it is sent."""
+        super().__init__(status=status)
         self._piece = body
+        self._lines = lines
         self._lasting = False
 
     @property
     def keep_alive(self) -> bool:
         return self._lasting
 
-    async def send(self, request: web.Request) -> None:
+    def send(self, request: web.Request) -> None:
         """All of it, now; what the socket does not take waits in the transport. Raises ConnectionResetError."""
-        await request.app.on_response_prepare.send(request, self)
         self._lasting = request.keep_alive
         transport = request.transport
         if transport is None or transport.is_closing():
@@ -34,19 +37,22 @@ class Piece(web.StreamResponse):
         _write(transport, self._head(request), self._piece)
 
     def _head(self, request: web.Request) -> bytes:
-        headers, version = self.headers, request.version
-        headers[hdrs.DATE] = _date(int(time.time()))
-        headers[hdrs.SERVER] = SERVER_SOFTWARE
+        version, others = request.version, common_headers(request)
+        others["Date"], others["Server"] = _date(int(time.time())), SERVER_SOFTWARE
         if self._lasting != (version >= HttpVersion11):
-            headers[hdrs.CONNECTION] = "keep-alive" if self._lasting else "close"
-        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        return f"HTTP/{version.major}.{version.minor} {self.status} {self.reason}\r\n{lines}\r\n".encode()
+            others["Connection"] = "keep-alive" if self._lasting else "close"
+        first = f"HTTP/{version.major}.{version.minor} {self.status} {self.reason}\r\n"
+        return f"{first}{self._lines}{spelled(others)}\r\n".encode()
 
     async def prepare(self, request: web.BaseRequest) -> None:
         """It was sent."""
 
     async def write_eof(self, data: bytes = b"") -> None:
         """It was sent."""
+
+
+def spelled(headers: Mapping[str, str]) -> str:
+    return "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
 
 
 @lru_cache(maxsize=1)
