@@ -25,8 +25,9 @@ class Effort:
     search   looks for matches in the filtered rows
     sample   so many bytes of each strip tell what that promises
     others   filters to choose from for the search instead, where it promises to gain
-    worth    so much of the best result until now may be what the search promises to leave
-    deep     the search goes one level deeper if it promises to leave less than this
+    thin     so much of its bytes, at most, do run lengths leave of a thin strip; more is dense, and hard to shorten
+    worth    so much of the best result until now may be what the search promises to leave of a thin, a dense strip
+    deep     the search of a thin strip goes one level deeper if it promises to leave less than this
     flat     looks for matches in the unfiltered rows, of flat strips and of palette indices
     """
 
@@ -34,7 +35,8 @@ class Effort:
     search: int | None = None
     sample: int = 1 << 14
     others: tuple[tuple[int, ...], ...] = ()
-    worth: float = 1.0
+    thin: float = 0.2
+    worth: tuple[float, float] = (1.0, 0.97)
     deep: float = 0.85
     flat: int | None = None
 
@@ -46,13 +48,15 @@ EFFORTS = (
     Effort((SUB, UP), flat=3),
     Effort(flat=3),
     Effort(flat=6),
-    Effort(search=5, worth=0.95, flat=6),
-    Effort(search=6, worth=0.95, flat=6),
-    Effort(search=6, worth=0.98, flat=8),
-    Effort(search=7, worth=0.98, flat=9),
+    Effort(search=5, worth=(0.95, 0.95), flat=6),
+    Effort(search=6, worth=(0.95, 0.95), flat=6),
+    Effort(search=6, worth=(0.98, 0.96), flat=8),
+    Effort(search=7, worth=(0.98, 0.96), flat=9),
     Effort(search=7, flat=9),
 )
-THOROUGH = Effort(search=7, sample=1 << 15, others=(LINEAR, (SUB,), (UP,)), worth=1.07, deep=1.07, flat=9)
+THOROUGH = Effort(
+    search=7, sample=1 << 15, others=(LINEAR, (SUB,), (UP,)), thin=0.35, worth=(1.07, 1.07), deep=1.07, flat=9
+)
 
 SEARCH = zlib_ng.Z_DEFAULT_STRATEGY
 WINDOW_BYTES = 1 << 15
@@ -60,7 +64,6 @@ RECENT_BYTES = 1 << 16  # of the strip before, whose values tell what each will 
 # Of its bytes, what run lengths leave of a strip, at most, if it is ...
 SPARSE = 0.06  # nearly empty: a sample would miss what there is, and every way is quick
 FLAT = 0.15  # such that unfiltered rows may be smaller: they are looked at
-DENSE = 0.35  # not dense: in a denser one a deeper search finds nothing more
 HINT = 1.2  # of what run lengths leave: a quick search that leaves more of unfiltered rows shows that they don't pay
 NOISY = 0.97  # a search that promises more finds short matches, and they cost more than they save
 
@@ -127,11 +130,12 @@ class StripDeflater:
         level = self.effort.search
         if level is None:
             return
+        thin = run_lengths.share < self.effort.thin
         lines, promise = run_lengths.lines, 0.0
         if run_lengths.share > SPARSE:
             lines, promise = self.promised(filtered, lines)
-        if promise * size(run_lengths) < self.effort.worth * size(best):
-            deeper = promise < self.effort.deep and run_lengths.share < DENSE
+        if promise * size(run_lengths) < self.effort.worth[not thin] * size(best):
+            deeper = thin and promise < self.effort.deep
             strategy = SEARCH if promise < NOISY else zlib_ng.Z_FILTERED
             yield Way(lines, deflate(lines, level + deeper, strategy, self.window, end))
 
