@@ -65,7 +65,7 @@ async def _download(request: web.Request, cache_control: str) -> web.StreamRespo
         if prefix or file.data is not None:
             hot.keep(key, file)
     if prefix:
-        return web.Response(headers=_named(name, cache_control) | {"X-Accel-Redirect": f"{prefix}{name}"})
+        return await _send_piece(request, b"", 200, _for_nginx(name, cache_control, prefix))
     try:
         return await _send(request, file, name, cache_control)
     finally:
@@ -116,6 +116,12 @@ def _sent(name: str, cache_control: str, etag: str, size: int, part: _Span | Non
 def _lines(name: str, cache_control: str, etag: str, size: int, part: _Span | None) -> str:
     """The same as text, put together once for those that are hot."""
     return spelled(_sent(name, cache_control, etag, size, part))
+
+
+@lru_cache(maxsize=1024)
+def _for_nginx(name: str, cache_control: str, prefix: str) -> str:
+    """What nginx tells the client, and what it sends."""
+    return spelled(_named(name, cache_control) | {"X-Accel-Redirect": f"{prefix}{name}", "Content-Length": "0"})
 
 
 async def _send_piece(request: web.Request, data: bytes, status: int, lines: str) -> Piece:
