@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
+from zlib_ng.zlib_ng import crc32
+
 from service.imaging.errors import TooCostly, TooManyPixels, Undecodable, UnsupportedType
 from service.imaging.formats import Format, sniff
 from service.imaging.plan import Size
@@ -80,11 +82,11 @@ def _bounded(parts: Iterator[_Part]) -> Iterator[_Part]:
 GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
 
 # Written anew: where this one is cut, every pixel is there all the same.
-_END = b"\0\0\0\0IEND\xaeB`\x82"
+END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def _png(data: bytes) -> Container:
-    chunks = _bounded(_png_chunks(data))
+    chunks = _bounded(png_chunks(data))
     kind, chunk = next(chunks, (b"", memoryview(b"")))
     if kind != b"IHDR" or len(chunk) != 12 + 13:
         raise Undecodable("the PNG picture does not begin with its header")
@@ -98,7 +100,7 @@ def _png(data: bytes) -> Container:
             pixels_began = True
             kept.append(chunk)
         elif kind == b"IEND":
-            kept.append(_END)
+            kept.append(END)
         elif kind == b"eXIf":
             orientation = _orientation(bytes(body))
         elif pixels_began:
@@ -112,7 +114,7 @@ def _png(data: bytes) -> Container:
     return Container("png", (width, height), b"".join(kept), orientation, profile, depth, colour, transparent)
 
 
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
     """Type and whole of each chunk up to the end of the picture, the last one as far as the file goes."""
     view = memoryview(data)
     position = 8
@@ -124,8 +126,12 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
         position += 12 + length
 
 
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I4s", len(body), kind) + body + struct.pack(">I", crc32(body, crc32(kind)))
+
+
 def _is_sound(chunk: memoryview) -> bool:
-    return zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:])
+    return crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:])
 
 
 def _inflated_profile(chunk: bytes) -> bytes:

@@ -6,8 +6,9 @@ from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
+from zlib_ng import zlib_ng
 
-from service.imaging.containers import GREY, GREY_ALPHA, Container
+from service.imaging.containers import END, GREY, GREY_ALPHA, Container, png_chunk, png_chunks
 from service.imaging.errors import Undecodable
 from service.imaging.formats import Format
 
@@ -17,6 +18,9 @@ _PLUGINS: dict[Format, type[ImageFile.ImageFile]] = {
     "jpeg": JpegImageFile,
     "webp": WebPImageFile,
 }
+
+# Of rows: what a worker inflates at once, most of what Gemini draws at 2K and smaller.
+_INFLATED_BYTES = 1 << 24
 
 # How Pillow unpacks 16-bit samples of several channels, losing their lower bytes -> how to have it unpack those.
 _LOWER = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "LA;16B": "RGBA"}
@@ -45,7 +49,7 @@ def decode_lower(container: Container) -> Image.Image | None:
 def _loaded(container: Container, *, lower: bool = False) -> ImageFile.ImageFile:
     name = container.format.upper()
     try:
-        image = _PLUGINS[container.format](BytesIO(container.data))
+        image = _PLUGINS[container.format](BytesIO(_inflated(container)))
         if image.size != container.size:
             raise Undecodable(f"the {name} picture contradicts its own header")
         if lower:
@@ -57,6 +61,27 @@ def _loaded(container: Container, *, lower: bool = False) -> ImageFile.ImageFile
         # Pillow's plugins raise nearly anything for a broken file, and their words are for programmers.
         raise Undecodable(f"the {name} picture is broken or cut") from None
     return image
+
+
+def _inflated(container: Container) -> bytes:
+    """A PNG with its rows stored: zlib-ng inflates them in half the time of the zlib that Pillow has.
+
+    Where they are too many, cut or broken it is the file as it is, about which Pillow decides.
+    """
+    png = container.data
+    if container.format != "png" or 3 * container.size[0] * container.size[1] > _INFLATED_BYTES:
+        return png
+    chunks = list(png_chunks(png))
+    deflated = b"".join(chunk[8:-4] for kind, chunk in chunks if kind == b"IDAT")
+    inflate = zlib_ng.decompressobj()
+    try:
+        rows = inflate.decompress(deflated, _INFLATED_BYTES)
+    except zlib_ng.error:  # type: ignore[misc]  # its stub takes the class for an instance
+        return png
+    if not inflate.eof:
+        return png
+    before = (chunk for kind, chunk in chunks if kind not in (b"IDAT", b"IEND"))
+    return b"".join((png[:8], *before, png_chunk(b"IDAT", zlib_ng.compress(rows, 0)), END))
 
 
 def _plain(image: Image.Image, container: Container) -> Image.Image:

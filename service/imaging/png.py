@@ -11,8 +11,8 @@ from typing import cast
 from zlib import compress
 
 from PIL import Image
-from zlib_ng.zlib_ng import crc32
 
+from service.imaging.containers import png_chunk
 from service.imaging.deflate import EFFORTS, THOROUGH, Effort, deflated
 
 BAND_PIXELS = 1 << 20  # that are turned into palette indices at once: it takes 14 bytes for each
@@ -84,9 +84,9 @@ def palette_form(image: Image.Image) -> Form | None:
     order = "ARGB" if image.mode == "RGBA" else "RGB"
     places = [image.mode.index(channel) for channel in order]
     colours = sorted(tuple(colour[place] for place in places) for _, colour in counted)
-    palette = chunk(b"PLTE", bytes(value for colour in colours for value in colour[-3:]))
+    palette = png_chunk(b"PLTE", bytes(value for colour in colours for value in colour[-3:]))
     if image.mode == "RGBA":
-        palette += chunk(b"tRNS", bytes(colour[0] for colour in colours if colour[0] < 255))
+        palette += png_chunk(b"tRNS", bytes(colour[0] for colour in colours if colour[0] < 255))
     depth = next(depth for depth in (1, 2, 4, 8) if len(colours) <= 1 << depth)
     tables = rank_tables(colours)
     indices = Image.new("P", image.size)
@@ -128,22 +128,18 @@ def written(form: Form, profile: bytes, effort: Effort) -> bytes:
     return b"".join(
         (
             b"\x89PNG\r\n\x1a\n",
-            chunk(b"IHDR", header),
+            png_chunk(b"IHDR", header),
             profile,
             form.palette,
-            chunk(b"IDAT", b"".join(deflated(strips(form), form.distance, bool(form.palette), effort))),
-            chunk(b"IEND", b""),
+            png_chunk(b"IDAT", b"".join(deflated(strips(form), form.distance, bool(form.palette), effort))),
+            png_chunk(b"IEND", b""),
         )
     )
 
 
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(data, crc32(kind)))
-
-
 @lru_cache(maxsize=4)
 def profile_chunk(icc_profile: bytes) -> bytes:
-    return chunk(b"iCCP", b"ICC Profile\0\0" + compress(icc_profile, 9))
+    return png_chunk(b"iCCP", b"ICC Profile\0\0" + compress(icc_profile, 9))
 
 
 def strips(form: Form) -> Iterator[tuple[Image.Image, bool]]:

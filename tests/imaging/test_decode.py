@@ -1,4 +1,8 @@
+import zlib
+from collections.abc import Callable
+
 import pytest
+import pyvips
 from PIL import Image
 
 from service.imaging.containers import look_into
@@ -113,3 +117,32 @@ def test_extreme_shapes_are_decoded(size: tuple[int, int]) -> None:
     for name in ("PNG", "JPEG", "WEBP"):
         if name != "WEBP" or max(size) < 16_384:
             assert decoded(pictures.saved(Image.new("RGB", size), name)).size == size
+
+
+def interlaced() -> bytes:
+    picture = pyvips.Image.new_from_buffer(pictures.png(8, RGB), "")
+    data: bytes = picture.pngsave_buffer(interlace=True)
+    return data
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(pictures.png(depth, colour) for depth, colour in ((1, GREY), (16, GREY), (4, PALETTE), (8, RGB), (16, RGB))),
+        interlaced(),
+    ],
+)
+def test_pixels_are_the_same_whoever_inflates_them(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = decoded(data)
+    monkeypatch.setattr("service.imaging.decode._INFLATED_BYTES", 0)
+    assert (ours.mode, ours.tobytes()) == (decoded(data).mode, decoded(data).tobytes())
+
+
+@pytest.mark.parametrize(
+    "stream", [lambda rows: zlib.compress(rows + bytes(999)), lambda rows: zlib.compress(rows) + b"x"]
+)
+def test_rows_below_the_last_and_bytes_behind_the_stream_are_ignored(stream: Callable[[bytes], bytes]) -> None:
+    image = pictures.image("RGB")
+    rows = b"".join(b"\0" + image.crop((0, top, image.width, top + 1)).tobytes() for top in range(image.height))
+    data = pictures.saved(image, "PNG")[:33] + chunk(b"IDAT", stream(rows)) + chunk(b"IEND", b"")
+    assert decoded(data).tobytes() == image.tobytes()
