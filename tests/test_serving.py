@@ -280,3 +280,28 @@ async def test_an_emulator_that_cannot_start_says_why(tmp_path: Path) -> None:
     assert process.returncode == 2
     assert [line[:6] for line in errors.decode().splitlines()] == ["error:", "error:"]
     assert b"EMULATOR_DELAY_SECONDS" in errors
+
+
+async def test_every_answer_is_in_the_log_when_the_service_has_stopped(start: Start) -> None:
+    server = await start()
+    for number in range(100):
+        async with server.client.get(f"{server.url}/{number}") as answer:
+            assert answer.status == 404
+    server.process.terminate()
+    _, errors = await server.process.communicate()
+    lines = errors.decode().splitlines()
+    answers = [line.split("'")[1] for line in lines if " 404 " in line]
+    assert answers == [f"/{number}" for number in range(100)]
+    assert lines[-1].endswith("stopped")
+
+
+async def test_a_log_that_nobody_takes_stops_nothing(start: Start) -> None:
+    server = await start()
+    server.process._transport.get_pipe_transport(2).close()
+    for _ in range(100):
+        async with server.client.get(f"{server.url}/healthz") as answer:
+            assert answer.status == 200
+        await asyncio.sleep(0.005)
+    server.process.terminate()
+    async with asyncio.timeout(WAIT_SECONDS):
+        await server.process.wait()
