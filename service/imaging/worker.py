@@ -11,6 +11,7 @@ import signal
 import threading
 import traceback
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -21,6 +22,7 @@ from service.imaging.containers import Container, look_into
 from service.imaging.decode import decode
 from service.imaging.encode import encode
 from service.imaging.errors import Fault, ImagingError, TooCostly, Undecodable
+from service.imaging.formats import Format
 from service.imaging.pipeline import finish
 from service.imaging.plan import (
     Encoding,
@@ -39,9 +41,10 @@ from service.imaging.plan import (
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # Of glibc's mallopt.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 _limits = WorkerLimits()
+_disk = ThreadPoolExecutor(1, "disk")
 
 
 def start(limits: WorkerLimits) -> None:
@@ -56,6 +59,7 @@ def start(limits: WorkerLimits) -> None:
     _limit_memory(limits.memory_bytes)
     Image.MAX_IMAGE_PIXELS = limits.pixels
     warnings.simplefilter("error", Image.DecompressionBombWarning)
+    _disk.submit(int)  # starts its thread while there is memory
     threading.Thread(target=_die_with_parent, name="parent-watch", daemon=True).start()
 
 
@@ -69,12 +73,13 @@ def _limit_memory(memory: int) -> None:
 def _reuse_memory() -> None:
     """Keep the memory of a usual picture for the next one: getting its pages anew takes 4 % of a job.
 
-    What is larger goes back to the system as before.
+    What is larger goes back to the system as before. One arena is enough: threads here only wait for the disk.
     """
     with contextlib.suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_THRESHOLD, 32 << 20)
         mallopt(_M_TRIM_THRESHOLD, 32 << 20)
+        mallopt(_M_ARENA_MAX, 1)
 
 
 def _die_with_parent() -> None:
@@ -120,7 +125,12 @@ def _export(job: ExportJob) -> ExportOutcome:
     composited = base is not None
     # The encoders need room, and these can be large.
     del container, base
-    made = [_made(image, job.plan, encoding, target) for encoding, target in job.targets]
+    # While one goes to the disk the next is encoded.
+    saving = [
+        _disk.submit(_saved, _encoded(image, job.plan, encoding), encoding.format, target)
+        for encoding, target in job.targets
+    ]
+    made = [save.result() for save in saving]
     files = tuple(file for file in made if isinstance(file, MadeFile))
     encode_back = tuple(back for back in made if isinstance(back, StepBack))
     return ExportOutcome(picture, size, composited, files, base_back + picture_back + encode_back)
@@ -145,19 +155,27 @@ def _alone(reason: str) -> StepBack:
     return StepBack("composite_failed", f"the picture is exported without its base: {reason}")
 
 
-def _made(image: Image.Image, plan: ExportPlan, encoding: Encoding, target: str) -> MadeFile | StepBack:
-    name = encoding.format
+def _encoded(image: Image.Image, plan: ExportPlan, encoding: Encoding) -> bytes | StepBack:
     try:
-        data = encode(image, encoding, plan.matte)
+        return encode(image, encoding, plan.matte)
     except Exception as fault:
-        return StepBack("encode_failed", f"the {name.upper()} could not be encoded ({type(fault).__name__})", name)
+        return _failed(encoding.format, "encoded", fault)
+
+
+def _saved(data: bytes | StepBack, name: Format, target: str) -> MadeFile | StepBack:
+    if isinstance(data, StepBack):
+        return data
     try:
         _write(target, data)
     except OSError as fault:
         if fault.errno in _FULL:
             return StepBack("storage_full", f"the storage has no room for the {name.upper()}", name)
-        return StepBack("encode_failed", f"the {name.upper()} could not be written ({type(fault).__name__})", name)
+        return _failed(name, "written", fault)
     return MadeFile(name, target, len(data), hashlib.sha256(data).hexdigest())
+
+
+def _failed(name: Format, done: str, fault: Exception) -> StepBack:
+    return StepBack("encode_failed", f"the {name.upper()} could not be {done} ({type(fault).__name__})", name)
 
 
 def _write(target: str, data: bytes) -> None:

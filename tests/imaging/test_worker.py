@@ -172,7 +172,7 @@ def test_a_link_in_the_place_of_a_target_is_not_followed(bench: Bench) -> None:
 
 @pytest.fixture
 def pool() -> Iterator[ProcessPoolExecutor]:
-    limits = WorkerLimits(pixels=40_000_000, memory_bytes=256 * MEBIBYTE)
+    limits = WorkerLimits(pixels=40_000_000, memory_bytes=192 * MEBIBYTE)
     with ProcessPoolExecutor(1, get_context("spawn"), worker.start, (limits,)) as executor:
         yield executor
 
@@ -181,6 +181,7 @@ def test_a_picture_larger_than_the_memory_is_too_costly_and_the_worker_lives(
     bench: Bench, pool: ProcessPoolExecutor
 ) -> None:
     huge = pictures.saved(Image.new("1", (8_000, 5_000)), "PNG")
+    # As RGB its pixels take 160 MB.
     pid = pool.submit(os.getpid).result()
     assert isinstance(pool.submit(worker.run, bench.job(huge)).result(), TooCostly)
     assert isinstance(pool.submit(worker.run, bench.job(pictures.jpeg())).result(), ExportOutcome)
