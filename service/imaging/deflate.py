@@ -29,6 +29,7 @@ class Effort:
     worth    so much of the best result until now may be what the search promises to leave of a thin, a dense strip
     deep     the search of a thin strip goes one level deeper if it promises to leave less than this
     flat     looks for matches in the unfiltered rows, of flat strips and of palette indices
+    rest     a strip denser than this where nothing gains lets the next one go by with run lengths
     """
 
     filters: tuple[int, ...] = ALL
@@ -39,6 +40,7 @@ class Effort:
     worth: tuple[float, float] = (1.0, 0.97)
     deep: float = 0.85
     flat: int | None = None
+    rest: float = 0.06
 
 
 # Measured points (`python -m bench.codecs`): each is smaller in total, and faster, than Pillow's level of its number.
@@ -55,7 +57,14 @@ EFFORTS = (
     Effort(search=7, flat=9),
 )
 THOROUGH = Effort(
-    search=7, sample=1 << 15, others=(LINEAR, (SUB,), (UP,)), thin=0.35, worth=(1.07, 1.07), deep=1.07, flat=9
+    search=7,
+    sample=1 << 15,
+    others=(LINEAR, (SUB,), (UP,)),
+    thin=0.35,
+    worth=(1.07, 1.07),
+    deep=1.07,
+    flat=9,
+    rest=0.35,
 )
 
 SEARCH = zlib_ng.Z_DEFAULT_STRATEGY
@@ -102,6 +111,7 @@ class StripDeflater:
     distance: int
     indexed: bool
     window: bytes = b""
+    resting: bool = False
     price: list[int] = field(default_factory=lambda: GUESS)
 
     def smallest(self, strip: Image.Image, end: int) -> tuple[bytes, bytes]:
@@ -110,8 +120,11 @@ class StripDeflater:
         lines = filtered.cheapest(self.effort.filters)
         self.price = prices(lines[-RECENT_BYTES:])
         run_lengths = Way(lines, deflate(lines, 1, zlib_ng.Z_RLE, end=end))
-        best = min((run_lengths, *self.unfiltered(strip, run_lengths, end)), key=size)
-        best = min((best, *self.searched(filtered, run_lengths, best, end)), key=size)
+        best = run_lengths
+        if not self.resting:
+            best = min((best, *self.unfiltered(strip, run_lengths, end)), key=size)
+            best = min((best, *self.searched(filtered, run_lengths, best, end)), key=size)
+        self.resting = not self.resting and best is run_lengths and run_lengths.share > self.effort.rest
         self.window = (self.window + best.lines)[-WINDOW_BYTES:]
         return best.lines, best.deflated
 

@@ -14,6 +14,7 @@ NONE, SUB, UP, AVERAGE, PAETH = range(5)
 LINEAR = (SUB, UP, AVERAGE)
 ALL = (*LINEAR, PAETH)
 
+UNSEEN = 8  # times: so often every value counts as seen
 # What a byte costs before any is known, on the scale of `prices`: next to nothing if it is zero, else two bits and
 # those of its size. Choosing by it makes smaller files than choosing by the sum of sizes.
 GUESS = [0] + [round(28 * (2 + log2(1 + min(value, 256 - value)))) for value in range(1, 256)]
@@ -61,10 +62,8 @@ def prices(lines: bytes) -> list[int]:
     """
     counts = Image.frombuffer("L", (len(lines), 1), lines).histogram()
     total = len(lines) + 256 * UNSEEN
-    return [min(255, round(20 * log2(total / (UNSEEN + (counts[value] + counts[-value]) / 2)))) for value in range(256)]
-
-
-UNSEEN = 8  # so often every value counts as seen
+    half = [min(255, round(20 * log2(total / (UNSEEN + (counts[value] + counts[-value]) / 2)))) for value in range(129)]
+    return half + half[127:0:-1]
 
 
 def residuals(strip: Image.Image, distance: int, number: int) -> Image.Image:
