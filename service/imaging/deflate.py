@@ -60,11 +60,11 @@ THOROUGH = Effort(
     search=7,
     sample=1 << 15,
     others=(LINEAR, (SUB,), (UP,)),
-    thin=0.35,
+    thin=0.32,
     worth=(1.07, 1.07),
     deep=1.07,
     flat=9,
-    rest=0.35,
+    rest=0.32,
 )
 
 SEARCH = zlib_ng.Z_DEFAULT_STRATEGY
@@ -165,8 +165,8 @@ class StripDeflater:
         if promise < 1:
             for filters in self.effort.others:
                 other = filtered.cheapest(filters)
-                if searched(other) < promise:
-                    lines, promise = other, searched(other)
+                if (left := searched(other)) < promise:
+                    lines, promise = other, left
         return lines, promise
 
 
