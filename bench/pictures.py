@@ -51,11 +51,21 @@ SOURCES = (
     Source("debian", "wesnoth-1.16-httt", "GPL-2+", "illustration", r"(arrival_.*|httt)\.png", 2, tuning=True),
     Source("debian", "ukui-wallpapers", "CC-BY-SA-3.0", "illustration", r"(ca|ci|d|g|rol).*\.png", 5, tuning=True),
     Source("debian", "texstudio-doc", "GPL-2+", "interface", r"(configure_com.*|doc17)\.png", 3, tuning=True),
-    Source("debian", "lomiri-wallpapers-16.04", "CC-BY, CC-BY-SA", "photograph", r"[l-z].*\.jpg", 5),
-    Source("pypi", "scikit-image", "CC0, public domain", "photograph", r"(chel|hu|mot|re|ro).*\.(jpg|png)", 6),
-    Source("debian", "ukui-wallpapers", "CC-BY-SA-3.0", "illustration", r"(2004|f|string|the).*\.(jpg|png)", 6),
-    Source("debian", "texstudio-doc", "GPL-2+", "interface", r"configure_[bg].*\.png", 2),
-    Source("debian", "openshot-qt-doc", "GPL-3+", "interface", r"(main-window|quick-start-.*)\.jpg", 3),
+    Source("debian", "lomiri-wallpapers-16.04", "CC-BY, CC-BY-SA", "photograph", r"[l-z].*\.jpg", 5, tuning=True),
+    Source(
+        "pypi", "scikit-image", "CC0, public domain", "photograph", r"(chel|hu|mot|re|ro).*\.(jpg|png)", 6, tuning=True
+    ),
+    Source(
+        "debian", "ukui-wallpapers", "CC-BY-SA-3.0", "illustration", r"(2004|f|string|the).*\.(jpg|png)", 6, tuning=True
+    ),
+    Source("debian", "texstudio-doc", "GPL-2+", "interface", r"configure_[bg].*\.png", 2, tuning=True),
+    Source("debian", "openshot-qt-doc", "GPL-3+", "interface", r"(main-window|quick-start-.*)\.jpg", 3, tuning=True),
+    Source("debian", "mate-backgrounds", "GPL-2+, CC0, CC-BY-SA", "photograph", r"[A-Z][A-Za-z]*\.jpg", 10),
+    Source(
+        "debian", "mate-backgrounds", "GPL-2+, CC0, CC-BY-SA", "illustration", r"(Float|MATE|Stripes|Ubuntu).*\.png", 5
+    ),
+    Source("debian", "gnome-backgrounds", "CC-BY-SA-3.0", "illustration", r".*-d\.webp", 4),
+    Source("debian", "texstudio-doc", "GPL-2+", "interface", r"[e-t].*\.png", 3),
 )
 
 

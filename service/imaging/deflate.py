@@ -60,11 +60,11 @@ THOROUGH = Effort(
     search=7,
     sample=1 << 15,
     others=(LINEAR, (SUB,), (UP,)),
-    thin=0.32,
-    worth=(1.07, 1.07),
-    deep=1.07,
+    thin=0.355,
+    worth=(1.065, 1.05),
+    deep=1.065,
     flat=9,
-    rest=0.32,
+    rest=0.355,
 )
 
 SEARCH = zlib_ng.Z_DEFAULT_STRATEGY
@@ -146,13 +146,13 @@ class StripDeflater:
         thin = run_lengths.share < self.effort.thin
         lines, promise = run_lengths.lines, 0.0
         if run_lengths.share > SPARSE:
-            lines, promise = self.promised(filtered, lines)
+            lines, promise = self.promised(filtered, lines, thin)
         if promise * size(run_lengths) < self.effort.worth[not thin] * size(best):
             deeper = thin and promise < self.effort.deep
             strategy = SEARCH if promise < NOISY else zlib_ng.Z_FILTERED
             yield Way(lines, deflate(lines, level + deeper, strategy, self.window, end))
 
-    def promised(self, filtered: Filtered, lines: bytes) -> tuple[bytes, float]:
+    def promised(self, filtered: Filtered, lines: bytes, thin: bool) -> tuple[bytes, float]:
         """The rows for a search, and how much it leaves of what run lengths leave: both by a sample."""
         middle = slice(max(0, len(lines) - self.effort.sample) // 2, (len(lines) + self.effort.sample) // 2)
 
@@ -162,7 +162,7 @@ class StripDeflater:
 
         run_lengths = len(deflate(lines[middle], 1, zlib_ng.Z_RLE))
         promise = searched(lines)
-        if promise < 1:
+        if promise < 1 and thin:
             for filters in self.effort.others:
                 other = filtered.cheapest(filters)
                 if (left := searched(other)) < promise:
