@@ -29,7 +29,7 @@ class Effort:
     worth    so much of the best result until now may be what the search promises to leave of a thin, a dense strip
     deep     the search of a thin strip goes one level deeper if it promises to leave less than this
     flat     looks for matches in the unfiltered rows, of flat strips and of palette indices
-    rest     a strip denser than this where nothing gains lets the next one go by with run lengths
+    rest     a strip denser than this where nothing gains lets the next ones go by with run lengths
     """
 
     filters: tuple[int, ...] = ALL
@@ -73,7 +73,9 @@ RECENT_BYTES = 1 << 16  # of the strip before, whose values tell what each will 
 # Of its bytes, what run lengths leave of a strip, at most, if it is ...
 SPARSE = 0.06  # nearly empty: a sample would miss what there is, and every way is quick
 FLAT = 0.15  # such that unfiltered rows may be smaller: they are looked at
-HINT = 1.2  # of what run lengths leave: a quick search that leaves more of unfiltered rows shows that they don't pay
+REST = 2  # strips that go by with what was best for the one before: run lengths, or one filter
+NEARLY_ALL = 0.95  # of the rows
+HINT = 1.0  # of what run lengths leave: a quick search that leaves more of unfiltered rows shows that they do not pay
 NOISY = 0.97  # a search that promises more finds short matches, and they cost more than they save
 
 
@@ -111,20 +113,28 @@ class StripDeflater:
     distance: int
     indexed: bool
     window: bytes = b""
-    resting: bool = False
+    resting: int = 0
+    steady: list[int] = field(default_factory=list)
     price: list[int] = field(default_factory=lambda: GUESS)
 
     def smallest(self, strip: Image.Image, end: int) -> tuple[bytes, bytes]:
         """The filtered rows, and deflated, in the best of the ways that the effort allows."""
-        filtered = filter_rows(strip, self.distance, self.effort.filters, self.price)
-        lines = filtered.cheapest(self.effort.filters)
+        filters = (self.steady.pop(),) if self.steady else self.effort.filters
+        filtered = filter_rows(strip, self.distance, filters, self.price)
+        lines = filtered.cheapest(filters)
         self.price = prices(lines[-RECENT_BYTES:])
+        if filters == ALL and not self.effort.others:
+            chosen = lines[:: filtered.length]
+            self.steady = [number for number in ALL if chosen.count(number) > NEARLY_ALL * len(chosen)] * REST
         run_lengths = Way(lines, deflate(lines, 1, zlib_ng.Z_RLE, end=end))
         best = run_lengths
-        if not self.resting:
+        if self.resting:
+            self.resting -= 1
+        else:
             best = min((best, *self.unfiltered(strip, run_lengths, end)), key=size)
             best = min((best, *self.searched(filtered, run_lengths, best, end)), key=size)
-        self.resting = not self.resting and best is run_lengths and run_lengths.share > self.effort.rest
+            if best is run_lengths and run_lengths.share > self.effort.rest:
+                self.resting = REST
         self.window = (self.window + best.lines)[-WINDOW_BYTES:]
         return best.lines, best.deflated
 
