@@ -49,10 +49,11 @@ def _jpeg(image: Image.Image, encoding: JpegEncoding) -> bytes:
 def _whole_jpeg_buffer(image: Image.Image) -> Iterator[None]:
     """Let Pillow's buffer hold all of the picture's JPEG, as libjpeg wants it after a pass over the whole picture.
 
-    Pillow makes room for one byte a pixel, or two; noise at 4:4:4 takes up to 3.2 (seen at quality 100).
+    Pillow makes room for one byte a pixel, or two; noise at 4:4:4 takes up to 3.2 (seen at quality 100), and more in
+    narrow pictures, whose blocks reach beyond the edge.
     """
     with _buffer_lock:
-        before, ImageFile.MAXBLOCK = ImageFile.MAXBLOCK, 4 * image.width * image.height + 65_536
+        before, ImageFile.MAXBLOCK = ImageFile.MAXBLOCK, 4 * (image.width + 15) * (image.height + 15) + 65_536
         try:
             yield
         finally:

@@ -98,6 +98,15 @@ def test_a_progressive_jpeg_of_noise_is_whole(quality: int) -> None:
     assert (image.size, image.info["progressive"]) == ((300, 200), 1)
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("width", [1, 2, 9, 10])
+def test_a_jpeg_of_narrow_noise_is_whole(width: int, progressive: bool) -> None:
+    extremes = bytes(random.Random(width).choices((0, 255), k=3 * width * 8192))
+    noise = Image.frombytes("RGB", (width, 8192), extremes)
+    encoding = JpegEncoding(100, progressive=progressive, subsampling="4:4:4")
+    assert opened(encode(noise, encoding, WHITE)).size == (width, 8192)
+
+
 def test_the_codes_of_a_jpeg_fit_the_picture_until_it_is_so_large_that_they_cost_too_much_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
