@@ -10,15 +10,21 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from stat import S_ISREG
+from typing import ParamSpec, TypeVar
 
 from service.errors import NotFound, SettingsError, StorageFull, StorageUnavailable
 from service.store.layout import ROOMS, Layout, Room, temp_key
 
 log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
@@ -157,7 +163,7 @@ class LocalStore:
 
     def _set_aside(self, key: str, size: int, hold: Hold) -> int:
         path = self.layout.path(key)
-        with storage_errors("generated"):
+        with storage_errors("generated"), _gone_after_fault(path):
             descriptor = os.open(path, _CREATE | os.O_EXCL, 0o644)
             try:
                 taken = _allocate(descriptor, size)
@@ -177,11 +183,11 @@ class LocalStore:
         """
         temp = space or temp_key()
         self._spaces.pop(temp, None)
-        return await asyncio.to_thread(self._write, key, data, hold, temp)
+        return await _surely(self._write, key, data, hold, temp)
 
     def _write(self, key: str, data: bytes, hold: Hold, temp: str) -> str:
         room, path, final = key.partition("/")[0], self.layout.path(temp), self.layout.path(key)
-        with storage_errors(room):
+        with storage_errors(room), _gone_after_fault(path):
             descriptor = os.open(path, _CREATE, 0o644)
             try:
                 with os.fdopen(descriptor, "wb", closefd=False) as file:
@@ -190,7 +196,6 @@ class LocalStore:
                 os.fsync(descriptor)
             except OSError:
                 os.close(descriptor)
-                path.unlink(missing_ok=True)
                 raise
         hold.adopt(descriptor)
         try:
@@ -260,7 +265,7 @@ class LocalStore:
 
     async def remove(self, keys: Iterable[str]) -> None:
         """Remove files; what the disk refuses to give up is left to the sweep."""
-        await asyncio.to_thread(self._remove, list(keys))
+        await _surely(self._remove, list(keys))
 
     def _remove(self, keys: list[str]) -> None:
         for key in keys:
@@ -312,6 +317,21 @@ def _stored(descriptor: int, key: str, whole: int) -> StoredFile:
 def file_digest(path: str) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+async def _surely(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """In a thread, also when the request goes away while it waits for one: then `to_thread` would leave it undone."""
+    call = partial(copy_context().run, work, *args, **kwargs)
+    return await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, call))
+
+
+@contextlib.contextmanager
+def _gone_after_fault(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _allocate(descriptor: int, size: int) -> int:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,44 @@ async def test_a_write_goes_on_when_its_request_goes_away(store: LocalStore, mon
     await asyncio.gather(task, return_exceptions=True)
     went_away.set()
     await until(lambda: files_in(store) == [RAW], 5)
+
+
+@pytest.mark.parametrize("written", [False, True])
+async def test_a_request_that_goes_away_while_every_disk_thread_is_busy_loses_and_leaves_nothing(
+    store: LocalStore, written: bool
+) -> None:
+    threads, ready, free = ThreadPoolExecutor(1), asyncio.Event(), threading.Event()
+    asyncio.get_running_loop().set_default_executor(threads)
+
+    async def request() -> None:
+        async with held() as hold, store.space(4096) as space:
+            threads.submit(free.wait, 20)
+            ready.set()
+            if written:
+                await store.write(RAW, b"picture", hold, space)
+
+    task = asyncio.create_task(request())
+    await ready.wait()
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.sleep(0)
+    free.set()
+    await asyncio.gather(task, return_exceptions=True)
+    await until(lambda: files_in(store) == [RAW] * written, 5)
+
+
+async def test_space_for_a_file_that_cannot_be_opened_is_given_back(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async with held() as hold, store.space(4096) as space:
+        monkeypatch.setattr(os, "open", refuse)
+        with pytest.raises(StorageUnavailable):
+            await store.write(RAW, b"picture", hold, space)
+        monkeypatch.undo()
+    assert files_in(store) == []
 
 
 async def test_publish_is_all_or_nothing(store: LocalStore) -> None:
