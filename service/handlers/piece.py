@@ -66,6 +66,9 @@ def _write(transport: asyncio.WriteTransport, head: bytes, body: bytes) -> None:
     if not transport.get_write_buffer_size():
         with contextlib.suppress(BlockingIOError):
             sent = os.writev(transport.get_extra_info("socket").fileno(), (head, body))
+    if sent < len(head) + len(body):
+        # To drain means all of it: what a client does not take would wait for it without end.
+        transport.set_write_buffer_limits(0)
     for part in (head, body):
         if sent < len(part):
             transport.write(memoryview(part)[sent:])

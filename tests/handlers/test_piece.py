@@ -61,7 +61,7 @@ async def test_the_connection_lasts_as_long_as_it_was_asked_to(service: Running,
 
 
 @pytest.fixture
-def narrow(service: Running) -> Iterator[socket.socket]:
+def narrow() -> Iterator[socket.socket]:
     """A client whose kernel takes little."""
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -90,6 +90,29 @@ async def test_a_client_that_takes_nothing_of_a_piece_is_dropped(serve: Serve) -
         writer.write(asking(name) * 100)
         await until(lambda: door.inside["download"] == 1)
         await until(lambda: door.inside["download"] == 0)
+
+
+async def test_a_client_that_leaves_the_end_of_a_piece_is_dropped(
+    serve: Serve, narrow: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writev = os.writev
+
+    def crowded(descriptor: int, parts: tuple[bytes, ...]) -> int:
+        with socket.socket(fileno=os.dup(descriptor)) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        return writev(descriptor, parts)
+
+    monkeypatch.setattr(os, "writev", crowded)
+    service, loop = await serve(download_stall_seconds=0.3), asyncio.get_running_loop()
+    name, door = put(service, data=DATA[:40_000]), service.app[DOOR]
+    await loop.sock_connect(narrow, (service.host, service.port))
+    await loop.sock_sendall(narrow, asking(name))
+    await until(lambda: door.inside["download"] == 1)
+    await until(lambda: door.inside["download"] == 0)
+    got = bytearray()
+    while part := await asyncio.wait_for(loop.sock_recv(narrow, MIB), 20):
+        got += part
+    assert len(got) < 40_000
 
 
 async def test_clients_that_reset_leave_no_fault_behind(service: Running, caplog: pytest.LogCaptureFixture) -> None:
