@@ -19,7 +19,7 @@ access = logging.getLogger("service.access")
 
 FLUSH_SECONDS = 0.1
 # What a pipe takes whole, so that no line of another process comes into one of ours.
-BATCH_LENGTH = select.PIPE_BUF
+BATCH_BYTES = select.PIPE_BUF
 
 # Libraries whose info lines carry urls or repeat ours.
 _QUIET = ("aiohttp", "apscheduler", "google_genai", "asyncio", "PIL")
@@ -55,10 +55,12 @@ class BatchHandler(logging.StreamHandler[TextIO]):
         except Exception:
             self.handleError(record)
             return
-        if self._length + len(line) > BATCH_LENGTH:
+        # As stderr encodes it.
+        length = len(line) if line.isascii() else len(line.encode(errors="backslashreplace"))
+        if self._length + length > BATCH_BYTES:
             self.flush()
         self._batch.append(line)
-        self._length += len(line)
+        self._length += length
         if record.levelno >= logging.WARNING:
             self.flush()
         elif len(self._batch) == 1:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.logs import BATCH_LENGTH, REQUEST, AccessRecord, BatchHandler, set_up_logging
+from service.logs import BATCH_BYTES, REQUEST, AccessRecord, BatchHandler, set_up_logging
 
 
 @pytest.fixture(autouse=True)
@@ -129,13 +129,14 @@ async def test_a_warning_goes_at_once_behind_what_came_before_it(log: logging.Lo
     assert lines.written == ["before\nnow\n"]
 
 
-async def test_no_more_waits_than_a_pipe_takes_whole(log: logging.Logger, lines: Lines) -> None:
+@pytest.mark.parametrize("letter", ["0", "é", "世", "\udcff"])
+async def test_no_more_waits_than_a_pipe_takes_whole(log: logging.Logger, lines: Lines, letter: str) -> None:
     for number in range(1000):
-        log.info("%0100d", number)
-    assert len(lines.written) > 900 * 101 // BATCH_LENGTH
-    assert max(map(len, lines.written)) <= BATCH_LENGTH
+        log.info("%d %s", number, letter * 100)
+    assert len(lines.written) > 900 * 101 // BATCH_BYTES
+    assert max(len(batch.encode(errors="backslashreplace")) for batch in lines.written) <= BATCH_BYTES
     log.handlers[0].flush()
-    assert [int(line) for line in "".join(lines.written).splitlines()] == [*range(1000)]
+    assert [int(line.split()[0]) for line in "".join(lines.written).splitlines()] == [*range(1000)]
 
 
 async def test_threads_lose_no_line(log: logging.Logger, lines: Lines) -> None:
