@@ -1,7 +1,6 @@
 """Answers that are small and known whole: head and body leave in one system call."""
 
 import asyncio
-import contextlib
 import os
 import time
 from collections.abc import Mapping
@@ -64,8 +63,12 @@ def _write(transport: asyncio.WriteTransport, head: bytes, body: bytes) -> None:
     """Straight to the socket while nothing waits before it: before Python 3.12 `writelines` joins, too."""
     sent = 0
     if not transport.get_write_buffer_size():
-        with contextlib.suppress(BlockingIOError):
+        try:
             sent = os.writev(transport.get_extra_info("socket").fileno(), (head, body))
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise ConnectionResetError("the client cannot be reached") from error
     if sent < len(head) + len(body):
         # To drain means all of it: what a client does not take would wait for it without end.
         transport.set_write_buffer_limits(0)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import struct
@@ -130,6 +131,19 @@ async def test_clients_that_reset_leave_no_fault_behind(service: Running, caplog
         client.close()
     await until(lambda: service.app[DOOR].inside["download"] == 0)
     assert (await service.get(f"/static/output/{name}")).body == DATA
+    assert "fault" not in caplog.text
+
+
+async def test_a_client_that_the_network_lost_leaves_no_fault_behind(
+    service: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def lost(*_: object) -> int:
+        raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+
+    monkeypatch.setattr(os, "writev", lost)
+    async with service.connected() as (reader, writer):
+        writer.write(asking(put(service)))
+        assert await asyncio.wait_for(reader.read(), 20) == b""
     assert "fault" not in caplog.text
 
 
