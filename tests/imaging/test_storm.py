@@ -28,7 +28,7 @@ from service.imaging.plan import (
 from service.imaging.pool import POISON_DEATHS, WorkerPool
 
 WORKERS = 3
-LIMITS = WorkerLimits(memory_bytes=320 * 1024 * 1024)
+LIMITS = WorkerLimits(memory_bytes=272 * 1024 * 1024)
 DEADLINE_SECONDS = 4.0
 GOOD, HUNGRY, CRASHING, ENDLESS = 300, 12, 4, 3
 # Each slot loses its worker once in so many jobs that no good one can lose three fresh workers in a row.
