@@ -1,7 +1,7 @@
 """The pictures that codecs are measured on: photographs, illustrations and user interfaces out of public packages.
 
 Nothing is picked by its result: a source gives every file that its pattern names, up to `most`, in the order of their
-names. Sources marked `tuning` were looked at while levels were chosen; the others were only measured afterwards.
+names. Sources marked `tuning` were looked at while levels were chosen; the others came later.
 """
 
 import re
