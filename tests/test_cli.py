@@ -128,7 +128,7 @@ def test_ctrl_c_before_anything_was_sent_is_one_line(monkeypatch: pytest.MonkeyP
     @asynccontextmanager
     async def interrupted(*_: object) -> AsyncIterator[None]:
         os.kill(os.getpid(), signal.SIGINT)
-        await asyncio.sleep(20)
+        await asyncio.Event().wait()
         yield
 
     monkeypatch.setattr(ThumbnailService, "_reference", interrupted)

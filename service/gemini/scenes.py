@@ -88,7 +88,8 @@ class Scene:
 
 def mix(one: Colour, other: Colour, share: float) -> Colour:
     """`share` of `other` in `one`."""
-    return tuple(round(a + (b - a) * share) for a, b in zip(one, other, strict=True))  # type: ignore[return-value]
+    red, green, blue = (round(a + (b - a) * share) for a, b in zip(one, other, strict=True))
+    return red, green, blue
 
 
 def gradient(size: tuple[int, int], top: Colour, bottom: Colour) -> Image.Image:

@@ -75,7 +75,6 @@ async def test_what_the_socket_does_not_take_follows(service: Running, narrow: s
     name, loop = put(service, data=DATA), asyncio.get_running_loop()
     await loop.sock_connect(narrow, (service.host, service.port))
     await loop.sock_sendall(narrow, asking(name) * 10)
-    await asyncio.sleep(0.1)
     got = bytearray()
     while got.count(b"HTTP/1.1 200 OK\r\n") < 10 or not got.endswith(DATA):
         got += await asyncio.wait_for(loop.sock_recv(narrow, 1000 if len(got) < 50_000 else MIB), 20)

@@ -3,7 +3,7 @@ import errno
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -163,9 +163,8 @@ async def test_a_file_system_that_sets_nothing_aside_is_used_all_the_same(
     assert files_in(store) == [RAW]
 
 
-async def test_space_for_a_request_that_went_away_is_given_back(
-    store: LocalStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def goes_away_while_a_file_is_made(request: Coroutine[None, None, None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cancel the request between the making of its file and the hold on it."""
     made, went_away, adopt = threading.Event(), threading.Event(), Hold.adopt
 
     def late(self: Hold, descriptor: int) -> None:
@@ -173,16 +172,22 @@ async def test_space_for_a_request_that_went_away_is_given_back(
         went_away.wait(20)
         adopt(self, descriptor)
 
-    async def request() -> None:
-        async with store.space(4096):
-            pass
-
     monkeypatch.setattr(Hold, "adopt", late)
-    task = asyncio.create_task(request())
+    task = asyncio.create_task(request)
     assert await asyncio.to_thread(made.wait, 20)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     went_away.set()
+
+
+async def test_space_for_a_request_that_went_away_is_given_back(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def request() -> None:
+        async with store.space(4096):
+            pass
+
+    await goes_away_while_a_file_is_made(request(), monkeypatch)
     await until(lambda: files_in(store) == [], 5)
 
 
@@ -266,23 +271,11 @@ async def test_reserved_files_are_held(store: LocalStore) -> None:
 async def test_files_made_for_a_request_that_went_away_are_let_go(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, went_away, adopt = threading.Event(), threading.Event(), Hold.adopt
-
-    def late(self: Hold, descriptor: int) -> None:
-        made.set()
-        went_away.wait(20)
-        adopt(self, descriptor)
-
     async def request() -> None:
         async with held() as hold:
             await store.reserve(1, hold)
 
-    monkeypatch.setattr(Hold, "adopt", late)
-    task = asyncio.create_task(request())
-    await asyncio.to_thread(made.wait, 20)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    went_away.set()
+    await goes_away_while_a_file_is_made(request(), monkeypatch)
     await until(lambda: sweep(store.layout.roots["temp"], 1e-9).files == 1, 5)
 
 
