@@ -24,8 +24,8 @@ from service.gemini.reply import Reply
 from service.imaging.formats import SNIFF_BYTES, TABLE, Format, sniff
 from service.imaging.plan import ExportPlan
 from service.orders import Event, Failed, Order, Received, Sent, Variation, check_model, default_frame
+from service.store.holds import Hold, held
 from service.store.layout import raw_key
-from service.store.local import Hold, held
 
 log = logging.getLogger(__name__)
 

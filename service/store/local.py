@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import errno
-import fcntl
 import hashlib
 import io
 import logging
@@ -19,6 +18,7 @@ from stat import S_ISREG
 from typing import ParamSpec, TypeVar
 
 from service.errors import NotFound, SettingsError, StorageFull, StorageUnavailable
+from service.store.holds import Hold, held
 from service.store.layout import ROOMS, Layout, Room, temp_key
 
 log = logging.getLogger(__name__)
@@ -57,32 +57,6 @@ class StoredFile:
 
     def close(self) -> None:
         self.body.close()
-
-
-class Hold:
-    """Files in use. The shared locks keep every sweep away, in this process and in others; a crash releases them."""
-
-    def __init__(self) -> None:
-        self._descriptors: list[int] = []
-        self.released = False
-
-    def adopt(self, descriptor: int) -> None:
-        """Lock an open file and keep it open until `release`; close it at once if that has been."""
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-        except OSError:
-            os.close(descriptor)
-            raise
-        self._descriptors.append(descriptor)
-        # A thread that opens files is not stopped when the request it works for is cancelled.
-        if self.released:
-            self.release()
-
-    def release(self) -> None:
-        self.released = True
-        with contextlib.suppress(IndexError):
-            while True:
-                os.close(self._descriptors.pop())
 
 
 class LocalStore:
@@ -360,13 +334,3 @@ def _probe(directory: Path) -> None:
     name = directory / f".probe-{secrets.token_hex(8)}"
     os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     name.unlink()
-
-
-@contextlib.asynccontextmanager
-async def held() -> AsyncIterator[Hold]:
-    """A Hold that is released at the end."""
-    hold = Hold()
-    try:
-        yield hold
-    finally:
-        hold.release()

@@ -13,8 +13,9 @@ import pytest
 
 from service.errors import NotFound, SettingsError, StorageFull, StorageUnavailable
 from service.retention import sweep
+from service.store.holds import Hold, held
 from service.store.layout import EXPORT_NAME, ROOMS, Layout, export_key, export_stem, raw_key, request_id, temp_key
-from service.store.local import Hold, LocalStore, held
+from service.store.local import LocalStore
 from tests.helpers import fill_up, small_disk, until
 
 KEY = "output/export_" + "a" * 32 + ".png"
