@@ -73,6 +73,7 @@ def codecs() -> dict[str, Codec]:
     for level in range(10):
         named[f"PNG Pillow {level}"] = pillow("PNG", compress_level=level)
         named[f"PNG ours {level}"] = ours(level)
+    named["PNG ours 8, thorough"] = ours(8, thorough=True)
     named[THOROUGH] = ours(9, thorough=True)
     named |= libvips()
     named["JPEG baseline"] = pillow("JPEG", quality=85)

@@ -36,6 +36,7 @@ HERE = Path(__file__).parent
 
 OURS = "**this service**"
 OURS_4 = "this service, png_compression 4"
+OURS_THOROUGH = "this service, PNG_THOROUGH, png_compression {}"
 OURS_BASE = "this service, over a base"
 INLINE = "Pillow in an aiohttp handler, level 9"
 INLINE_BASE = "Pillow in a handler, over a base"
@@ -196,6 +197,10 @@ async def measure(only: str = "") -> tuple[list[Contender], list[str]]:
             add(OURS, ours, _ours(session, ours, False))
             add(OURS_4, ours, _ours(session, ours, False, png_compression="4"))
             add(OURS_BASE, ours, _ours(session, ours, True))
+            thorough = stack.enter_context(service(folder, PNG_THOROUGH="true"))
+            for level in "89":
+                name = OURS_THOROUGH.format(level)
+                add(name, thorough, _ours(session, thorough, False, png_compression=level))
             port = free_port()
             inline = start(sys.executable, "-m", "bench.inline", str(port), scratch, port=port)
             add(INLINE, inline, _inline(session, inline, False))

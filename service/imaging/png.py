@@ -52,9 +52,9 @@ def encode_png(
     """The PNG of a picture of mode 1, L, LA, P, RGB or RGBA; `compression` from 0 (fastest) to 9 (smallest).
 
     Every pixel is kept; equal pictures give equal bytes. The profile, of RGB colours, is embedded as it is. `thorough`
-    goes on where 9 stops, `palette` allows one where there are at most 256 colours.
+    goes on where 8 and 9 stop, `palette` allows one where there are at most 256 colours.
     """
-    effort = THOROUGH if thorough else EFFORTS[compression]
+    effort = (THOROUGH if thorough else EFFORTS)[compression]
     profile = profile_chunk(icc_profile) if icc_profile else b""
     plain, indexed = plain_form(image, bool(profile)), None
     if palette and plain.image.mode in ("RGB", "RGBA"):
