@@ -27,7 +27,7 @@ from bench.table import machine, median_ratio, percentile, print_table
 from bench.workload import CONTENT_TYPE, SIZE, Original, form, originals
 
 PICTURES = 12
-ROUNDS = 3
+ROUNDS = 5
 CLIENTS = 4
 ROUND_SECONDS = 4.0
 REQUEST_SECONDS = 60
@@ -198,9 +198,9 @@ async def measure(only: str = "") -> tuple[list[Contender], list[str]]:
             add(OURS_4, ours, _ours(session, ours, False, png_compression="4"))
             add(OURS_BASE, ours, _ours(session, ours, True))
             thorough = stack.enter_context(service(folder, PNG_THOROUGH="true"))
-            for level in "89":
-                name = OURS_THOROUGH.format(level)
-                add(name, thorough, _ours(session, thorough, False, png_compression=level))
+            for number in "89":
+                name = OURS_THOROUGH.format(number)
+                add(name, thorough, _ours(session, thorough, False, png_compression=number))
             port = free_port()
             inline = start(sys.executable, "-m", "bench.inline", str(port), scratch, port=port)
             add(INLINE, inline, _inline(session, inline, False))

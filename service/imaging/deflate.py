@@ -53,15 +53,24 @@ EFFORTS = (
     Effort(flat=(6, 6)),
     Effort(search=5, worth=(0.95, 0.95), flat=(6, 6)),
     Effort(search=6, worth=(0.95, 0.95), flat=(6, 6)),
-    Effort(search=6, worth=(0.98, 0.96), flat=(8, 8)),
-    Effort(search=7, worth=(0.98, 0.96), flat=(8, 9)),
-    Effort(search=7, flat=(8, 9)),
+    Effort(search=6, worth=(0.98, 0.96), flat=(7, 7)),
+    Effort(search=7, worth=(0.98, 0.96), flat=(7, 9)),
+    Effort(search=7, flat=(7, 9)),
 )
 # For who would rather wait: at 8 no larger than libvips at its level 9, at 9 within a hundredth of Pillow's on every
 # picture measured.
 THOROUGH = (
     *EFFORTS[:8],
-    Effort(search=7, others=((SUB,),), thin=0.3, worth=(1.065, 1.05), deep=0.95, flat=(8, 9), rest=0.3),
+    Effort(
+        search=7,
+        sample=1 << 15,
+        others=((SUB,),),
+        thin=0.3,
+        worth=(1.065, 1.05),
+        deep=0.95,
+        flat=(8, 9),
+        rest=0.3,
+    ),
     Effort(
         search=7,
         sample=1 << 15,
@@ -81,8 +90,8 @@ RECENT_BYTES = 1 << 16  # of the strip before, whose values tell what each will 
 # Of its bytes, what quick codes leave of a strip, at most, if it is ...
 SPARSE = 0.06  # nearly empty: a sample would miss what there is, and every way is quick
 FLAT = 0.15  # such that unfiltered rows may be smaller: they are looked at
-REST = 2  # strips that go by with what was best for the one before: quick codes, or one filter
-NEARLY_ALL = 0.95  # of the rows
+REST = 2  # strips that go by with what was best for the one before: quick codes, or some of the filters
+RARE = 0.15  # of the rows: a filter that fewer chose is left out of the next ones
 UNLIKE = 0.9  # of what Huffman codes leave of the sample: a strip that they shorten more is emptier than that
 HINT = 1.0  # of what quick codes leave: a quick search that leaves more of unfiltered rows shows that they do not pay
 
@@ -122,18 +131,18 @@ class StripDeflater:
     indexed: bool
     window: bytes = b""
     resting: int = 0
-    steady: list[int] = field(default_factory=list)
+    narrowed: list[tuple[int, ...]] = field(default_factory=list)
     price: list[int] = field(default_factory=lambda: GUESS)
 
     def smallest(self, strip: Image.Image, end: int) -> tuple[bytes, bytes]:
         """The filtered rows, and deflated, in the best of the ways that the effort allows."""
-        filters = (self.steady.pop(),) if self.steady else self.effort.filters
+        filters = self.narrowed.pop() if self.narrowed else self.effort.filters
         filtered = filter_rows(strip, self.distance, filters, self.price)
         lines = filtered.cheapest(filters)
         self.price = prices(lines[-RECENT_BYTES:])
         if filters == ALL and not self.effort.others:
             chosen = lines[:: filtered.length]
-            self.steady = [number for number in ALL if chosen.count(number) > NEARLY_ALL * len(chosen)] * REST
+            self.narrowed = [tuple(number for number in ALL if chosen.count(number) > RARE * len(chosen))] * REST
         quick, sampled = self.quick(lines, end)
         best = quick
         if self.resting:
