@@ -198,9 +198,9 @@ async def measure(only: str = "") -> tuple[list[Contender], list[str]]:
             add(OURS_4, ours, _ours(session, ours, False, png_compression="4"))
             add(OURS_BASE, ours, _ours(session, ours, True))
             thorough = stack.enter_context(service(folder, PNG_THOROUGH="true"))
-            for number in "89":
-                name = OURS_THOROUGH.format(number)
-                add(name, thorough, _ours(session, thorough, False, png_compression=number))
+            for digit in "89":
+                name = OURS_THOROUGH.format(digit)
+                add(name, thorough, _ours(session, thorough, False, png_compression=digit))
             port = free_port()
             inline = start(sys.executable, "-m", "bench.inline", str(port), scratch, port=port)
             add(INLINE, inline, _inline(session, inline, False))
