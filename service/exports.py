@@ -30,9 +30,10 @@ from service.imaging.plan import (
 from service.imaging.pool import WorkerPool
 from service.retention import sweep_room
 from service.settings import Settings, load_settings
+from service.store.disk import file_digest
 from service.store.holds import Hold, held
 from service.store.layout import ROOMS, Layout, export_key, export_stem
-from service.store.local import LocalStore, file_digest
+from service.store.local import LocalStore
 from service.urls import Links
 
 __all__ = ["ImageError", "ImageExportService"]

@@ -30,9 +30,10 @@ from service.exports import Source
 from service.handlers.fields import MAX_SCRIPT, Fields, script_too_long
 from service.imaging.formats import SNIFF_BYTES, sniff
 from service.settings import MIB
+from service.store.disk import storage_errors
 from service.store.holds import Hold, held
 from service.store.layout import upload_key
-from service.store.local import LocalStore, storage_errors
+from service.store.local import LocalStore
 
 # UTF-8 takes at most 4 bytes a character.
 MAX_TEXT_BYTES = 4 * MAX_SCRIPT

@@ -74,17 +74,16 @@ def residuals(strip: Image.Image, distance: int, number: int) -> Image.Image:
         return strip.crop((-1 - right, 1 - down, width - right, height - down))
 
     original, left, above = moved(0, 0), moved(distance, 0), moved(0, 1)
-    match number:
-        case 0:
-            lines = original
-        case 1:
-            lines = ImageChops.subtract_modulo(original, left)
-        case 2:
-            lines = ImageChops.subtract_modulo(original, above)
-        case 3:
-            lines = ImageChops.subtract_modulo(original, Image.blend(left, above, 0.5))
-        case _:
-            lines = ImageChops.subtract_modulo(original, paeth(left, above, moved(distance, 1)))
+    if number == NONE:
+        lines = original
+    elif number == SUB:
+        lines = ImageChops.subtract_modulo(original, left)
+    elif number == UP:
+        lines = ImageChops.subtract_modulo(original, above)
+    elif number == AVERAGE:
+        lines = ImageChops.subtract_modulo(original, Image.blend(left, above, 0.5))
+    else:
+        lines = ImageChops.subtract_modulo(original, paeth(left, above, moved(distance, 1)))
     lines.paste(number, (0, 0, 1, lines.height))
     return lines
 

@@ -2,45 +2,24 @@
 
 import asyncio
 import contextlib
-import errno
 import hashlib
 import io
 import logging
 import os
-import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextvars import copy_context
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from stat import S_ISREG
-from typing import ParamSpec, TypeVar
 
 from service.errors import NotFound, SettingsError, StorageFull, StorageUnavailable
+from service.store.disk import allocate, file_digest, gone_after_fault, probe, storage_errors, surely, sync_directory
 from service.store.holds import Hold, held
 from service.store.layout import ROOMS, Layout, Room, temp_key
 
 log = logging.getLogger(__name__)
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-# Where neither the file system nor the C library can set blocks aside.
-_NO_FALLOCATE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
-
-
-@contextlib.contextmanager
-def storage_errors(room: str) -> Iterator[None]:
-    """Turn the disk's refusals into StorageFull or StorageUnavailable, naming the room and never a path."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in NO_SPACE:
-            raise StorageFull(f"no space is left in {room}/") from error
-        raise StorageUnavailable(f"{room}/ cannot be used: {os.strerror(error.errno or errno.EIO)}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +55,7 @@ class LocalStore:
         for room, root in self.layout.roots.items():
             try:
                 root.mkdir(parents=True, exist_ok=True)
-                _probe(root)
+                probe(root)
             except OSError as error:
                 name = f"{room.upper()}_DIR={str(root)!r} (below STORAGE_DIR unless set)"
                 raise SettingsError(f"{name} cannot be written: {error.strerror}") from None
@@ -101,7 +80,7 @@ class LocalStore:
     def _probe_rooms(self) -> int:
         for room, root in self.layout.roots.items():
             with storage_errors(room):
-                _probe(root)
+                probe(root)
         return self._free_bytes()
 
     async def free_bytes(self) -> int:
@@ -137,10 +116,10 @@ class LocalStore:
 
     def _set_aside(self, key: str, size: int, hold: Hold) -> int:
         path = self.layout.path(key)
-        with storage_errors("generated"), _gone_after_fault(path):
+        with storage_errors("generated"), gone_after_fault(path):
             descriptor = os.open(path, _CREATE | os.O_EXCL, 0o644)
             try:
-                taken = _allocate(descriptor, size)
+                taken = allocate(descriptor, size)
             except OSError:
                 os.close(descriptor)
                 raise
@@ -157,11 +136,11 @@ class LocalStore:
         """
         temp = space or temp_key()
         self._spaces.pop(temp, None)
-        return await _surely(self._write, key, data, hold, temp)
+        return await surely(self._write, key, data, hold, temp)
 
     def _write(self, key: str, data: bytes, hold: Hold, temp: str) -> str:
         room, path, final = key.partition("/")[0], self.layout.path(temp), self.layout.path(key)
-        with storage_errors(room), _gone_after_fault(path):
+        with storage_errors(room), gone_after_fault(path):
             descriptor = os.open(path, _CREATE, 0o644)
             try:
                 with os.fdopen(descriptor, "wb", closefd=False) as file:
@@ -175,7 +154,7 @@ class LocalStore:
         try:
             with storage_errors(room):
                 os.rename(path, final)
-                _sync_directory(final.parent)
+                sync_directory(final.parent)
         except (StorageFull, StorageUnavailable) as error:
             error.storage_path = temp if path.exists() else key
             raise
@@ -204,7 +183,7 @@ class LocalStore:
                     os.rename(self.layout.path(temp), self.layout.path(key))
                     done.append(self.layout.path(key))
                 for directory in {path.parent for path in done}:
-                    _sync_directory(directory)
+                    sync_directory(directory)
             except OSError:
                 for path in done:
                     path.unlink(missing_ok=True)
@@ -239,7 +218,7 @@ class LocalStore:
 
     async def remove(self, keys: Iterable[str]) -> None:
         """Remove files; what the disk refuses to give up is left to the sweep."""
-        await _surely(self._remove, list(keys))
+        await surely(self._remove, list(keys))
 
     def _remove(self, keys: list[str]) -> None:
         for key in keys:
@@ -286,51 +265,3 @@ def _stored(descriptor: int, key: str, whole: int) -> StoredFile:
     return StoredFile(
         io.FileIO(descriptor), info.st_size, f'"{info.st_ino:x}-{info.st_mtime_ns:x}-{info.st_size:x}"', data
     )
-
-
-def file_digest(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-async def _surely(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """In a thread, also when the request goes away while it waits for one: then `to_thread` would leave it undone."""
-    call = partial(copy_context().run, work, *args, **kwargs)
-    return await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, call))
-
-
-@contextlib.contextmanager
-def _gone_after_fault(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError:
-        path.unlink(missing_ok=True)
-        raise
-
-
-def _allocate(descriptor: int, size: int) -> int:
-    """Make the file `size` bytes of real blocks; returns how many it has.
-
-    Where the file system cannot, glibc writes to every block instead: slower, and as good.
-    """
-    try:
-        os.posix_fallocate(descriptor, 0, size)
-    except OSError as error:
-        if error.errno not in _NO_FALLOCATE:
-            raise
-    return os.fstat(descriptor).st_blocks * 512
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _probe(directory: Path) -> None:
-    """Make and remove a file: permission bits alone say nothing of a read-only or vanished file system."""
-    name = directory / f".probe-{secrets.token_hex(8)}"
-    os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    name.unlink()
