@@ -270,3 +270,11 @@ def assert_problem(answer: Answer, status: int, code: str, *said: str) -> dict[s
 
 def export_names(exports: Mapping[str, Mapping[str, Any]]) -> Sequence[str]:
     return [export["file_path"].removeprefix("output/") for export in exports.values()]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs: one that ended and waits for its parent, a zombie, does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -15,6 +15,8 @@ import aiohttp
 import pytest
 from PIL import Image
 
+from tests.helpers import alive
+
 ROOT = Path(__file__).parents[1]
 WAIT_SECONDS = 60.0
 
@@ -115,13 +117,6 @@ async def _until(condition: Callable[[], Any]) -> None:
             await asyncio.sleep(0.02)
 
 
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 async def _under_way(server: Server, request: "asyncio.Task[Any]") -> None:
     async with asyncio.timeout(WAIT_SECONDS):
         while await server.inside() < 1:
@@ -165,7 +160,7 @@ async def test_an_idle_service_stops_with_no_process_left(start: Start) -> None:
     assert len(family) >= 4
     server.process.send_signal(signal.SIGINT)
     assert await server.process.wait() == 0
-    await _until(lambda: not any(map(_alive, family)))
+    await _until(lambda: not any(map(alive, family)))
 
 
 async def test_after_sigkill_no_worker_and_no_emulator_is_left(start: Start) -> None:
@@ -176,7 +171,7 @@ async def test_after_sigkill_no_worker_and_no_emulator_is_left(start: Start) -> 
     server.process.kill()
     await server.process.wait()
     async with asyncio.timeout(5):
-        while any(map(_alive, family)):
+        while any(map(alive, family)):
             await asyncio.sleep(0.02)
     with pytest.raises(aiohttp.ClientError):
         await request
@@ -206,7 +201,7 @@ async def test_an_emulator_that_dies_is_started_again(start: Start) -> None:
     assert another != emulator
     server.process.send_signal(signal.SIGINT)
     assert await server.process.wait() == 0
-    await _until(lambda: not _alive(another))
+    await _until(lambda: not alive(another))
 
 
 async def test_without_its_emulator_the_service_is_not_ready(start: Start) -> None:
@@ -226,7 +221,7 @@ def _is_emulator(pid: int) -> bool:
 
 def _is_worker(pid: int) -> bool:
     """A worker's parent is the fork server, whose command line is the same."""
-    if not _alive(pid):
+    if not alive(pid):
         return False
     parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
     return b"forkserver" in Path(f"/proc/{parent}/cmdline").read_bytes()

@@ -10,7 +10,6 @@ import sys
 import textwrap
 from collections.abc import AsyncIterator
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ from service.imaging.errors import TooCostly, Undecodable
 from service.imaging.plan import InspectJob, Picture, WorkerLimits
 from service.imaging.pool import POISON_DEATHS, POISON_SECONDS, WorkerPool
 from service.logs import JsonFormatter
-from tests.helpers import until
+from tests.helpers import alive, until
 from tests.imaging.test_storm import workers
 
 ROOT = Path(__file__).parents[2]
@@ -66,14 +65,6 @@ def endless(tmp_path: Path) -> InspectJob:
     """A job that a worker never finishes: opening a pipe that nobody writes to."""
     os.mkfifo(tmp_path / "pipe")
     return InspectJob(str(tmp_path / "pipe"))
-
-
-def gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 async def test_a_job_is_answered_by_its_result_or_its_refusal(pools: Pools, picture: InspectJob) -> None:
@@ -133,7 +124,7 @@ async def test_a_process_that_took_over_a_dead_workers_number_is_left_alone(pool
         try:
             slot.pid = innocent.pid
             assert isinstance(await pool.run(picture, "a"), Picture)
-            assert not gone(innocent.pid)
+            assert alive(innocent.pid)
         finally:
             innocent.kill()
 
@@ -164,7 +155,7 @@ async def test_a_job_past_its_deadline_is_killed_with_its_worker(
     outcome = await pool.run(endless, "a")
     assert isinstance(outcome, TooCostly)
     assert "0.2 seconds" in outcome.detail
-    await until(lambda: gone(pid))
+    await until(lambda: not alive(pid))
     assert pools.events == ["late"]
 
 
@@ -220,8 +211,7 @@ async def test_closing_leaves_no_process(pools: Pools, endless: InspectJob) -> N
     await pool.close()
     with pytest.raises(BrokenProcessPool):
         await job
-    for pid in pids:
-        await until(partial(gone, pid))
+    await until(lambda: not any(map(alive, pids)))
 
 
 def test_a_bare_script_without_a_guard_runs_once(tmp_path: Path) -> None:
