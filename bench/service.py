@@ -176,67 +176,88 @@ class _Bare:
         return made.size
 
 
-async def measure(only: str = "") -> tuple[list[Contender], list[str]]:
-    pictures, missing = originals(PICTURES)
-    versions: list[str] = []
-    contenders: list[Contender] = []
-    with tempfile.TemporaryDirectory(prefix="bench-") as scratch, contextlib.ExitStack() as stack:
-        folder = Path(scratch)
-        for picture in pictures:
-            (folder / f"{picture.name}.png").write_bytes(picture.data)
-        timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
+@dataclass(slots=True)
+class Line:
+    """Those who take part: each is started as it joins, and ends with the stack."""
 
-            def add(name: str, server: Server, export: Export) -> None:
-                contenders.append(Contender(name, export, server.cpu_seconds, server))
+    stack: contextlib.ExitStack
+    folder: Path
+    session: aiohttp.ClientSession
+    contenders: list[Contender] = field(default_factory=list)
 
-            def start(*command: str, port: int, environment: dict[str, str] | None = None) -> Server:
-                return stack.enter_context(serving(command, port, folder, environment))
+    def join_ours(self) -> str:
+        ours = self.stack.enter_context(service(self.folder))
+        thorough = self.stack.enter_context(service(self.folder, PNG_THOROUGH="true"))
+        self._add(OURS, ours, _ours(self.session, ours, False))
+        self._add(OURS_4, ours, _ours(self.session, ours, False, png_compression="4"))
+        self._add(OURS_BASE, ours, _ours(self.session, ours, True))
+        for level in ("8", "9"):
+            export = _ours(self.session, thorough, False, png_compression=level)
+            self._add(OURS_THOROUGH.format(level), thorough, export)
+        return ""
 
-            ours = stack.enter_context(service(folder))
-            add(OURS, ours, _ours(session, ours, False))
-            add(OURS_4, ours, _ours(session, ours, False, png_compression="4"))
-            add(OURS_BASE, ours, _ours(session, ours, True))
-            thorough = stack.enter_context(service(folder, PNG_THOROUGH="true"))
-            for digit in "89":
-                name = OURS_THOROUGH.format(digit)
-                add(name, thorough, _ours(session, thorough, False, png_compression=digit))
+    def join_pillow(self) -> str:
+        port = free_port()
+        inline = self._serve(port, sys.executable, "-m", "bench.inline", str(port), str(self.folder))
+        self._add(INLINE, inline, _inline(self.session, inline, False))
+        self._add(INLINE_BASE, inline, _inline(self.session, inline, True))
+        return ""
+
+    def join_sharp(self) -> str:
+        tool = peers.sharp()
+        for name, png in ((SHARP_9, '{"compressionLevel":9,"adaptiveFiltering":true}'), (SHARP, "{}")):
             port = free_port()
-            inline = start(sys.executable, "-m", "bench.inline", str(port), scratch, port=port)
-            add(INLINE, inline, _inline(session, inline, False))
-            add(INLINE_BASE, inline, _inline(session, inline, True))
-            try:
-                tool = peers.sharp()
-                for name, png in ((SHARP_9, '{"compressionLevel":9,"adaptiveFiltering":true}'), (SHARP, "{}")):
-                    port = free_port()
-                    command = (tool.path, str(HERE / "sharp.js"), str(port), scratch, png)
-                    server = start(*command, port=port, environment=tool.environment)
-                    add(name, server, _sharp(session, server))
-                versions.append(tool.version)
-            except peers.MissingError as error:
-                missing.append(str(error))
-            try:
-                tool = peers.thumbor()
-                for name, level in ((THUMBOR_9, 9), (THUMBOR, 6)):
-                    port = free_port()
-                    options = ("-i", "127.0.0.1", "-p", str(port), "--processes", str(CORES))
-                    server = start(tool.path, *options, "-c", _thumbor_config(folder, level), port=port)
-                    add(name, server, _thumbor(session, server))
-                versions.append(tool.version)
-            except peers.MissingError as error:
-                missing.append(str(error))
-            executor = stack.enter_context(ProcessPoolExecutor(CORES, multiprocessing.get_context("spawn")))
-            for name, over_base in ((BARE, False), (BARE_BASE, True)):
-                calls = _Bare(executor, over_base)
-                contenders.append(Contender(name, calls.export, calls.cpu_seconds))
-            contenders = [contender for contender in contenders if re.search(only, contender.name)]
+            command = (tool.path, str(HERE / "sharp.js"), str(port), str(self.folder), png)
+            server = self._serve(port, *command, environment=tool.environment)
+            self._add(name, server, _sharp(self.session, server))
+        return tool.version
+
+    def join_thumbor(self) -> str:
+        tool = peers.thumbor()
+        for name, level in ((THUMBOR_9, 9), (THUMBOR, 6)):
+            port = free_port()
+            options = ("-i", "127.0.0.1", "-p", str(port), "--processes", str(CORES))
+            server = self._serve(port, tool.path, *options, "-c", _thumbor_config(self.folder, level))
+            self._add(name, server, _thumbor(self.session, server))
+        return tool.version
+
+    def join_bare(self) -> str:
+        executor = self.stack.enter_context(ProcessPoolExecutor(CORES, multiprocessing.get_context("spawn")))
+        for name, over_base in ((BARE, False), (BARE_BASE, True)):
+            calls = _Bare(executor, over_base)
+            self.contenders.append(Contender(name, calls.export, calls.cpu_seconds))
+        return ""
+
+    def _serve(self, port: int, *command: str, environment: dict[str, str] | None = None) -> Server:
+        return self.stack.enter_context(serving(command, port, self.folder, environment))
+
+    def _add(self, name: str, server: Server, export: Export) -> None:
+        self.contenders.append(Contender(name, export, server.cpu_seconds, server))
+
+
+async def measure(only: str = "") -> tuple[list[Contender], list[str]]:
+    """The contenders after their rounds, and notes: the versions of peers, and which are missing."""
+    pictures, missing = originals(PICTURES)
+    notes = [f"missing: {line}" for line in missing]
+    timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch, contextlib.ExitStack() as stack:
+        for picture in pictures:
+            Path(scratch, f"{picture.name}.png").write_bytes(picture.data)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            line = Line(stack, Path(scratch), session)
+            for join in (line.join_ours, line.join_pillow, line.join_sharp, line.join_thumbor, line.join_bare):
+                try:
+                    notes.append(join())
+                except peers.MissingError as error:
+                    notes.append(f"missing: {error}")
+            contenders = [contender for contender in line.contenders if re.search(only, contender.name)]
             for contender in contenders:
                 await contender.export(pictures[0], pictures[1])
             for number in range(ROUNDS):
                 for contender in _rotated(contenders, number):
                     await contender.run(pictures)
                 print(f"round {number + 1} of {ROUNDS}", file=sys.stderr, flush=True)
-    return contenders, [*versions, *(f"missing: {line}" for line in missing)]
+    return contenders, [note for note in notes if note]
 
 
 def _rotated(contenders: Sequence[Contender], number: int) -> Iterator[Contender]:
