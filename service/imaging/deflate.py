@@ -61,7 +61,7 @@ EFFORTS = (
 # picture measured.
 THOROUGH = (
     *EFFORTS[:8],
-    Effort(search=7, others=((SUB,),), thin=0.3, worth=(1.065, 1.05), deep=0.95, flat=(8, 9), rest=0.3),
+    Effort(search=7, others=((SUB,),), thin=0.3, worth=(1.065, 1.05), deep=0.95, flat=(9, 9), rest=0.3),
     Effort(
         search=7,
         sample=1 << 15,
