@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 RESTARTS = 8
 FIRST_PAUSE_SECONDS = 0.1
 STEADY_SECONDS = 60.0
+# It ends at once, unless it hangs or is stopped.
+END_SECONDS = 5.0
 
 
 class StandIn:
@@ -80,9 +82,22 @@ class StandIn:
             yield process
         finally:
             self.up = False
-            if process.stdin:
-                process.stdin.close()
-            await process.wait()
+            await self._end(process)
+
+    @staticmethod
+    async def _end(process: Process) -> None:
+        """Close its standard input; what does not end with that is killed."""
+        if process.stdin:
+            process.stdin.close()
+        try:
+            async with asyncio.timeout(END_SECONDS):
+                await process.wait()
+        except TimeoutError:
+            log.warning("the emulator did not end within %g seconds: it is killed", END_SECONDS)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
 
     async def _port_of(self, process: Process) -> int:
         try:

@@ -12,7 +12,7 @@ import pytest
 from service.gemini import standin
 from service.gemini.client import Call, GeminiAccess, open_gemini
 from service.gemini.standin import StandIn
-from tests.helpers import KEY, until
+from tests.helpers import KEY, alive, until
 
 
 @pytest.fixture
@@ -87,6 +87,40 @@ async def test_closing_while_it_is_started_again_leaves_no_process(
         await until(lambda: not stand_in.up)
         await asyncio.sleep(seconds)
     assert children() <= before
+
+
+async def test_one_that_does_not_end_is_killed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(standin, "END_SECONDS", 0.05)
+    async with asyncio.timeout(20), StandIn(30).opened() as stand_in:
+        await stop(stand_in.pid)
+    assert caplog.messages[-1] == "the emulator did not end within 0.05 seconds: it is killed"
+    assert not alive(stand_in.pid)
+
+
+async def test_one_that_does_not_end_is_killed_when_closing_is_cancelled() -> None:
+    leave = asyncio.Event()
+
+    async def open_and_leave(stand_in: StandIn) -> None:
+        async with stand_in.opened():
+            await leave.wait()
+
+    stand_in = StandIn(30)
+    closing = asyncio.create_task(open_and_leave(stand_in))
+    await until(lambda: stand_in.up)
+    await stop(stand_in.pid)
+    leave.set()
+    await until(lambda: not stand_in.up)
+    closing.cancel()
+    await asyncio.wait([closing], timeout=20)
+    assert not alive(stand_in.pid)
+
+
+async def stop(pid: int) -> None:
+    """Stop a process, and wait until it is: until then it could still end."""
+    os.kill(pid, signal.SIGSTOP)
+    await until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
 
 
 def children() -> set[str]:
