@@ -93,9 +93,12 @@ class LocalStore:
     def _free_in(self, room: Room) -> int:
         roots = self.layout.roots
         with storage_errors(room):
+            shares = roots[room].stat().st_dev == roots["temp"].stat().st_dev
+            # One set aside or given back while the disk is looked at may be free there too: it must not count twice.
+            before = self._spaces.copy()
             disk = os.statvfs(roots[room])
-            spaces = self._spaces.values() if roots[room].stat().st_dev == roots["temp"].stat().st_dev else ()
-        return disk.f_bavail * disk.f_frsize + sum(spaces)
+            spaces = before.items() & self._spaces.copy().items() if shares else ()
+        return disk.f_bavail * disk.f_frsize + sum(size for _, size in spaces)
 
     @contextlib.asynccontextmanager
     async def space(self, size: int) -> AsyncIterator[str]:

@@ -150,6 +150,38 @@ async def test_space_is_missing_from_the_disk_but_not_from_what_is_free(disk: Lo
     assert await disk.free_bytes() == before - 4096
 
 
+async def test_space_that_is_set_aside_while_the_disk_is_looked_at_counts_once(
+    disk: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, loop, statvfs = await disk.free_bytes(), asyncio.get_running_loop(), os.statvfs
+    async with AsyncExitStack() as stack:
+
+        def look_and_set_aside(path: Path) -> os.statvfs_result:
+            seen = statvfs(path)
+            asyncio.run_coroutine_threadsafe(stack.enter_async_context(disk.space(MIB)), loop).result(20)
+            return seen
+
+        monkeypatch.setattr(os, "statvfs", look_and_set_aside)
+        assert await disk.free_bytes() <= before
+
+
+async def test_space_that_is_given_back_before_the_disk_is_looked_at_counts_once(
+    disk: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, loop, statvfs = await disk.free_bytes(), asyncio.get_running_loop(), os.statvfs
+    async with AsyncExitStack() as stack:
+        spaces = [await stack.enter_async_context(AsyncExitStack()) for _ in ROOMS]
+        for space in spaces:
+            await space.enter_async_context(disk.space(MIB))
+
+        def give_back_and_look(path: Path) -> os.statvfs_result:
+            asyncio.run_coroutine_threadsafe(spaces.pop().aclose(), loop).result(20)
+            return statvfs(path)
+
+        monkeypatch.setattr(os, "statvfs", give_back_and_look)
+        assert await disk.free_bytes() <= before
+
+
 @pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EINVAL])
 async def test_a_file_system_that_sets_nothing_aside_is_used_all_the_same(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch, number: int
