@@ -239,7 +239,13 @@ class LocalStore:
 
         Raises NotFound.
         """
-        return await asyncio.to_thread(self._open, key, whole)
+        opening = asyncio.get_running_loop().run_in_executor(None, self._open, key, whole)
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # The thread is not stopped with its request, and opens the file for nobody.
+            opening.add_done_callback(_close_unwanted)
+            raise
 
     def _open(self, key: str, whole: int) -> StoredFile:
         directory, name = self.layout.split(key)
@@ -253,6 +259,11 @@ class LocalStore:
         except OSError as error:
             raise NotFound(f"there is no {key}") from error
         return _stored(descriptor, key, whole)
+
+
+def _close_unwanted(opening: asyncio.Future[StoredFile]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 def _stored(descriptor: int, key: str, whole: int) -> StoredFile:

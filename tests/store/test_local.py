@@ -15,7 +15,7 @@ from service.errors import NotFound, SettingsError, StorageFull, StorageUnavaila
 from service.retention import sweep
 from service.store.holds import Hold, held
 from service.store.layout import EXPORT_NAME, ROOMS, Layout, export_key, export_stem, raw_key, request_id, temp_key
-from service.store.local import LocalStore
+from service.store.local import LocalStore, StoredFile
 from tests.helpers import fill_up, small_disk, until
 
 KEY = "output/export_" + "a" * 32 + ".png"
@@ -344,6 +344,34 @@ async def test_an_open_file_outlives_its_name(store: LocalStore) -> None:
     await store.remove([KEY])
     assert file.body.read() == b"picture"
     file.close()
+
+
+async def test_a_file_opened_for_a_request_that_went_away_is_closed(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with held() as hold:
+        await store.write(KEY, b"picture", hold)
+    begun, went_away, closed = threading.Event(), threading.Event(), asyncio.Event()
+    pread, close = os.pread, StoredFile.close
+
+    def late(descriptor: int, size: int, offset: int) -> bytes:
+        begun.set()
+        went_away.wait(20)
+        return pread(descriptor, size, offset)
+
+    def tell(self: StoredFile) -> None:
+        close(self)
+        closed.set()
+
+    monkeypatch.setattr(os, "pread", late)
+    monkeypatch.setattr(StoredFile, "close", tell)
+    task = asyncio.create_task(store.open(KEY, whole=100))
+    assert await asyncio.to_thread(begun.wait, 20)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    went_away.set()
+    async with asyncio.timeout(20):
+        await closed.wait()
 
 
 async def test_the_etag_changes_with_the_file(store: LocalStore) -> None:
