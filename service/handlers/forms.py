@@ -176,7 +176,8 @@ class _FormReader:
         try:
             events = list(parser.parse(chunk))
         except MultipartError as error:
-            raise MalformedBody(f"the multipart body is malformed: {error}") from None
+            # What else the error may carry is for programmers.
+            raise MalformedBody(f"the multipart body is malformed: {error.args[0]}") from None
         for event in events:
             if isinstance(event, MultipartSegment):
                 self._part = self._begin(event)

@@ -81,6 +81,12 @@ async def test_a_malformed_body_is_refused(service: Running, path: str, body: tu
     assert_problem(answer, answer.status, answer.json["code"])
 
 
+async def test_a_header_that_is_not_utf8_is_told_in_words(service: Running) -> None:
+    answer = await service.post("/api/exports", Part("image", PICTURE, "caf\udce9.png"))
+    assert_problem(answer, 400, "malformed_body", "Segment header failed to decode")
+    assert "Error(" not in answer.json["detail"]
+
+
 @pytest.mark.parametrize("path", ROUTES)
 @pytest.mark.parametrize(
     "content_type",
