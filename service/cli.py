@@ -64,6 +64,7 @@ def serve(host: str | None, port: int | None) -> None:
     from service import serving
 
     async def work(settings: Settings) -> int:
+        settings.require_host()
         set_up_logging(settings.log_level, settings.log_format)
         await serving.serve(settings)
         return 0
@@ -133,6 +134,7 @@ def check() -> None:
     try:
         step = "settings"
         settings = load_settings()
+        settings.require_host()
         settings.require_guarded()
         click.echo("settings: ok")
         click.echo(f"key: {_key_state(settings)}")

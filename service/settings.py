@@ -3,9 +3,10 @@
 import ipaddress
 import os
 import re
+import socket
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -15,27 +16,48 @@ from service.gemini.models import DEFAULT_MODEL
 from service.store.layout import Room
 
 MIB = 1024 * 1024
-MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
+# Two dots in a row could lead out of a path: the SDK refuses them.
+MODEL_NAME = re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{0,63}")
+MODEL_NAME_RULE = (
+    "lower-case letters, digits, dots and dashes, at most 64, a letter or digit first, no two dots together"
+)
 MIN_SECRET = 32
 MIN_API_KEY = 16
+_USUAL_PORT = {"http": ":80", "https": ":443"}
 
 
 def _split(value: object) -> object:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    parts = tuple(part.strip() for part in value.split(",") if part.strip())
+    if value and not parts:
+        # Most likely keys that were meant to be there: without them everyone may come in.
+        raise ValueError("must be a comma-separated list, or empty")
+    return parts
 
 
 def _origin(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.netloc or parts.path or parts.query or parts.fragment:
+    parts = _http(value)
+    if parts is None or parts.path or "@" in parts.netloc:
         raise ValueError("must look like https://host or https://host:port")
-    return value.lower()
+    return parts.geturl().lower()
 
 
 def _web_address(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    parts = _http(value)
+    if parts is None:
         raise ValueError("must be an http:// or https:// address")
-    return value.rstrip("/")
+    return parts.geturl().rstrip("/")
+
+
+def _http(value: str) -> SplitResult | None:
+    """The parts of an address, its port left out where browsers leave it out; None for any other text."""
+    parts = urlsplit(value)
+    # urlsplit itself lets spaces pass and takes line ends out, and looks at the port only when asked for it.
+    odd = " " in value or not value.isprintable() or parts.port == 0
+    if odd or parts.scheme not in _USUAL_PORT or not parts.hostname or parts.query or parts.fragment:
+        return None
+    return parts._replace(netloc=parts.netloc.removesuffix(_USUAL_PORT[parts.scheme]))
 
 
 def _colour(value: str) -> str:
@@ -46,7 +68,7 @@ def _colour(value: str) -> str:
 
 def _model_name(value: str) -> str:
     if not MODEL_NAME.fullmatch(value):
-        raise ValueError("must be lower-case letters, digits, dots and dashes, at most 64, a letter or digit first")
+        raise ValueError(f"must be {MODEL_NAME_RULE}")
     return value
 
 
@@ -189,6 +211,15 @@ class Settings(BaseSettings):
                 "GEMINI_API_KEY is not set: give a key, or GEMINI_EMULATOR=true for the local stand-in"
                 " (its default only on a loopback HOST without GEMINI_BASE_URL)"
             )
+
+    def require_host(self) -> None:
+        """Raise SettingsError unless HOST leads to an address: the resolver is asked, so only for who serves."""
+        try:
+            socket.getaddrinfo(self.host, None)
+        except (OSError, UnicodeError):
+            raise SettingsError(
+                f"HOST={self.host!r} is not allowed: must be an address of this machine, or a name that leads to one"
+            ) from None
 
     def require_guarded(self) -> None:
         """Raise SettingsError when anyone on the network could spend money through an open port."""

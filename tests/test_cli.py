@@ -155,6 +155,14 @@ def test_a_bad_setting_is_exit_2_and_one_line(monkeypatch: pytest.MonkeyPatch, p
     assert answer.stderr.splitlines() == ["error: MATTE='white' is not allowed: must look like #rrggbb"]
 
 
+@pytest.mark.parametrize("host", ["127.0.0.300", "[::1]", ".localhost", "a..b", "x" * 70, "a\nb"])
+def test_a_host_that_is_no_address_is_exit_2_and_one_line(host: str) -> None:
+    answer = run("serve", "--host", host, "--port", 0)
+    assert (answer.exit_code, answer.stdout) == (2, "")
+    [line] = answer.stderr.splitlines()
+    assert line.startswith(f"error: HOST={host!r} is not allowed: ")
+
+
 def test_cleanup_counts_per_room_and_a_dry_run_removes_nothing(tmp_path: Path) -> None:
     old = tmp_path / "storage/uploads/old.png"
     old.parent.mkdir(parents=True)
@@ -174,7 +182,8 @@ def test_check_tells_one_line_each_and_a_missing_key_is_a_warning() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "step"), [("JPEG_QUALITY", "x", "settings"), ("TEMP_DIR", "/dev/null/x", "directories")]
+    ("name", "value", "step"),
+    [("JPEG_QUALITY", "x", "settings"), ("HOST", "a..b", "settings"), ("TEMP_DIR", "/dev/null/x", "directories")],
 )
 def test_check_exits_1_on_a_fault(monkeypatch: pytest.MonkeyPatch, name: str, value: str, step: str) -> None:
     monkeypatch.setenv(name, value)

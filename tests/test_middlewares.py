@@ -248,6 +248,14 @@ async def test_the_public_address_may_ask(serve: Serve) -> None:
 
 
 @on_one_loop
+async def test_the_port_that_browsers_leave_out_does_not_matter(serve: Serve) -> None:
+    service = await serve(public_url="https://pictures.example:443", cors_origins="https://app.example:443")
+    for origin in ("https://pictures.example", "https://app.example"):
+        assert (await thumbnails(service, Origin=origin)).status == 200
+    assert_problem(await thumbnails(service, Origin="https://pictures.example:444"), 403, "cross_origin")
+
+
+@on_one_loop
 async def test_cors_origins_may_ask_and_read(serve: Serve) -> None:
     service = await serve(cors_origins="https://app.example, http://localhost:3000")
     for origin in ("https://app.example", "http://localhost:3000"):

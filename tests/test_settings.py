@@ -33,9 +33,16 @@ def test_defaults_are_valid() -> None:
         ("TEMP_RETENTION_DAYS", "nan", "finite"),
         ("MATTE", "white", "#rrggbb"),
         ("PUBLIC_URL", "ftp://example.com", "http"),
+        ("PUBLIC_URL", "https://exam\nple.com", "http"),
+        ("PUBLIC_URL", "https://exam ple.com", "http"),
+        ("PUBLIC_URL", "https://example.com:99999", "65535"),
         ("CORS_ORIGINS", "https://a.example,b.example", "https://host"),
+        ("CORS_ORIGINS", "https://a.exa\nmple", "https://host"),
+        ("CORS_ORIGINS", "https://user@a.example", "https://host"),
+        ("CORS_ORIGINS", ",", "comma-separated"),
         ("LOG_FORMAT", "xml", "'text' or 'json'"),
         ("GEMINI_MODEL", "Gemini!", "lower-case"),
+        ("GEMINI_MODEL", "gemini..4", "no two dots"),
         ("GEMINI_MAX_REPLY_BYTES", "0", "greater than or equal to 1"),
         ("GEMINI_MAX_REPLY_BYTES", "1073741825", "less than or equal to 1073741824"),
         ("PORT", "70000", "65535"),
@@ -60,6 +67,22 @@ def test_a_short_secret_is_refused_and_never_shown(monkeypatch: pytest.MonkeyPat
         load_settings()
     assert name in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["SIGNING_SECRET", "API_KEYS"])
+def test_commas_alone_are_no_list_of_keys(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, " , ")
+    with pytest.raises(SettingsError, match=f"^{name} is not allowed: "):
+        load_settings()
+
+
+def test_an_address_is_what_browsers_make_of_it() -> None:
+    settings = load_settings(
+        public_url="HTTPS://Pictures.example:443/Thumbs/",
+        cors_origins="https://App.example:443,http://[::1]:80,https://b.example:80",
+    )
+    assert settings.public_url == "https://Pictures.example/Thumbs"
+    assert settings.cors_origins == ("https://app.example", "http://[::1]", "https://b.example:80")
 
 
 def test_signed_links_need_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from service.imaging.plan import (
     WebpEncoding,
 )
 from service.orders import Order, check_model, default_frame
-from service.settings import MODEL_NAME, Settings, parse_colour
+from service.settings import MODEL_NAME, MODEL_NAME_RULE, Settings, parse_colour
 
 T = TypeVar("T")
 
@@ -111,7 +111,7 @@ def read_order(fields: Fields, settings: Settings, request_id: str, image_path: 
     script = _script(fields)
     model = fields.text("model") or settings.gemini_model
     if not MODEL_NAME.fullmatch(model):
-        raise _refused("model", model, "lower-case letters, digits, dots and dashes, at most 64")
+        raise _refused("model", model, MODEL_NAME_RULE)
     aspect_ratio = fields.text("aspect_ratio") or "16:9"
     if aspect_ratio not in models.RATIOS and (models.find(model) or not _RATIO.fullmatch(aspect_ratio)):
         raise _refused("aspect_ratio", aspect_ratio, ", ".join(models.RATIOS))

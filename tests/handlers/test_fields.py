@@ -71,7 +71,10 @@ REFUSED_FOR_THUMBNAILS = [
     ("aspect_ratio", "wide", "16:9"),
     ("image_size", "8K", "1K"),
     ("image_size", "1k", "1K"),
-    *(("model", text, "lower-case letters") for text in ("Gemini", "a/b", "../x", "-a", "a" * 65, "a b", "modèle")),
+    *(
+        ("model", text, "lower-case letters")
+        for text in ("Gemini", "a/b", "../x", "a..b", "-a", "a" * 65, "a b", "modèle")
+    ),
     ("reference", "maybe", "true, false"),
 ]
 
