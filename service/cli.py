@@ -116,6 +116,8 @@ def cleanup(dry_run: bool) -> None:
             done = await asyncio.to_thread(sweep_room, settings, room, dry_run=dry_run)
             verb = "would remove" if dry_run else "removed"
             click.echo(f"{room}: {verb} {done.files} files, {done.bytes} bytes; {done.in_use} in use")
+            for error in done.errors:
+                click.echo(f"{room}: {error}", err=True)
             faults += len(done.errors)
         return EXIT_FAULT if faults else 0
 

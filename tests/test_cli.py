@@ -174,6 +174,13 @@ def test_cleanup_counts_per_room_and_a_dry_run_removes_nothing(tmp_path: Path) -
     assert not old.exists()
 
 
+def test_cleanup_says_what_it_could_not_remove(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEMP_DIR", "/dev/null/x")
+    answer = run("cleanup")
+    assert answer.exit_code == 1
+    assert answer.stderr.splitlines() == ["temp: x: Not a directory"]
+
+
 def test_check_tells_one_line_each_and_a_missing_key_is_a_warning() -> None:
     answer = run("check")
     assert answer.exit_code == 0
