@@ -31,6 +31,11 @@ POISON_SECONDS = 15 * 60
 POISON_REMEMBERED = 1_000
 START_ATTEMPTS = 8
 START_PAUSE_SECONDS = 0.05
+# Where idle workers die in a row; one that was up for STEADY_SECONDS ends the row.
+REVIVE_PAUSE_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 60.0
+STEADY_SECONDS = 60.0
+START_FAULTS = (BrokenProcessPool, OSError, EOFError)
 
 _main_lock = threading.Lock()
 
@@ -73,9 +78,10 @@ def _start_forkserver() -> None:
 class _Slot:
     """One executor of one worker process; `died` hears of its end at once, unless the slot ended it."""
 
-    def __init__(self, limits: WorkerLimits, died: Callable[["_Slot"], None]) -> None:
+    def __init__(self, limits: WorkerLimits, died: Callable[["_Slot"], None], pauses: "_Pauses") -> None:
         self._limits = limits
         self._died = died
+        self.pauses = pauses
         self._starting = asyncio.Lock()
         self._executor: ProcessPoolExecutor | None = None
         # The process itself: long after a worker died, its number may be another's.
@@ -83,6 +89,10 @@ class _Slot:
         self.pid = 0
         self.fresh = True
         self.busy = False
+
+    @property
+    def up(self) -> bool:
+        return self._executor is not None
 
     async def ready(self) -> None:
         """Start the worker unless it runs; raises BrokenProcessPool when it dies at once."""
@@ -137,6 +147,7 @@ class WorkerPool:
     """Runs jobs in worker processes: as many at once as there are slots, the rest wait in line.
 
     A worker that dies is replaced at once, and its job is run again; one past its deadline is killed with its worker.
+    A slot that loses idle workers in a row gets the next after a pause, longer each time; a job does not wait for that.
     An input that killed three fresh workers is poison for 15 minutes. Workers start at the first job, or by `start`.
     `report` is told of each event: `died`, `late`, `poisoned`, `restarted`.
     """
@@ -150,7 +161,7 @@ class WorkerPool:
         report: Callable[[str], None] = lambda event: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._slots = [_Slot(limits, self._heal) for _ in range(workers)]
+        self._slots = [_Slot(limits, self._heal, _Pauses(now)) for _ in range(workers)]
         self._free: asyncio.LifoQueue[_Slot] = asyncio.LifoQueue()
         for slot in self._slots:
             self._free.put_nowait(slot)
@@ -174,7 +185,7 @@ class WorkerPool:
     @property
     def pids(self) -> list[int]:
         """The worker processes, of the slots that are up."""
-        return [slot.pid for slot in self._slots if slot._executor is not None]
+        return [slot.pid for slot in self._slots if slot.up]
 
     async def start(self) -> None:
         """Start every worker now rather than at its first job."""
@@ -212,12 +223,23 @@ class WorkerPool:
         """Replace an idle worker that died; the job of a busy one does so itself."""
         if not slot.busy and not self._closed:
             self._lose(slot, "died", None)
-            self._task(self._revive(slot))
+            self._revive_later(slot)
 
-    async def _revive(self, slot: _Slot) -> None:
-        # If it does not start, the next job tries again, and tells.
-        with contextlib.suppress(BrokenProcessPool, OSError, EOFError):
+    def _revive_later(self, slot: _Slot) -> None:
+        """See to an idle slot that is down: with all of them down we are not ready, and no job might come."""
+        if not slot.up and not self._closed:
+            asyncio.get_running_loop().call_later(slot.pauses.next(), self._revive, slot)
+
+    def _revive(self, slot: _Slot) -> None:
+        if not slot.busy and not self._closed:
+            self._task(self._start_idle(slot))
+
+    async def _start_idle(self, slot: _Slot) -> None:
+        try:
             await self._ready(slot)
+        except START_FAULTS as error:
+            log.error("a worker does not start, and is tried again later: %r", error)
+            self._revive_later(slot)
 
     async def _attempts(self, slot: _Slot, job: Job, digest: str) -> Outcome:
         while not self._strikes.poison(digest):
@@ -247,7 +269,7 @@ class WorkerPool:
         for attempt in range(START_ATTEMPTS):
             try:
                 await slot.ready()
-            except (BrokenProcessPool, OSError, EOFError) as error:
+            except START_FAULTS as error:
                 log.warning("a worker did not start: %r", error)
                 self._report("restarted")
                 await asyncio.sleep(START_PAUSE_SECONDS * 2**attempt)
@@ -291,3 +313,22 @@ class _Strikes:
     def _count(self, digest: str) -> int:
         count, since = self._seen.get(digest, (0, 0.0))
         return count if self._now() - since < POISON_SECONDS else 0
+
+
+class _Pauses:
+    """How long a slot waits for its next idle worker: not at all, then longer each time, until one was up for long."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._due = now()
+        self._seconds = 0.0
+
+    def next(self) -> float:
+        """Seconds from now."""
+        now = self._now()
+        if now - self._due >= STEADY_SECONDS:
+            self._seconds = 0.0
+        seconds = self._seconds
+        self._seconds = min(max(2 * seconds, REVIVE_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
+        self._due = now + seconds
+        return seconds

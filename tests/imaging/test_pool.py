@@ -1,6 +1,7 @@
 """The pool with real worker processes; the picture of a job is a file, so faults are made by killing and by limits."""
 
 import asyncio
+import errno
 import json
 import logging
 import os
@@ -10,14 +11,25 @@ import sys
 import textwrap
 from collections.abc import AsyncIterator
 from concurrent.futures.process import BrokenProcessPool
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from service.imaging import pool as pool_module
 from service.imaging.errors import TooCostly, Undecodable
 from service.imaging.plan import InspectJob, Picture, WorkerLimits
-from service.imaging.pool import POISON_DEATHS, POISON_SECONDS, WorkerPool
+from service.imaging.pool import (
+    LONGEST_PAUSE_SECONDS,
+    POISON_DEATHS,
+    POISON_SECONDS,
+    REVIVE_PAUSE_SECONDS,
+    STEADY_SECONDS,
+    WorkerPool,
+    _Pauses,
+    _Slot,
+)
 from service.logs import JsonFormatter
 from tests.helpers import alive, until
 from tests.imaging.test_storm import workers
@@ -92,6 +104,72 @@ async def test_an_idle_worker_that_dies_is_replaced_before_the_next_job(pools: P
     assert isinstance(await pool.run(picture, "a"), Picture)
     assert pool.pids == after
     assert pools.events == ["died", "died"]
+
+
+async def test_an_idle_worker_that_dies_again_is_replaced_after_a_pause_that_no_job_waits_for(
+    pools: Pools, picture: InspectJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "REVIVE_PAUSE_SECONDS", 3600)
+    monkeypatch.setattr(pool_module, "LONGEST_PAUSE_SECONDS", 3600)
+    pool = pools()
+    await pool.start()
+    await kill_idle(pool, pools)
+    await until(lambda: pool.alive)
+    await kill_idle(pool, pools)
+    # Long enough for several starts, one after the other.
+    for _ in range(5):
+        await pools().start()
+    assert not pool.alive
+    assert isinstance(await pool.run(picture, "a"), Picture)
+    pools.clock.now += 3600 + STEADY_SECONDS
+    await kill_idle(pool, pools)
+    await until(lambda: pool.alive)
+
+
+async def test_closing_does_not_wait_for_a_pause(pools: Pools, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "REVIVE_PAUSE_SECONDS", 3600)
+    pool = pools()
+    await pool.start()
+    await kill_idle(pool, pools)
+    await until(lambda: pool.alive)
+    await kill_idle(pool, pools)
+    async with asyncio.timeout(20):
+        await pool.close()
+
+
+async def kill_idle(pool: WorkerPool, pools: Pools) -> None:
+    deaths = pools.events.count("died")
+    os.kill(pool.pids[0], signal.SIGKILL)
+    await until(lambda: pools.events.count("died") > deaths)
+
+
+def test_pauses_grow_up_to_a_limit_until_a_worker_stays_up() -> None:
+    clock = Clock()
+    pauses = _Pauses(clock)
+    seconds = [pauses.next() for _ in range(20)]
+    assert seconds[:2] == [0, REVIVE_PAUSE_SECONDS]
+    assert all(after == min(2 * before, LONGEST_PAUSE_SECONDS) for before, after in pairwise(seconds[1:]))
+    assert seconds[-1] == LONGEST_PAUSE_SECONDS
+    clock.now += LONGEST_PAUSE_SECONDS + STEADY_SECONDS
+    assert pauses.next() == 0
+
+
+async def test_a_worker_that_does_not_start_for_long_is_started_when_it_can_be(
+    pools: Pools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = pools()
+    await pool.start()
+
+    def refuse(slot: _Slot) -> None:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pool_module, "START_ATTEMPTS", 1)
+        patch.setattr(_Slot, "_start", refuse)
+        await kill_idle(pool, pools)
+        await until(lambda: pools.events.count("restarted") >= 3)
+        assert not pool.alive
+    await until(lambda: pool.alive)
 
 
 async def test_closing_while_an_idle_worker_is_replaced_leaves_none(pools: Pools) -> None:
