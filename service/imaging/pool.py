@@ -218,6 +218,7 @@ class WorkerPool:
         finally:
             slot.busy = False
             self._free.put_nowait(slot)
+            self._revive_later(slot)
 
     def _heal(self, slot: _Slot) -> None:
         """Replace an idle worker that died; the job of a busy one does so itself."""

@@ -224,7 +224,7 @@ async def test_the_job_of_a_killed_worker_is_done_by_a_fresh_one(
     assert pools.events.count("died") == 2
 
 
-async def test_a_job_past_its_deadline_is_killed_with_its_worker(
+async def test_a_job_past_its_deadline_is_killed_with_its_worker_which_is_replaced(
     pools: Pools, endless: InspectJob, picture: InspectJob
 ) -> None:
     pool = pools(deadline=0.2)
@@ -234,6 +234,7 @@ async def test_a_job_past_its_deadline_is_killed_with_its_worker(
     assert isinstance(outcome, TooCostly)
     assert "0.2 seconds" in outcome.detail
     await until(lambda: not alive(pid))
+    await until(lambda: pool.alive)
     assert pools.events == ["late"]
 
 
