@@ -237,9 +237,9 @@ class WorkerPool:
 
     async def _start_idle(self, slot: _Slot) -> None:
         try:
-            await self._ready(slot)
+            await slot.ready()
         except START_FAULTS as error:
-            log.error("a worker does not start, and is tried again later: %r", error)
+            self._not_started(error)
             self._revive_later(slot)
 
     async def _attempts(self, slot: _Slot, job: Job, digest: str) -> Outcome:
@@ -271,12 +271,15 @@ class WorkerPool:
             try:
                 await slot.ready()
             except START_FAULTS as error:
-                log.warning("a worker did not start: %r", error)
-                self._report("restarted")
+                self._not_started(error)
                 await asyncio.sleep(START_PAUSE_SECONDS * 2**attempt)
             else:
                 return
         await slot.ready()
+
+    def _not_started(self, error: Exception) -> None:
+        log.warning("a worker did not start: %r", error)
+        self._report("restarted")
 
     async def close(self) -> None:
         """End every worker; one that still has a job is killed, and its caller gets BrokenProcessPool."""

@@ -159,17 +159,29 @@ async def test_a_worker_that_does_not_start_for_long_is_started_when_it_can_be(
 ) -> None:
     pool = pools()
     await pool.start()
-
-    def refuse(slot: _Slot) -> None:
-        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-
     with monkeypatch.context() as patch:
-        patch.setattr(pool_module, "START_ATTEMPTS", 1)
         patch.setattr(_Slot, "_start", refuse)
         await kill_idle(pool, pools)
         await until(lambda: pools.events.count("restarted") >= 3)
         assert not pool.alive
     await until(lambda: pool.alive)
+
+
+async def test_closing_does_not_wait_for_a_worker_that_does_not_start(
+    pools: Pools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = pools()
+    await pool.start()
+    monkeypatch.setattr(pool_module, "START_PAUSE_SECONDS", 3600)
+    monkeypatch.setattr(_Slot, "_start", refuse)
+    await kill_idle(pool, pools)
+    await until(lambda: "restarted" in pools.events)
+    async with asyncio.timeout(20):
+        await pool.close()
+
+
+def refuse(slot: _Slot) -> None:
+    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
 async def test_closing_while_an_idle_worker_is_replaced_leaves_none(pools: Pools) -> None:
