@@ -42,8 +42,9 @@ class ServiceError(Exception):
         billed: bool | None = False,
         storage_path: str | None = None,
     ) -> None:
-        super().__init__(detail)
-        self.detail = detail
+        # Gemini's words may be cut within a character, and no answer can carry half of one.
+        self.detail = detail.encode(errors="replace").decode()
+        super().__init__(self.detail)
         self.headers = dict(headers or {})
         self.billed = billed
         self.storage_path = storage_path

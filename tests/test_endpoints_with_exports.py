@@ -7,7 +7,7 @@ import io
 import os
 import re
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -22,7 +22,7 @@ from PIL import Image
 from service.errors import ServiceError, StorageFull, StorageUnavailable
 from service.exports import Exported, Source
 from service.gemini.emulator import Emulator, Fault
-from service.gemini.faults import BLOCK_REASONS, FAULTS, FINISH_REASONS, Call, one_picture
+from service.gemini.faults import BLOCK_REASONS, FAULTS, FINISH_REASONS, Call, error, finished, one_picture, parts
 from service.gemini.reply import REFUSALS
 from service.imaging.formats import Format
 from service.imaging.plan import ExportOutcome, Job, Outcome, StepBack
@@ -495,6 +495,20 @@ async def test_a_refusal_says_why(faulty: Faulty) -> None:
     assert_problem(await faulty.ask("blocked_prohibited_content"), 422, "blocked", "PROHIBITED_CONTENT")
     assert_problem(await faulty.ask("finish_image_safety"), 422, "blocked", "IMAGE_SAFETY", "Stopped: IMAGE_SAFETY.")
     assert_problem(await faulty.ask("text_only"), 422, "no_image", "not draw it")
+
+
+@on_one_loop
+@pytest.mark.parametrize("answer", [
+    error(400, "cut within a \ud83d"), finished("SAFETY", "cut within a \ud83d"),
+    parts(lambda _: [{"text": "cut within a \ud83d"}]),
+])  # fmt: skip
+async def test_half_a_character_in_what_gemini_says_costs_nobody_an_answer(
+    serve: Serve, answer: Callable[[Call], Awaitable[web.StreamResponse]]
+) -> None:
+    service = await serve(QuickEmulator(faults=[answer], then=None))
+    body = (await service.thumbnails(("count", "2"), *TINY)).json
+    assert len(body["variations"]) == 1
+    assert body["errors"][0]["detail"].endswith("cut within a ?")
 
 
 @on_one_loop
