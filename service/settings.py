@@ -153,6 +153,14 @@ class Settings(BaseSettings):
     def _comma_separated(cls, value: object) -> object:
         return _split(value)
 
+    @field_validator("signing_secret", "api_keys", "gemini_api_key", mode="before")
+    @classmethod
+    def _readable(cls, value: object) -> object:
+        # Of several such validators the last runs first: this one sees the text before it is split.
+        if isinstance(value, str) and not is_utf8(value):
+            raise ValueError("must be UTF-8")
+        return value
+
     @field_validator("log_level", "log_format", mode="before")
     @classmethod
     def _any_case(cls, value: object) -> object:
@@ -233,6 +241,15 @@ def parse_colour(text: str) -> tuple[int, int, int]:
     """`#rrggbb` as three levels of 0-255; raises ValueError."""
     red, green, blue = bytes.fromhex(_colour(text)[1:])
     return red, green, blue
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text of the environment or the command line was UTF-8: other bytes come as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_loopback(host: str) -> bool:

@@ -148,6 +148,12 @@ def test_usage_errors_are_exit_2(arguments: tuple[str, ...]) -> None:
     assert answer.stdout == ""
 
 
+def test_a_script_that_is_not_utf8_is_refused_before_any_call() -> None:
+    answer = run("generate", "caf\udce9")
+    assert (answer.exit_code, answer.stdout) == (2, "")
+    assert answer.stderr.splitlines() == ["error: script is not UTF-8"]
+
+
 def test_a_bad_setting_is_exit_2_and_one_line(monkeypatch: pytest.MonkeyPatch, picture: Path) -> None:
     monkeypatch.setenv("MATTE", "white")
     answer = run("export", picture)

@@ -85,6 +85,13 @@ def test_an_address_is_what_browsers_make_of_it() -> None:
     assert settings.cors_origins == ("https://app.example", "http://[::1]", "https://b.example:80")
 
 
+@pytest.mark.parametrize("name", ["SIGNING_SECRET", "API_KEYS", "GEMINI_API_KEY"])
+def test_a_key_of_bytes_that_are_no_text_is_refused_and_never_shown(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, f"{SECRET}\udcff")
+    with pytest.raises(SettingsError, match=f"^{name} is not allowed: must be UTF-8$"):
+        load_settings()
+
+
 def test_signed_links_need_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIGN_URLS", "true")
     with pytest.raises(SettingsError, match="SIGNING_SECRET"):

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from service.errors import InvalidField, MissingField
+from service.errors import InvalidField, MissingField, NotUtf8
 from service.gemini import models
 from service.imaging.errors import ImpossibleFrame
 from service.imaging.formats import FORMATS, Format
@@ -24,7 +24,7 @@ from service.imaging.plan import (
     WebpEncoding,
 )
 from service.orders import Order, check_model, default_frame
-from service.settings import MODEL_NAME, MODEL_NAME_RULE, Settings, parse_colour
+from service.settings import MODEL_NAME, MODEL_NAME_RULE, Settings, is_utf8, parse_colour
 
 T = TypeVar("T")
 
@@ -107,7 +107,7 @@ class Fields:
 
 
 def read_order(fields: Fields, settings: Settings, request_id: str, image_path: str | None) -> Order:
-    """A thumbnail request; raises MissingField, InvalidField."""
+    """A thumbnail request; raises MissingField, InvalidField, NotUtf8."""
     script = _script(fields)
     model = fields.text("model") or settings.gemini_model
     if not MODEL_NAME.fullmatch(model):
@@ -146,6 +146,8 @@ def _script(fields: Fields) -> str:
         raise MissingField(f"script is required: 1 to {MAX_SCRIPT} characters that are not all blank")
     if len(script) > MAX_SCRIPT:
         raise script_too_long()
+    if not is_utf8(script):
+        raise NotUtf8("script is not UTF-8")
     return script
 
 
