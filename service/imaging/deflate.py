@@ -30,7 +30,7 @@ class Effort:
     worth    so much of the best result until now may be what the search promises to leave of a thin, a dense strip
     deep     the search of a thin strip goes one level deeper if it promises to leave less than this
     flat     looks for matches in the unfiltered rows, of flat strips; of nearly empty ones and of palette indices
-    rest     a strip denser than this where nothing gains lets the next ones go by with quick codes
+    rest     a strip denser than this where nothing gains lets the next ones, if alike, go by with quick codes
     """
 
     filters: tuple[int, ...] = ALL
@@ -83,7 +83,8 @@ SPARSE = 0.06  # nearly empty: a sample would miss what there is, and every way 
 FLAT = 0.15  # such that unfiltered rows may be smaller: they are looked at
 REST = 2  # strips that go by with what was best for the one before: quick codes, or some of the filters
 RARE = 0.15  # of the rows: a filter that fewer chose is left out of the next ones
-UNLIKE = 0.9  # of what Huffman codes leave of the sample: a strip that they shorten more is emptier than that
+EMPTIER = 0.9  # of what Huffman codes leave of the sample: a strip that they shorten more may have runs all the same
+ALIKE = 0.7  # of the larger of two shares: if the smaller is less, the bytes of one tell nothing about the other's
 HINT = 1.0  # of what quick codes leave: a quick search that leaves more of unfiltered rows shows that they do not pay
 
 
@@ -122,6 +123,7 @@ class StripDeflater:
     indexed: bool
     window: bytes = b""
     resting: int = 0
+    rested: float = 0.0
     narrowed: list[tuple[int, ...]] = field(default_factory=list)
     price: list[int] = field(default_factory=lambda: GUESS)
 
@@ -134,26 +136,27 @@ class StripDeflater:
         if filters == ALL and not self.effort.others:
             chosen = lines[:: filtered.length]
             self.narrowed = [tuple(number for number in ALL if chosen.count(number) > RARE * len(chosen))] * REST
-        quick, sampled = self.quick(lines, end)
+        quick, sample = self.quick(lines, end)
         best = quick
-        if self.resting:
+        if self.resting and alike(quick.share, self.rested):
             self.resting -= 1
         else:
             best = min((best, *self.unfiltered(strip, quick, end)), key=size)
-            best = min((best, *self.searched(filtered, quick, sampled, best, end)), key=size)
-            if best is quick and quick.share > self.effort.rest:
-                self.resting = REST
+            best = min((best, *self.searched(filtered, quick, sample, best, end)), key=size)
+            self.resting = REST if best is quick and quick.share > self.effort.rest else 0
+            self.rested = quick.share
         self.window = (self.window + best.lines)[-WINDOW_BYTES:]
         return best.lines, best.deflated
 
-    def quick(self, lines: bytes, end: int) -> tuple[Way, int]:
-        """Huffman codes, of single bytes or of run lengths as a sample tells, and how many bytes they make of that."""
-        sample = lines[self.middle(lines)]
-        sampled, strategy = min((len(deflate(sample, 1, strategy)), strategy) for strategy in (HUFFMAN, RUN_LENGTHS))
+    def quick(self, lines: bytes, end: int) -> tuple[Way, Way]:
+        """The rows, and a sample of them, by Huffman codes: of single bytes or of run lengths, as the sample tells."""
+        middle = lines[self.middle(lines)]
+        samples = {strategy: Way(middle, deflate(middle, 1, strategy)) for strategy in (HUFFMAN, RUN_LENGTHS)}
+        strategy, sample = min(samples.items(), key=lambda tried: size(tried[1]))
         way = Way(lines, deflate(lines, 1, strategy, end=end))
-        if strategy == HUFFMAN and way.share < UNLIKE * sampled / len(sample):
+        if strategy == HUFFMAN and way.share < EMPTIER * sample.share:
             way = min(way, Way(lines, deflate(lines, 1, RUN_LENGTHS, end=end)), key=size)
-        return way, sampled
+        return way, sample
 
     def middle(self, lines: bytes) -> slice:
         """Where the sample is."""
@@ -168,28 +171,28 @@ class StripDeflater:
         if sparse or len(deflate(lines, 3, SEARCH, self.window)) < HINT * size(quick):
             yield Way(lines, deflate(lines, self.effort.flat[sparse], SEARCH, self.window, end))
 
-    def searched(self, filtered: Filtered, quick: Way, sampled: int, best: Way, end: int) -> Iterator[Way]:
-        """The filtered rows after a search for matches, if the sample, `sampled` bytes by quick codes, promises it."""
+    def searched(self, filtered: Filtered, quick: Way, sample: Way, best: Way, end: int) -> Iterator[Way]:
+        """The filtered rows after a search for matches, if the sample promises it or is unlike its strip."""
         level = self.effort.search
         if level is None:
             return
         thin = quick.share < self.effort.thin
         lines, promise = quick.lines, 0.0
-        if quick.share > SPARSE:
-            lines, promise = self.promised(filtered, lines, sampled, thin)
+        if quick.share > SPARSE and alike(sample.share, quick.share):
+            lines, promise = self.promised(filtered, lines, sample, thin)
         if promise * size(quick) < self.effort.worth[not thin] * size(best):
             deeper = thin and promise < self.effort.deep
             # Short matches rarely pay where few long ones are; the less so, the cheaper the bytes that they stand for.
             strategy = FEW_MATCHES if promise > 0.85 + 0.25 * quick.share else SEARCH
             yield Way(lines, deflate(lines, level + deeper, strategy, self.window, end))
 
-    def promised(self, filtered: Filtered, lines: bytes, sampled: int, thin: bool) -> tuple[bytes, float]:
-        """The rows for a search, and how much it leaves of what quick codes leave: both by a sample."""
+    def promised(self, filtered: Filtered, lines: bytes, sample: Way, thin: bool) -> tuple[bytes, float]:
+        """The rows for a search, and how much it leaves of what quick codes leave: both by the sample."""
         middle = self.middle(lines)
 
         def searched(lines: bytes) -> float:
             before = lines[max(0, middle.start - WINDOW_BYTES) : middle.start]
-            return len(deflate(lines[middle], 6, SEARCH, before)) / sampled
+            return len(deflate(lines[middle], 6, SEARCH, before)) / size(sample)
 
         promise = searched(lines)
         if promise < 1 and thin:
@@ -202,6 +205,10 @@ class StripDeflater:
 
 def size(way: Way) -> int:
     return len(way.deflated)
+
+
+def alike(share: float, other: float) -> bool:
+    return min(share, other) > ALIKE * max(share, other)
 
 
 def deflate(data: bytes, level: int, strategy: int, window: bytes = b"", end: int = zlib_ng.Z_SYNC_FLUSH) -> bytes:

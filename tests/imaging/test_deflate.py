@@ -42,6 +42,13 @@ def stripe(seed: int) -> Image.Image:
     return image
 
 
+def interrupted(middle: Image.Image) -> Image.Image:
+    """Texture that only a search sees, but not where a sample is taken."""
+    image = drawing(0)
+    image.paste(middle.crop((0, 30, WIDTH, 52)), (0, 30))
+    return image
+
+
 def strips(*images: Image.Image) -> Iterator[tuple[Image.Image, bool]]:
     for number, image in enumerate(images, 1):
         yield image, number == len(images)
@@ -71,6 +78,17 @@ def test_a_search_is_made_where_it_gains_though_a_sample_cannot_show_it() -> Non
 def test_empty_rows_are_cheap_though_a_sample_shows_none() -> None:
     noisy_bytes = 22 * WIDTH
     assert len(made(NINE, stripe(0))) < 1.05 * noisy_bytes
+
+
+@pytest.mark.parametrize("middle", [Image.new("L", (WIDTH, ROWS + 1)), noise(0).point(lambda value: value // 64)])
+def test_a_search_is_made_where_the_sample_is_unlike_its_strip(middle: Image.Image) -> None:
+    image = interrupted(middle)
+    assert len(made(NINE, image)) < 0.4 * len(made(Effort(), image))
+
+
+def test_a_strip_unlike_the_one_before_does_not_rest_with_it() -> None:
+    noisy, written = len(made(NINE, noise(0))), len(made(NINE, letters(0), letters(1)))
+    assert len(made(NINE, noise(0), letters(0), letters(1))) < noisy + 1.1 * written
 
 
 def test_matches_reach_into_the_strip_before() -> None:
