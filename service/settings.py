@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.errors import SettingsError
@@ -275,7 +276,14 @@ def _one_line(error: ValidationError) -> str:
     info = Settings.model_fields.get(field.lower())
     secret = info is None or "SecretStr" in str(info.annotation) or "KEY" in field.upper()
     value = "" if secret else f"={_shown(first['input'])}"
-    return f"{field.upper()}{value} is not allowed: {reason}"
+    return f"{_variable(field, info)}{value} is not allowed: {reason}"
+
+
+def _variable(field: str, info: FieldInfo | None) -> str:
+    """The variable that gave a field its value: where it may have several names, the first that is set."""
+    aliases = info.validation_alias if info else None
+    names = map(str, aliases.choices) if isinstance(aliases, AliasChoices) else ()
+    return next((name for name in names if os.environ.get(name)), field.upper())
 
 
 def _shown(value: object) -> str:

@@ -36,6 +36,7 @@ def test_defaults_are_valid() -> None:
         ("PUBLIC_URL", "https://exam\nple.com", "http"),
         ("PUBLIC_URL", "https://exam ple.com", "http"),
         ("PUBLIC_URL", "https://example.com:99999", "65535"),
+        ("GOOGLE_GEMINI_BASE_URL", "ftp://example.com", "http"),
         ("CORS_ORIGINS", "https://a.example,b.example", "https://host"),
         ("CORS_ORIGINS", "https://a.exa\nmple", "https://host"),
         ("CORS_ORIGINS", "https://user@a.example", "https://host"),
@@ -112,6 +113,13 @@ def test_empty_variables_count_as_unset(monkeypatch: pytest.MonkeyPatch) -> None
     settings = load_settings()
     assert settings.png_compression == 9
     assert settings.gemini_api_key is not None
+
+
+def test_of_two_names_the_one_that_counts_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEMINI_BASE_URL", "ftp://a.example")
+    monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", "ftp://b.example")
+    with pytest.raises(SettingsError, match=r"^GEMINI_BASE_URL='ftp://a\.example'"):
+        load_settings()
 
 
 @pytest.mark.parametrize(
