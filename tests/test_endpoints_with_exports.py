@@ -554,6 +554,14 @@ async def test_billed_is_true_as_soon_as_any_call_was(faulty: Faulty) -> None:
 
 
 @on_one_loop
+async def test_a_request_of_which_a_part_was_billed_is_not_called_retryable(faulty: Faulty) -> None:
+    body = assert_problem(await faulty.ask("text_only", "rate_limited_long"), 429, "quota_exhausted")
+    assert (body["billed"], body["retryable"]) == (True, False)
+    assert [error["retryable"] for error in body["errors"]] == [False, True]
+    assert (await faulty.ask("blocked_safety", "rate_limited_long")).json["retryable"] is True
+
+
+@on_one_loop
 @pytest.mark.parametrize("fault", ["drop", "half_body", "cut_at_eof", "malformed", "empty_body"])
 @pytest.mark.parametrize("count", [1, 4])
 async def test_a_call_that_may_have_been_billed_is_never_sent_again(faulty: Faulty, fault: str, count: int) -> None:

@@ -167,6 +167,7 @@ def answer(model: BaseModel) -> web.Response:
 
 def problem(error: ServiceError, request_id: str, errors: Sequence[ErrorAnswer] | None = None) -> web.Response:
     """The one form of every error."""
+    billed = _billed(errors) if errors else error.billed
     body = Problem(
         type=f"urn:image-export:problem:{error.code}",
         title=error.title,
@@ -174,8 +175,9 @@ def problem(error: ServiceError, request_id: str, errors: Sequence[ErrorAnswer] 
         detail=error.detail,
         code=error.code,
         request_id=request_id,
-        retryable=error.worth_retrying,
-        billed=_billed(errors) if errors else error.billed,
+        # The whole request would go again, with what was billed of it.
+        retryable=error.worth_retrying and not billed,
+        billed=billed,
         errors=None if errors is None else list(errors),
     )
     return web.Response(
