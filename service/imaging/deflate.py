@@ -22,15 +22,17 @@ from service.imaging.filters import ALL, GUESS, LINEAR, NONE, SUB, UP, Filtered,
 class Effort:
     """How hard to try; `search` and `flat` are levels of zlib-ng, None leaves that way out.
 
-    filters  each row takes the one that promises the fewest bits
+    A share is how much is left of a strip's bytes, here by quick codes: Huffman codes, of single bytes or run lengths.
+
+    filters  to choose from: each row takes the one that promises the fewest bits
     search   looks for matches in the filtered rows
-    sample   so many bytes of each strip tell what that promises
-    others   filters to choose from for the search instead, where it promises to gain
-    thin     so much of its bytes, at most, do quick codes leave of a thin strip; more is dense, and hard to shorten
+    sample   so many bytes from the middle of each strip tell what that promises
+    others   filters to choose from for the search of a thin strip instead, where the sample promises to gain
+    thin     a strip of a smaller share is thin; any other is dense, and hard to shorten
     worth    so much of the best result until now may be what the search promises to leave of a thin, a dense strip
-    deep     the search of a thin strip goes one level deeper if it promises to leave less than this
-    flat     looks for matches in the unfiltered rows, of flat strips; of nearly empty ones and of palette indices
-    rest     a strip denser than this where nothing gains lets the next ones, if alike, go by with quick codes
+    deep     the search of a thin strip goes one level deeper if it promises to leave less of what quick codes leave
+    flat     looks for matches in the unfiltered rows: of flat strips; of nearly empty ones and of palette indices
+    rest     after a strip of a larger share where nothing gains, the next ones, if alike, go by with quick codes
     """
 
     filters: tuple[int, ...] = ALL
@@ -78,13 +80,14 @@ SEARCH, FEW_MATCHES = zlib_ng.Z_DEFAULT_STRATEGY, zlib_ng.Z_FILTERED
 HUFFMAN, RUN_LENGTHS = zlib_ng.Z_HUFFMAN_ONLY, zlib_ng.Z_RLE
 WINDOW_BYTES = 1 << 15
 RECENT_BYTES = 1 << 16  # of the strip before, whose values tell what each will cost in this one
-# Of its bytes, what quick codes leave of a strip, at most, if it is ...
+# The largest share of a strip that is ...
 SPARSE = 0.06  # nearly empty: a sample would miss what there is, and every way is quick
 FLAT = 0.15  # such that unfiltered rows may be smaller: they are looked at
+
 REST = 2  # strips that go by with what was best for the one before: quick codes, or some of the filters
 RARE = 0.15  # of the rows: a filter that fewer chose is left out of the next ones
 EMPTIER = 0.9  # of what Huffman codes leave of the sample: a strip that they shorten more may have runs all the same
-ALIKE = 0.7  # of the larger of two shares: if the smaller is less, the bytes of one tell nothing about the other's
+ALIKE = 0.7  # of the larger of two shares: if the smaller one is more, they are alike
 HINT = 1.0  # of what quick codes leave: a quick search that leaves more of unfiltered rows shows that they do not pay
 
 
@@ -111,6 +114,7 @@ class Way:
 
     @property
     def share(self) -> float:
+        """How much is left of the bytes."""
         return len(self.deflated) / len(self.lines)
 
 
@@ -208,6 +212,7 @@ def size(way: Way) -> int:
 
 
 def alike(share: float, other: float) -> bool:
+    """Whether bytes of one share tell anything about bytes of the other."""
     return min(share, other) > ALIKE * max(share, other)
 
 

@@ -66,7 +66,7 @@ def test_a_stream_is_whole_for_a_decoder_that_is_not_ours(effort: Effort) -> Non
 
 
 @pytest.mark.parametrize("picture", [noise, drawing, letters])
-def test_no_way_is_larger_than_run_lengths(picture: Callable[[int], Image.Image]) -> None:
+def test_no_way_is_larger_than_quick_codes(picture: Callable[[int], Image.Image]) -> None:
     images = [picture(seed) for seed in range(STRIPS)]
     assert len(made(NINE, *images)) <= len(made(Effort(), *images))
 
