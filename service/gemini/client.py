@@ -35,10 +35,12 @@ from service.gemini.transport import EXCHANGE, STAND_IN, Exchange, ReplyTooLarge
 MIN_SERVER_SECONDS = 10.0
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 16.0
+# The most that Google's Duration can say, some 10,000 years.
+LONGEST_DELAY_SECONDS = 315_576_000_000
 DAILY_RETRY_AFTER_SECONDS = 3600
 # A quota of a day, or of nothing at all, does not clear within a request.
 _LASTING_QUOTA = re.compile(r"per[ _-]?day|daily|limit:\s*0\b", re.IGNORECASE)
-_DELAY = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s?")
+_DELAY = re.compile(r"(\d+(?:\.\d+)?)s?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ class GeminiAccess:
 
 
 class _NotExecuted(Exception):
-    """Gemini did nothing, so the call may be made again, after `seconds` if it said so."""
+    """Gemini did nothing, so the call may be made again, not before `seconds` if it said so."""
 
     def __init__(self, error: GeminiError, seconds: float | None = None) -> None:
         super().__init__(error.detail)
@@ -128,7 +130,7 @@ class GeminiService:
                 except _NotExecuted as refusal:
                     await in_flight(False)
                     pause = min(pause * 2, LONGEST_PAUSE_SECONDS) or FIRST_PAUSE_SECONDS
-                    wait = pause * random.uniform(0.5, 1) if refusal.seconds is None else refusal.seconds  # noqa: S311  # jitter
+                    wait = max(pause * random.uniform(0.5, 1), refusal.seconds or 0)  # noqa: S311  # jitter
                     give_up_at = give_up_at or clock() + self._access.retry
                     if clock() + wait > give_up_at:
                         raise refusal.error from None
@@ -236,10 +238,14 @@ def _asked_delay(error: errors.APIError) -> float | None:
     infos = details.get("details") if isinstance(details, dict) else None
     for info in infos if isinstance(infos, list) else []:
         if isinstance(info, dict) and (match := _DELAY.fullmatch(str(info.get("retryDelay", "")))):
-            return float(match[1])
+            return _seconds(match)
     headers = getattr(error.response, "headers", None) or {}
     match = _DELAY.fullmatch(str(headers.get("Retry-After", "")))
-    return float(match[1]) if match else None
+    return _seconds(match) if match else None
+
+
+def _seconds(delay: re.Match[str]) -> float:
+    return min(float(delay[1]), LONGEST_DELAY_SECONDS)
 
 
 @contextlib.asynccontextmanager

@@ -19,7 +19,15 @@ from service.errors import (
     QuotaExhausted,
     StorageFull,
 )
-from service.gemini.client import Call, GeminiAccess, GeminiService, Reference, open_gemini
+from service.gemini.client import (
+    FIRST_PAUSE_SECONDS,
+    LONGEST_DELAY_SECONDS,
+    Call,
+    GeminiAccess,
+    GeminiService,
+    Reference,
+    open_gemini,
+)
 from service.gemini.emulator import Emulator
 from service.gemini.faults import Call as Asked
 from service.gemini.faults import error, raw
@@ -156,6 +164,28 @@ async def test_those_in_line_heed_the_pause_too(connect: Connect) -> None:
     gemini = await connect(emulator, retry=10, concurrency=1)
     await asyncio.gather(*(gemini.draw(CALL) for _ in range(3)))
     assert (emulator.requests, emulator.peak) == (4, 1)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(("delay", "header"), [("0s", None), ("0.001s", None), (None, "0")])
+async def test_no_shorter_pause_than_the_usual_is_heeded(
+    connect: Connect, status: int, delay: str | None, header: str | None
+) -> None:
+    details = [detail("RetryInfo", retryDelay=delay)] if delay else []
+    emulator = QuickEmulator(then=error(status, "slow down", *details, retry_after=header))
+    gemini = await connect(emulator, retry=FIRST_PAUSE_SECONDS / 3)
+    with pytest.raises(GeminiError):
+        await gemini.draw(CALL)
+    assert emulator.requests == 1
+
+
+@pytest.mark.parametrize("delay", ["9999999999s", "9999999999.5s", "31536000000s", "9" * 400 + "s"])
+async def test_a_delay_of_any_length_is_beyond_the_budget(connect: Connect, delay: str) -> None:
+    emulator = QuickEmulator(then=error(429, "slow down", detail("RetryInfo", retryDelay=delay)))
+    with pytest.raises(QuotaExhausted) as caught:
+        await (await connect(emulator, retry=30)).draw(CALL)
+    assert emulator.requests == 1
+    assert 9_999_999_999 <= int(caught.value.headers["Retry-After"]) <= LONGEST_DELAY_SECONDS
 
 
 @pytest.mark.parametrize(
