@@ -22,7 +22,17 @@ from PIL import Image
 from service.errors import ServiceError, StorageFull, StorageUnavailable
 from service.exports import Exported, Source
 from service.gemini.emulator import Emulator, Fault
-from service.gemini.faults import BLOCK_REASONS, FAULTS, FINISH_REASONS, Call, error, finished, one_picture, parts
+from service.gemini.faults import (
+    BLOCK_REASONS,
+    FAULTS,
+    FINISH_REASONS,
+    Call,
+    edited,
+    error,
+    finished,
+    one_picture,
+    parts,
+)
 from service.gemini.reply import REFUSALS
 from service.imaging.formats import Format
 from service.imaging.plan import ExportOutcome, Job, Outcome, StepBack
@@ -509,6 +519,14 @@ async def test_half_a_character_in_what_gemini_says_costs_nobody_an_answer(
     body = (await service.thumbnails(("count", "2"), *TINY)).json
     assert len(body["variations"]) == 1
     assert body["errors"][0]["detail"].endswith("cut within a ?")
+
+
+@on_one_loop
+async def test_half_a_character_in_the_usage_costs_nobody_an_answer(serve: Serve) -> None:
+    answer = edited(lambda body: body["usageMetadata"].update(note="cut within a \ud83d"))
+    service = await serve(QuickEmulator(then=answer))
+    [variation] = (await service.thumbnails(*TINY)).json["variations"]
+    assert variation["metadata"]["usage"]["note"] == "cut within a ?"
 
 
 @on_one_loop

@@ -15,6 +15,8 @@ REFUSALS = frozenset({
     "IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION",
 })  # fmt: skip
 EXCERPT = 200
+# Levels of a usage that are kept; it has three.
+DEEPEST = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,10 @@ def billed(usage: dict[str, Any]) -> bool | None:
 
 
 def read_reply(body: bytes | bytearray) -> Reply:
-    """The picture of a 200 answer: the last that is no draft, else the last draft. Raises GeminiError."""
+    """The picture of a 200 answer: of the first candidate with any, the last that is no draft, else the last draft.
+
+    Raises GeminiError.
+    """
     try:
         # Decoded first: json would decode bytes in a way that takes three times as long.
         answer = json.loads(body.decode()) if body else {}
@@ -46,15 +51,33 @@ def read_reply(body: bytes | bytearray) -> Reply:
         raise BadReply("Gemini's reply is empty", billed=None)
     if "error" in answer:
         raise GeminiFailed(f"Gemini answered an error: {_excerpt(_dict(answer['error']).get('message'))}")
-    usage = _dict(answer.get("usageMetadata"))
-    candidate = next(iter(_dicts(answer.get("candidates"))), {})
-    parts = list(_dicts(_dict(candidate.get("content")).get("parts")))
-    pictures = [part for part in parts if _dict(part.get("inlineData")).get("data")]
-    finished = [part for part in pictures if part.get("thought") is not True]
+    usage = _carriable(_dict(answer.get("usageMetadata")))
+    candidates = list(_dicts(answer.get("candidates")))
+    pictures = next(filter(None, map(_pictures, candidates)), [])
     if not pictures:
-        raise _why_not(answer, candidate, parts, usage)
+        raise _why_not(answer, next(iter(candidates), {}), usage)
+    finished = [part for part in pictures if part.get("thought") is not True]
     data = (finished or pictures)[-1]["inlineData"]["data"]
     return Reply(_decode(data, usage), usage)
+
+
+def _pictures(candidate: dict[str, Any]) -> list[dict[str, Any]]:
+    return [part for part in _parts(candidate) if _dict(part.get("inlineData")).get("data")]
+
+
+def _parts(candidate: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    return _dicts(_dict(candidate.get("content")).get("parts"))
+
+
+def _carriable(value: Any, depth: int = DEEPEST) -> Any:
+    """A copy without half characters and endless nests, of which no answer can carry any."""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, dict):
+        return {_carriable(key): _carriable(each, depth - 1) for key, each in value.items()} if depth else None
+    if isinstance(value, list):
+        return [_carriable(each, depth - 1) for each in value] if depth else None
+    return value
 
 
 def _decode(data: object, usage: dict[str, Any]) -> bytes:
@@ -71,9 +94,7 @@ def _standard(data: str) -> str:
     return data.replace("-", "+").replace("_", "/") if "-" in data or "_" in data else data
 
 
-def _why_not(
-    answer: dict[str, Any], candidate: dict[str, Any], parts: list[dict[str, Any]], usage: dict[str, Any]
-) -> GeminiError:
+def _why_not(answer: dict[str, Any], candidate: dict[str, Any], usage: dict[str, Any]) -> GeminiError:
     feedback = _dict(answer.get("promptFeedback"))
     if reason := feedback.get("blockReason"):
         return Blocked(_sentence("Gemini refused the prompt", reason, feedback.get("blockReasonMessage")), billed=False)
@@ -82,7 +103,7 @@ def _why_not(
     reason, message = candidate.get("finishReason"), candidate.get("finishMessage")
     if reason in REFUSALS:
         return Blocked(_sentence("Gemini refused to draw", reason, message), billed=billed(usage))
-    text = " ".join(str(part["text"]) for part in parts if part.get("text"))
+    text = " ".join(str(part["text"]) for part in _parts(candidate) if part.get("text"))
     if not reason and not text:
         return BadReply("Gemini's reply holds neither a picture nor a reason", billed=billed(usage))
     return NoImage(_sentence("Gemini sent no picture", reason, message or text), billed=billed(usage))

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from service.errors import BadReply, Blocked, GeminiError, GeminiFailed, NoImage
 from service.gemini.reply import EXCERPT, REFUSALS, billed, read_reply
@@ -47,6 +48,23 @@ def test_a_picture_and_its_usage() -> None:
 )
 def test_the_last_that_is_no_draft(parts: list[Any], wanted: bytes) -> None:
     assert read_reply(answer(*parts)).picture == wanted
+
+
+@pytest.mark.parametrize(
+    ("candidates", "wanted"),
+    [
+        ([{"finishReason": "IMAGE_SAFETY"}, {"content": {"parts": [picture(b"1")]}}], b"1"),
+        ([{"content": {"parts": [{"text": "no"}]}}, {}, None, {"content": {"parts": [picture(b"1")]}}], b"1"),
+        ([{"content": {"parts": [picture(b"1"), picture(b"2")]}}, {"content": {"parts": [picture(b"3")]}}], b"2"),
+    ],
+)
+def test_the_first_candidate_that_holds_a_picture(candidates: list[Any], wanted: bytes) -> None:
+    assert read_reply(json.dumps({"candidates": candidates}).encode()).picture == wanted
+
+
+def test_without_a_picture_in_any_the_first_candidate_says_why() -> None:
+    candidates = [{"finishReason": "IMAGE_SAFETY"}, {"finishReason": "NO_IMAGE"}]
+    assert "IMAGE_SAFETY" in refused(json.dumps({"candidates": candidates}).encode()).detail
 
 
 @pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
@@ -142,3 +160,14 @@ def test_billed_is_what_the_usage_shows(usage: dict[str, Any], known: bool | Non
 def test_an_odd_usage_does_not_cost_the_picture(usage: object) -> None:
     reply = read_reply(answer(picture(b"1"), usage=usage))
     assert (reply.picture, reply.usage, reply.billed) == (b"1", {}, None)
+
+
+def test_a_usage_is_only_what_an_answer_can_carry() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(150):
+        deep = {"deep": [deep]}
+    usage = USAGE | {"cut \ud83d": [{"modality": "cut \ud83d"}], "more": deep}
+    got = read_reply(answer(picture(b"1"), usage=usage)).usage
+    assert got.items() >= USAGE.items()
+    assert got["cut ?"] == [{"modality": "cut ?"}]
+    assert b"deep" in TypeAdapter(dict[str, Any]).dump_json(got)
