@@ -136,11 +136,11 @@ class StripDeflater:
         filters = self.narrowed.pop() if self.narrowed else self.effort.filters
         filtered = filter_rows(strip, self.distance, filters, self.price)
         lines = filtered.cheapest(filters)
-        self.price = prices(lines[-RECENT_BYTES:])
-        if filters == ALL and not self.effort.others:
+        quick, sample = self.quick(lines, end)
+        self.price = prices(lines[-RECENT_BYTES:]) if quick.share > SPARSE else GUESS
+        if filters == ALL and not self.effort.others and quick.share > FLAT:
             chosen = lines[:: filtered.length]
             self.narrowed = [tuple(number for number in ALL if chosen.count(number) > RARE * len(chosen))] * REST
-        quick, sample = self.quick(lines, end)
         best = quick
         if self.resting and alike(quick.share, self.rested):
             self.resting -= 1
@@ -176,7 +176,10 @@ class StripDeflater:
             yield Way(lines, deflate(lines, self.effort.flat[sparse], SEARCH, self.window, end))
 
     def searched(self, filtered: Filtered, quick: Way, sample: Way, best: Way, end: int) -> Iterator[Way]:
-        """The filtered rows after a search for matches, if the sample promises it or is unlike its strip."""
+        """The filtered rows after a search for matches, if the sample promises it or is unlike its strip.
+
+        Where other filters do not keep what it promised of them, the first ones are searched, too.
+        """
         level = self.effort.search
         if level is None:
             return
@@ -188,7 +191,10 @@ class StripDeflater:
             deeper = thin and promise < self.effort.deep
             # Short matches rarely pay where few long ones are; the less so, the cheaper the bytes that they stand for.
             strategy = FEW_MATCHES if promise > 0.85 + 0.25 * quick.share else SEARCH
-            yield Way(lines, deflate(lines, level + deeper, strategy, self.window, end))
+            way = Way(lines, deflate(lines, level + deeper, strategy, self.window, end))
+            yield way
+            if lines is not quick.lines and size(way) > promise * size(quick):
+                yield Way(quick.lines, deflate(quick.lines, level + deeper, strategy, self.window, end))
 
     def promised(self, filtered: Filtered, lines: bytes, sample: Way, thin: bool) -> tuple[bytes, float]:
         """The rows for a search, and how much it leaves of what quick codes leave: both by the sample."""

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from service.imaging import deflate
-from service.imaging.deflate import EFFORTS, THOROUGH, Effort, deflated
+from service.imaging.deflate import EFFORTS, THOROUGH, Effort, StripDeflater, deflated
+from service.imaging.filters import SUB
 
 WIDTH, ROWS, STRIPS = 900, 80, 4
 NINE = EFFORTS[9]
@@ -118,3 +119,28 @@ def test_thorough_is_hardly_ever_larger(level: int) -> None:
 def test_thorough_changes_the_last_two_levels_only() -> None:
     assert THOROUGH[:8] == EFFORTS[:8]
     assert THOROUGH[8:] != EFFORTS[8:]
+
+
+def ramps(seed: int) -> Image.Image:
+    """Each row climbs at a rate of its own: Sub leaves one value of it, Up does not."""
+    rates = random.Random(seed).choices(range(1, 8), k=ROWS + 1)
+    return Image.frombytes("L", (WIDTH, ROWS + 1), bytes(rate * x % 256 for rate in rates for x in range(WIDTH)))
+
+
+def columns(seed: int) -> Image.Image:
+    """Each row is the one above: Up leaves nothing of it, Sub does."""
+    row = random.Random(seed).randbytes(WIDTH)
+    return Image.frombytes("L", (WIDTH, ROWS + 1), row * (ROWS + 1))
+
+
+def test_a_nearly_empty_strip_teaches_nothing_of_filters() -> None:
+    before, after = made(Effort(), columns(0)), made(Effort(), columns(0), ramps(1))
+    assert len(after) - len(before) < 1.5 * len(made(Effort(), ramps(1)))
+
+
+def test_where_a_sample_promised_too_much_of_other_filters_the_first_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = columns(0)
+    picture.paste(drawing(0).crop((0, 0, WIDTH, ROWS // 2)))
+    honest = len(made(THOROUGH[9], picture))
+    monkeypatch.setattr(StripDeflater, "promised", lambda _, filtered, *rest: (filtered.cheapest((SUB,)), 0.5))
+    assert len(made(THOROUGH[9], picture)) < 1.1 * honest
