@@ -126,7 +126,7 @@ def cleanup(dry_run: bool) -> None:
 
 @main.command()
 def check() -> None:
-    """Try settings, key, directories and workers: one line each, exit 1 on a fault."""
+    """Try settings, key, directories and workers: one line each; exit 2 on a bad setting, 1 on another fault."""
     from service.exports import ImageExportService
 
     async def start(service: ImageExportService) -> int:
@@ -147,7 +147,7 @@ def check() -> None:
         click.echo(f"workers: ok, {asyncio.run(start(service))} started")
     except (SettingsError, OSError, BrokenExecutor) as error:
         click.echo(f"{step}: fault: {error}")
-        sys.exit(EXIT_FAULT)
+        sys.exit(EXIT_USAGE if isinstance(error, SettingsError) else EXIT_FAULT)
 
 
 def _key_state(settings: Settings) -> str:

@@ -198,11 +198,18 @@ def test_check_tells_one_line_each_and_a_missing_key_is_a_warning() -> None:
     ("name", "value", "step"),
     [("JPEG_QUALITY", "x", "settings"), ("HOST", "a..b", "settings"), ("TEMP_DIR", "/dev/null/x", "directories")],
 )
-def test_check_exits_1_on_a_fault(monkeypatch: pytest.MonkeyPatch, name: str, value: str, step: str) -> None:
+def test_check_exits_2_on_a_bad_setting(monkeypatch: pytest.MonkeyPatch, name: str, value: str, step: str) -> None:
     monkeypatch.setenv(name, value)
     answer = run("check")
-    assert answer.exit_code == 1
+    assert answer.exit_code == 2
     assert answer.stdout.splitlines()[-1].startswith(f"{step}: fault: {name}")
+
+
+def test_check_exits_1_on_a_fault_that_is_no_setting() -> None:
+    command = f"ulimit -n 12 && exec {sys.executable} -m service check"
+    answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert answer.returncode == 1
+    assert answer.stdout.splitlines()[-1].startswith("workers: fault: ")
 
 
 def test_an_emulator_that_is_too_slow_to_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
