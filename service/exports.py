@@ -2,12 +2,14 @@
 
 import contextlib
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from stat import S_ISREG
 from typing import Any
 
-from service.errors import ImageError, NoExport, NotFound, ServiceError, StorageFull, image_error
+from service.errors import ImageError, NoExport, NotFound, ServiceError, StorageFull, UnsupportedImage, image_error
 from service.imaging.errors import ImagingError
 from service.imaging.formats import TABLE, Format
 from service.imaging.plan import (
@@ -258,7 +260,9 @@ class ImageExportService:
 
 
 def source_of(path: str) -> Source:
-    """A file as it stands; raises OSError. It hashes the file: not for the event loop."""
+    """A regular file as it stands; raises OSError, UnsupportedImage. It hashes the file: not for the event loop."""
+    if not S_ISREG(os.stat(path).st_mode):
+        raise UnsupportedImage("not a regular file")
     return Source(path, file_digest(path))
 
 

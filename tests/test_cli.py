@@ -101,6 +101,23 @@ def test_export_goes_on_after_a_bad_picture(tmp_path: Path, picture: Path) -> No
     assert "bad.png" in answer.stderr
 
 
+def test_a_base_that_is_no_regular_file_is_told_and_the_picture_is_alone(tmp_path: Path, picture: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    answer = run("export", picture, "--base", tmp_path / "pipe", "--formats", "jpeg")
+    assert (answer.exit_code, answer.stdout.split()) == (0, ["holiday-400x300.jpg"])
+    assert "composite_failed: the base picture cannot be opened" in answer.stderr
+
+
+def test_a_picture_that_is_no_regular_file_is_not_waited_for(tmp_path: Path, picture: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    answer = run("export", tmp_path / "pipe", picture, "--formats", "jpeg")
+    assert (answer.exit_code, answer.stdout.split()) == (3, ["holiday-400x300.jpg"])
+    assert "pipe: unsupported_image: not a regular file" in answer.stderr
+    answer = run("generate", "My script", "--image", tmp_path / "pipe")
+    assert (answer.exit_code, answer.stdout) == (2, "")
+    assert answer.stderr.splitlines()[-1] == "error: not a regular file"
+
+
 def test_a_picture_named_twice_is_exported_once_and_none_is_missing(picture: Path) -> None:
     answer = run("export", picture, picture, "--formats", "jpeg")
     assert answer.exit_code == 0

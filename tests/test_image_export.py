@@ -71,6 +71,20 @@ async def test_a_base_that_cannot_be_used_leaves_the_picture_alone(
     assert str(tmp_path) not in exports.warnings[0].detail
 
 
+@pytest.mark.parametrize("base", ["pipe", "directory", "with\0nul", "half \ud83d", "a" * 300])
+async def test_a_base_that_is_no_regular_file_is_not_waited_for(
+    service: ImageExportService, tmp_path: Path, base: str
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "directory").mkdir()
+    before = len(os.listdir("/proc/self/fd"))
+    exports = await service.process_and_export_image(png(), str(tmp_path / base))
+    assert len(exports) == 3
+    [warning] = exports.warnings
+    assert (warning.code, warning.detail) == ("composite_failed", "the base picture cannot be opened")
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 @pytest.mark.parametrize("data", [b"", b"text", png()[:100], b"GIF89a" + bytes(50)])
 async def test_what_is_no_picture_is_an_image_error_and_leaves_no_file(
     service: ImageExportService, tmp_path: Path, data: bytes

@@ -202,7 +202,10 @@ class LocalStore:
         return hashlib.sha256(data).hexdigest()
 
     async def hold_path(self, path: str, hold: Hold) -> None:
-        """Hold any file of this machine; raises NotFound when it is gone, or went while we waited for a sweep."""
+        """Hold any regular file of this machine, without waiting for it as one would for a pipe.
+
+        Raises NotFound when there is none, or when it went while we waited for a sweep.
+        """
         await asyncio.to_thread(self._hold_path, path, hold)
 
     @staticmethod
@@ -211,6 +214,11 @@ class LocalStore:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise NotFound(f"the file cannot be opened: {error.strerror}") from error
+        except ValueError as error:
+            raise NotFound("no file can have such a name") from error
+        if not S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise NotFound("it is no regular file")
         hold.adopt(descriptor)
         if os.fstat(descriptor).st_nlink == 0:
             raise NotFound("the file was removed")
