@@ -120,7 +120,11 @@ class Way:
 
 @dataclass(slots=True)
 class StripDeflater:
-    """Deflates strip after strip; `distance` is how many bytes lie between a pixel and the one to its left."""
+    """Deflates strip after strip; `distance` is how many bytes lie between a pixel and the one to its left.
+
+    A strip leaves to the next ones its last bytes, `window`, and what it taught: the `price` of each byte value; the
+    filters to choose from, `narrowed`; how many go by with quick codes, `resting`, while their share is like `rested`.
+    """
 
     effort: Effort
     distance: int
