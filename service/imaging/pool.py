@@ -1,26 +1,16 @@
 """The parent's side of the workers: slots of one process each, that heal."""
 
 import asyncio
-import contextlib
 import logging
-import multiprocessing.forkserver
-import multiprocessing.resource_tracker
-import os
-import signal
-import sys
-import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Coroutine
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.context import ForkServerContext, ForkServerProcess
-from types import ModuleType
 from typing import Any, TypeVar
 
-from service.imaging import worker
 from service.imaging.errors import Fault, TooCostly
 from service.imaging.plan import Job, Outcome, WorkerLimits
+from service.imaging.slot import START_FAULTS, Pauses, Slot
 
 log = logging.getLogger(__name__)
 
@@ -31,116 +21,6 @@ POISON_SECONDS = 15 * 60
 POISON_REMEMBERED = 1_000
 START_ATTEMPTS = 8
 START_PAUSE_SECONDS = 0.05
-# Where idle workers die in a row; one that was up for STEADY_SECONDS ends the row.
-REVIVE_PAUSE_SECONDS = 0.05
-LONGEST_PAUSE_SECONDS = 60.0
-STEADY_SECONDS = 60.0
-START_FAULTS = (BrokenProcessPool, OSError, EOFError)
-
-_main_lock = threading.Lock()
-
-
-@contextlib.contextmanager
-def _hidden_main() -> Iterator[None]:
-    """Multiprocessing makes a child import the parent's `__main__`; a script without a guard would run twice."""
-    with _main_lock:
-        main = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")
-        try:
-            yield
-        finally:
-            sys.modules["__main__"] = main
-
-
-class _BareProcess(ForkServerProcess):
-    @staticmethod
-    def _Popen(process_obj: Any) -> Any:  # noqa: N802  # multiprocessing's own name for the hook
-        with _hidden_main():
-            return ForkServerProcess._Popen(process_obj)
-
-
-class _BareContext(ForkServerContext):
-    Process = _BareProcess
-
-
-def _start_forkserver() -> None:
-    """Start the fork server with Pillow loaded, and SIGTERM blocked: a signal to the group must spare the workers."""
-    multiprocessing.forkserver.set_forkserver_preload(["service.imaging.worker"])
-    # The fork server would start the tracker, whose start unblocks SIGTERM in Python 3.11.
-    multiprocessing.resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    try:
-        multiprocessing.forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-class _Slot:
-    """One executor of one worker process; `died` hears of its end at once, unless the slot ended it."""
-
-    def __init__(self, limits: WorkerLimits, died: Callable[["_Slot"], None], pauses: "_Pauses") -> None:
-        self._limits = limits
-        self._died = died
-        self.pauses = pauses
-        self._starting = asyncio.Lock()
-        self._executor: ProcessPoolExecutor | None = None
-        # The process itself: long after a worker died, its number may be another's.
-        self._process = -1
-        self.pid = 0
-        self.fresh = True
-        self.busy = False
-
-    @property
-    def up(self) -> bool:
-        return self._executor is not None
-
-    async def ready(self) -> None:
-        """Start the worker unless it runs; raises BrokenProcessPool when it dies at once."""
-        async with self._starting:
-            if self._executor is None:
-                self._executor, self.pid, self._process = await asyncio.to_thread(self._start)
-                self.fresh = True
-                asyncio.get_running_loop().add_reader(self._process, self._ended)
-
-    def _ended(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._process)
-        self._died(self)
-
-    def _start(self) -> tuple[ProcessPoolExecutor, int, int]:
-        _start_forkserver()
-        executor = ProcessPoolExecutor(1, _BareContext(), worker.start, (self._limits,))
-        try:
-            pid = executor.submit(os.getpid).result()
-            return executor, pid, os.pidfd_open(pid)
-        except (BrokenProcessPool, OSError):
-            executor.shutdown(wait=False)
-            raise
-
-    async def run(self, job: Job, seconds: float) -> Outcome:
-        """Raises TimeoutError past the deadline, BrokenProcessPool when the worker died."""
-        if self._executor is None:
-            raise BrokenProcessPool("the worker is not up")
-        future = asyncio.wrap_future(self._executor.submit(worker.run, job))
-        async with asyncio.timeout(seconds):
-            return await future
-
-    def kill(self) -> None:
-        executor, self._executor = self._executor, None
-        if executor is not None:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._process, signal.SIGKILL)
-            self._forget()
-            executor.shutdown(wait=False, cancel_futures=True)
-
-    def _forget(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._process)
-        os.close(self._process)
-
-    async def close(self) -> None:
-        executor, self._executor = self._executor, None
-        if executor is not None:
-            self._forget()
-            await asyncio.to_thread(executor.shutdown)
 
 
 class WorkerPool:
@@ -161,8 +41,8 @@ class WorkerPool:
         report: Callable[[str], None] = lambda event: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._slots = [_Slot(limits, self._heal, _Pauses(now)) for _ in range(workers)]
-        self._free: asyncio.LifoQueue[_Slot] = asyncio.LifoQueue()
+        self._slots = [Slot(limits, self._heal, Pauses(now)) for _ in range(workers)]
+        self._free: asyncio.LifoQueue[Slot] = asyncio.LifoQueue()
         for slot in self._slots:
             self._free.put_nowait(slot)
         self._deadline = deadline_seconds
@@ -212,7 +92,7 @@ class WorkerPool:
         task.add_done_callback(self._running.discard)
         return task
 
-    async def _serve(self, slot: _Slot, job: Job, digest: str) -> Outcome:
+    async def _serve(self, slot: Slot, job: Job, digest: str) -> Outcome:
         try:
             return await self._attempts(slot, job, digest)
         finally:
@@ -220,29 +100,29 @@ class WorkerPool:
             self._free.put_nowait(slot)
             self._revive_later(slot)
 
-    def _heal(self, slot: _Slot) -> None:
+    def _heal(self, slot: Slot) -> None:
         """Replace an idle worker that died; the job of a busy one does so itself."""
         if not slot.busy and not self._closed:
             self._lose(slot, "died", None)
             self._revive_later(slot)
 
-    def _revive_later(self, slot: _Slot) -> None:
+    def _revive_later(self, slot: Slot) -> None:
         """See to an idle slot that is down: with all of them down we are not ready, and no job might come."""
         if not slot.up and not self._closed:
             asyncio.get_running_loop().call_later(slot.pauses.next(), self._revive, slot)
 
-    def _revive(self, slot: _Slot) -> None:
+    def _revive(self, slot: Slot) -> None:
         if not slot.busy and not self._closed:
             self._task(self._start_idle(slot))
 
-    async def _start_idle(self, slot: _Slot) -> None:
+    async def _start_idle(self, slot: Slot) -> None:
         try:
             await slot.ready()
         except START_FAULTS as error:
             self._not_started(error)
             self._revive_later(slot)
 
-    async def _attempts(self, slot: _Slot, job: Job, digest: str) -> Outcome:
+    async def _attempts(self, slot: Slot, job: Job, digest: str) -> Outcome:
         while not self._strikes.poison(digest):
             await self._ready(slot)
             fresh, slot.fresh = slot.fresh, False
@@ -258,14 +138,14 @@ class WorkerPool:
         self._report("poisoned")
         return TooCostly(f"the picture killed {POISON_DEATHS} workers; it is refused for 15 minutes")
 
-    def _lose(self, slot: _Slot, event: str, digest: str | None) -> None:
+    def _lose(self, slot: Slot, event: str, digest: str | None) -> None:
         log.warning("worker %d %s; input sha256 %s", slot.pid, event, digest)
         slot.kill()
         self._report(event)
         if digest is not None:
             self._strikes.add(digest)
 
-    async def _ready(self, slot: _Slot) -> None:
+    async def _ready(self, slot: Slot) -> None:
         """Start the slot's worker if need be; a start that fails is tried again, a little later each time."""
         for attempt in range(START_ATTEMPTS):
             try:
@@ -317,22 +197,3 @@ class _Strikes:
     def _count(self, digest: str) -> int:
         count, since = self._seen.get(digest, (0, 0.0))
         return count if self._now() - since < POISON_SECONDS else 0
-
-
-class _Pauses:
-    """How long a slot waits for its next idle worker: not at all, then longer each time, until one was up for long."""
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self._due = now()
-        self._seconds = 0.0
-
-    def next(self) -> float:
-        """Seconds from now."""
-        now = self._now()
-        if now - self._due >= STEADY_SECONDS:
-            self._seconds = 0.0
-        seconds = self._seconds
-        self._seconds = min(max(2 * seconds, REVIVE_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
-        self._due = now + seconds
-        return seconds

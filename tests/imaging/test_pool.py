@@ -18,18 +18,11 @@ import pytest
 from PIL import Image
 
 from service.imaging import pool as pool_module
+from service.imaging import slot as slot_module
 from service.imaging.errors import TooCostly, Undecodable
 from service.imaging.plan import InspectJob, Picture, WorkerLimits
-from service.imaging.pool import (
-    LONGEST_PAUSE_SECONDS,
-    POISON_DEATHS,
-    POISON_SECONDS,
-    REVIVE_PAUSE_SECONDS,
-    STEADY_SECONDS,
-    WorkerPool,
-    _Pauses,
-    _Slot,
-)
+from service.imaging.pool import POISON_DEATHS, POISON_SECONDS, WorkerPool
+from service.imaging.slot import LONGEST_PAUSE_SECONDS, REVIVE_PAUSE_SECONDS, STEADY_SECONDS, Pauses, Slot
 from service.logs import JsonFormatter
 from tests.helpers import alive, until
 from tests.imaging.test_storm import workers
@@ -109,8 +102,8 @@ async def test_an_idle_worker_that_dies_is_replaced_before_the_next_job(pools: P
 async def test_an_idle_worker_that_dies_again_is_replaced_after_a_pause_that_no_job_waits_for(
     pools: Pools, picture: InspectJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_module, "REVIVE_PAUSE_SECONDS", 3600)
-    monkeypatch.setattr(pool_module, "LONGEST_PAUSE_SECONDS", 3600)
+    monkeypatch.setattr(slot_module, "REVIVE_PAUSE_SECONDS", 3600)
+    monkeypatch.setattr(slot_module, "LONGEST_PAUSE_SECONDS", 3600)
     pool = pools()
     await pool.start()
     await kill_idle(pool, pools)
@@ -127,7 +120,7 @@ async def test_an_idle_worker_that_dies_again_is_replaced_after_a_pause_that_no_
 
 
 async def test_closing_does_not_wait_for_a_pause(pools: Pools, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "REVIVE_PAUSE_SECONDS", 3600)
+    monkeypatch.setattr(slot_module, "REVIVE_PAUSE_SECONDS", 3600)
     pool = pools()
     await pool.start()
     await kill_idle(pool, pools)
@@ -145,7 +138,7 @@ async def kill_idle(pool: WorkerPool, pools: Pools) -> None:
 
 def test_pauses_grow_up_to_a_limit_until_a_worker_stays_up() -> None:
     clock = Clock()
-    pauses = _Pauses(clock)
+    pauses = Pauses(clock)
     seconds = [pauses.next() for _ in range(20)]
     assert seconds[:2] == [0, REVIVE_PAUSE_SECONDS]
     assert all(after == min(2 * before, LONGEST_PAUSE_SECONDS) for before, after in pairwise(seconds[1:]))
@@ -160,7 +153,7 @@ async def test_a_worker_that_does_not_start_for_long_is_started_when_it_can_be(
     pool = pools()
     await pool.start()
     with monkeypatch.context() as patch:
-        patch.setattr(_Slot, "_start", refuse)
+        patch.setattr(Slot, "_start", refuse)
         await kill_idle(pool, pools)
         await until(lambda: pools.events.count("restarted") >= 3)
         assert not pool.alive
@@ -173,14 +166,14 @@ async def test_closing_does_not_wait_for_a_worker_that_does_not_start(
     pool = pools()
     await pool.start()
     monkeypatch.setattr(pool_module, "START_PAUSE_SECONDS", 3600)
-    monkeypatch.setattr(_Slot, "_start", refuse)
+    monkeypatch.setattr(Slot, "_start", refuse)
     await kill_idle(pool, pools)
     await until(lambda: "restarted" in pools.events)
     async with asyncio.timeout(20):
         await pool.close()
 
 
-def refuse(slot: _Slot) -> None:
+def refuse(slot: Slot) -> None:
     raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
