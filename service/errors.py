@@ -8,6 +8,11 @@ class SettingsError(Exception):
     """A setting that stops the start; the message is one line for the operator."""
 
 
+def whole_characters(text: str) -> str:
+    """Gemini's words may be cut within a character, and no answer can carry half of one: `?` stands for it."""
+    return text.encode(errors="replace").decode()
+
+
 class ServiceError(Exception):
     """An error that a client is told; `detail` is one sentence and never names a path of the machine.
 
@@ -42,8 +47,7 @@ class ServiceError(Exception):
         billed: bool | None = False,
         storage_path: str | None = None,
     ) -> None:
-        # Gemini's words may be cut within a character, and no answer can carry half of one.
-        self.detail = detail.encode(errors="replace").decode()
+        self.detail = whole_characters(detail)
         super().__init__(self.detail)
         self.headers = dict(headers or {})
         self.billed = billed

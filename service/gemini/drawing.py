@@ -1,6 +1,7 @@
 """Draws a thumbnail of a script: a place, its light, the title; the same picture for the same arguments."""
 
 import io
+import logging
 import re
 from dataclasses import dataclass
 from random import Random
@@ -10,6 +11,8 @@ from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from service.gemini.lettering import Title, choose_font, is_rtl, set_title, title_of
 from service.gemini.scenes import PALETTES, Colour, Palette, Scene, gradient, lights, mix, scene_for
+
+log = logging.getLogger(__name__)
 
 # Scenes are drawn at this many pixels and scaled: shapes get smooth edges, and a 4K picture stays affordable.
 _CANVAS_PIXELS = 4_200_000
@@ -88,7 +91,8 @@ def _opened(reference: bytes) -> Image.Image | None:
         picture = Image.open(io.BytesIO(reference), formats=("PNG", "JPEG", "WEBP"))
         picture.draft("RGB", (2000, 2000))
         return ImageOps.exif_transpose(picture).convert("RGB")
-    except Exception:  # Pillow raises nearly anything for hostile bytes; a scene stands in
+    except Exception as error:  # Pillow raises nearly anything for hostile bytes
+        log.warning("a reference cannot be opened (%s): a scene is drawn instead", type(error).__name__)
         return None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from service.errors import BadReply, Blocked, GeminiError, GeminiFailed, NoImage
+from service.errors import BadReply, Blocked, GeminiError, GeminiFailed, NoImage, whole_characters
 
 # Reasons of finishReason that are a refusal; every other one without a picture means that nothing was drawn.
 REFUSALS = frozenset({
@@ -72,7 +72,7 @@ def _parts(candidate: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _carriable(value: Any, depth: int = DEEPEST) -> Any:
     """A copy without half characters and endless nests, of which no answer can carry any."""
     if isinstance(value, str):
-        return value.encode(errors="replace").decode()
+        return whole_characters(value)
     if isinstance(value, dict):
         return {_carriable(key): _carriable(each, depth - 1) for key, each in value.items()} if depth else None
     if isinstance(value, list):

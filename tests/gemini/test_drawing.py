@@ -111,3 +111,8 @@ def test_a_title_fits_its_box(text: str, width: int, height: int) -> None:
     assert title.leading * len(title.lines) <= height
     assert all(title.font.getlength(line) <= width * 1.02 for line in title.lines)
     assert "".join(title.lines).replace(" ", "") == text.replace(" ", "")
+
+
+def test_a_reference_that_is_no_picture_gives_way_to_a_scene_and_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    assert draw("The sea", (320, 180), "1", b"no picture") == draw("The sea", (320, 180), "1")
+    assert "a reference cannot be opened (UnidentifiedImageError)" in caplog.text

@@ -104,11 +104,7 @@ async def test_an_idle_worker_that_dies_again_is_replaced_after_a_pause_that_no_
 ) -> None:
     monkeypatch.setattr(slot_module, "REVIVE_PAUSE_SECONDS", 3600)
     monkeypatch.setattr(slot_module, "LONGEST_PAUSE_SECONDS", 3600)
-    pool = pools()
-    await pool.start()
-    await kill_idle(pool, pools)
-    await until(lambda: pool.alive)
-    await kill_idle(pool, pools)
+    pool = await twice_bereft(pools)
     # Long enough for several starts, one after the other.
     for _ in range(5):
         await pools().start()
@@ -121,13 +117,19 @@ async def test_an_idle_worker_that_dies_again_is_replaced_after_a_pause_that_no_
 
 async def test_closing_does_not_wait_for_a_pause(pools: Pools, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slot_module, "REVIVE_PAUSE_SECONDS", 3600)
+    pool = await twice_bereft(pools)
+    async with asyncio.timeout(20):
+        await pool.close()
+
+
+async def twice_bereft(pools: Pools) -> WorkerPool:
+    """A pool whose only worker died idle, and the next one, too."""
     pool = pools()
     await pool.start()
     await kill_idle(pool, pools)
     await until(lambda: pool.alive)
     await kill_idle(pool, pools)
-    async with asyncio.timeout(20):
-        await pool.close()
+    return pool
 
 
 async def kill_idle(pool: WorkerPool, pools: Pools) -> None:
