@@ -22,7 +22,7 @@ from PIL import Image
 from bench.processes import Memory, Server, service
 from bench.table import machine, percentile, print_table
 from bench.workload import CONTENT_TYPE, SIZE, form, originals, png_bytes
-from service.serving import DISK_THREADS
+from service.server.run import DISK_THREADS
 
 WATCHED = (sys.executable, "-m", "bench.watched")
 CORES = len(os.sched_getaffinity(0))

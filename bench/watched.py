@@ -3,8 +3,9 @@
 import asyncio
 import signal
 
+from service.app import create_app
 from service.logs import set_up_logging
-from service.serving import serve
+from service.server.run import serve
 from service.settings import load_settings
 
 
@@ -13,7 +14,7 @@ async def _watched() -> None:
     loop.add_signal_handler(signal.SIGUSR1, lambda: print(f"tasks {len(asyncio.all_tasks(loop))}", flush=True))
     settings = load_settings()
     set_up_logging(settings.log_level, settings.log_format)
-    await serve(settings)
+    await serve(create_app(settings))
 
 
 if __name__ == "__main__":

@@ -7,15 +7,16 @@ from service.handlers.exports import create_exports
 from service.handlers.operations import healthz, metrics, readyz
 from service.handlers.studio import show_studio, show_studio_file
 from service.handlers.thumbnails import create_thumbnails
-from service.keys import METRICS, SETTINGS
-from service.lifespan import CONTEXTS
 from service.metrics import Metrics
-from service.middlewares import MIDDLEWARES, expect_continue, sign_answer
+from service.server.keys import METRICS, SETTINGS
+from service.server.lifespan import CONTEXTS
+from service.server.middlewares import MIDDLEWARES, expect_continue, sign_answer
 from service.settings import Settings
 
 
 def create_app(settings: Settings) -> web.Application:
     """The app; raises SettingsError when it could not do its work."""
+    settings.require_guarded()
     settings.require_gemini()
     app = web.Application(middlewares=MIDDLEWARES)
     app[SETTINGS] = settings

@@ -61,12 +61,13 @@ def main() -> None:
 @click.option("--port", type=int, help="port to listen on (PORT)")
 def serve(host: str | None, port: int | None) -> None:
     """Run the HTTP service until SIGTERM or Ctrl-C."""
-    from service import serving
+    from service.app import create_app
+    from service.server import run
 
     async def work(settings: Settings) -> int:
         settings.require_host()
         set_up_logging(settings.log_level, settings.log_format)
-        await serving.serve(settings)
+        await run.serve(create_app(settings))
         return 0
 
     _run(work, host=host, port=port)
@@ -107,17 +108,17 @@ def export(
 @click.option("--dry-run", is_flag=True, help="say what would go, remove nothing")
 def cleanup(dry_run: bool) -> None:
     """Remove old files from all four directories, by their settings."""
-    from service.retention import sweep_room
-    from service.store.layout import ROOMS
+    from service.retention import sweep_area
+    from service.store.layout import AREAS
 
     async def work(settings: Settings) -> int:
         faults = 0
-        for room in ROOMS:
-            done = await asyncio.to_thread(sweep_room, settings, room, dry_run=dry_run)
+        for area in AREAS:
+            done = await asyncio.to_thread(sweep_area, settings, area, dry_run=dry_run)
             verb = "would remove" if dry_run else "removed"
-            click.echo(f"{room}: {verb} {done.files} files, {done.bytes} bytes; {done.in_use} in use")
+            click.echo(f"{area}: {verb} {done.files} files, {done.bytes} bytes; {done.in_use} in use")
             for error in done.errors:
-                click.echo(f"{room}: {error}", err=True)
+                click.echo(f"{area}: {error}", err=True)
             faults += len(done.errors)
         return EXIT_FAULT if faults else 0
 

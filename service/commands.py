@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 import click
 from pydantic import BaseModel
 
+from service.backend import gemini_service
 from service.errors import InvalidField, RequestError, ServiceError
-from service.exports import Exported, ImageExportService, Source, source_of
-from service.handlers.answers import ErrorAnswer, ThumbnailsAnswer, error_answer, exports_answer, variation_answer
-from service.handlers.fields import Fields, read_export, read_order
+from service.exports import ExportSet, ImageExportService, Source, source_of
 from service.imaging.errors import ImpossibleFrame
 from service.imaging.formats import TABLE
 from service.imaging.plan import Encoding, Frame
-from service.lifespan import gemini_service
 from service.orders import Failed, Variation
+from service.schemas.answers import ErrorAnswer, ThumbnailsAnswer, error_answer, exports_answer, variation_answer
+from service.schemas.fields import Fields, read_export, read_order
 from service.settings import Settings
 from service.store.layout import request_id
 from service.thumbnails import ThumbnailService
@@ -53,7 +53,7 @@ class Target:
         self.wanted = len(paths)
         self.out.mkdir(parents=True, exist_ok=True)
 
-    async def take(self, exports: ImageExportService, name: str, exported: Exported) -> None:
+    async def take(self, exports: ImageExportService, name: str, exported: ExportSet) -> None:
         """Copy the files out; one that cannot be written is told, and costs no other."""
         for step in exported.warnings:
             _warn(f"{name}: {step.code}: {step.detail}")

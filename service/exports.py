@@ -18,6 +18,7 @@ from service.imaging.plan import (
     ExportJob,
     ExportOutcome,
     ExportPlan,
+    ExportWarning,
     Frame,
     InspectJob,
     JpegEncoding,
@@ -25,18 +26,17 @@ from service.imaging.plan import (
     Picture,
     PngEncoding,
     Size,
-    StepBack,
     WebpEncoding,
     WorkerLimits,
 )
-from service.imaging.pool import WorkerPool
-from service.retention import sweep_room
+from service.retention import sweep_area
 from service.settings import Settings, load_settings
 from service.store.disk import file_digest
 from service.store.holds import Hold, held
-from service.store.layout import ROOMS, Layout, export_key, export_stem
+from service.store.layout import AREAS, Layout, export_key, export_stem
 from service.store.local import LocalStore
 from service.urls import Links
+from service.workers.pool import WorkerPool
 
 __all__ = ["ImageError", "ImageExportService"]
 
@@ -84,14 +84,14 @@ class Export:
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
+class ExportSet:
     """What came of one picture."""
 
     picture: Picture
     normalized_to: Size
     composited: bool
     exports: tuple[Export, ...]
-    warnings: tuple[StepBack, ...]
+    warnings: tuple[ExportWarning, ...]
 
     @property
     def ran_out_of_space(self) -> bool:
@@ -101,16 +101,16 @@ class Exported:
 class Exports(dict[str, dict[str, Any]]):
     """Format -> its export; `warnings` lists what went wrong and was lived with."""
 
-    def __init__(self, exports: Mapping[str, dict[str, Any]], warnings: Sequence[StepBack]) -> None:
+    def __init__(self, exports: Mapping[str, dict[str, Any]], warnings: Sequence[ExportWarning]) -> None:
         super().__init__(exports)
         self.warnings = list(warnings)
 
 
 @dataclass(slots=True)
 class ExportEvents:
-    """Where the service tells what happens: `step_back(code)`, `worker(event)`."""
+    """Where the service tells what happens: `warn(code)`, `worker(event)`."""
 
-    step_back: Callable[[str], None] = field(default=lambda code: None)
+    warn: Callable[[str], None] = field(default=lambda code: None)
     worker: Callable[[str], None] = field(default=lambda event: None)
 
 
@@ -123,7 +123,7 @@ class ImageExportService:
 
     def __init__(self, settings: Settings | None = None, events: ExportEvents | None = None) -> None:
         self.settings = settings or load_settings()
-        self.store = LocalStore(Layout({room: self.settings.room(room) for room in ROOMS}))
+        self.store = LocalStore(Layout({area: self.settings.area(area) for area in AREAS}))
         self.store.prepare()
         self.links = Links(self.settings)
         self._events = events or ExportEvents()
@@ -167,11 +167,11 @@ class ImageExportService:
 
     def cleanup_temp_files(self, days: float | None = None) -> int:
         """Remove temp files older than `days` (None: the setting); returns how many. ValueError unless days > 0."""
-        return sweep_room(self.settings, "temp", days).files
+        return sweep_area(self.settings, "temp", days).files
 
     def cleanup_output_files(self, days: float | None = None) -> int:
         """Remove exports older than `days` (None: the setting); returns how many. ValueError unless days > 0."""
-        return sweep_room(self.settings, "output", days).files
+        return sweep_area(self.settings, "output", days).files
 
     def encodings(self) -> tuple[Encoding, ...]:
         """All three formats by the settings."""
@@ -190,18 +190,18 @@ class ImageExportService:
 
     async def export(
         self, source: Source, base_path: str | None, plan: ExportPlan, encodings: Sequence[Encoding]
-    ) -> Exported:
+    ) -> ExportSet:
         """Decode once, encode each format, publish; raises ImageError, NoExport, StorageFull, StorageUnavailable."""
         async with held() as hold, self._temps(len(encodings), hold) as temps:
             base, missing = await self._held_base(base_path, hold)
             targets = tuple(zip(encodings, map(self.store.local, temps), strict=True))
             outcome = await self._outcome(ExportJob(source.path, base, plan, targets), source.sha256)
             exports = await self._publish(outcome, temps)
-        warnings = (*missing, *outcome.steps_back)
+        warnings = (*missing, *outcome.warnings)
         for warning in warnings:
             log.warning("step back: %s %s", warning.code, warning.format or "")
-            self._events.step_back(warning.code)
-        return Exported(outcome.picture, outcome.size, outcome.composited, exports, warnings)
+            self._events.warn(warning.code)
+        return ExportSet(outcome.picture, outcome.size, outcome.composited, exports, warnings)
 
     @contextlib.asynccontextmanager
     async def _temps(self, count: int, hold: Hold) -> AsyncIterator[list[str]]:
@@ -213,12 +213,12 @@ class ImageExportService:
             if temps:
                 await self.store.remove(temps)
 
-    async def _held_base(self, path: str | None, hold: Hold) -> tuple[str | None, tuple[StepBack, ...]]:
+    async def _held_base(self, path: str | None, hold: Hold) -> tuple[str | None, tuple[ExportWarning, ...]]:
         if path is not None:
             try:
                 await self.store.hold_path(path, hold)
             except NotFound:
-                return None, (StepBack("composite_failed", "the base picture cannot be opened"),)
+                return None, (ExportWarning("composite_failed", "the base picture cannot be opened"),)
         return path, ()
 
     async def _outcome(self, job: ExportJob, sha256: str) -> ExportOutcome:
@@ -245,7 +245,7 @@ class ImageExportService:
         url = self.links.build(key.partition("/")[2])
         return Export(made.format, key, url, made.size, made.sha256, *size, datetime.now(UTC))
 
-    async def discard(self, exported: Exported) -> None:
+    async def discard(self, exported: ExportSet) -> None:
         """Take back what was published."""
         await self.store.remove([export.key for export in exported.exports])
 
@@ -283,6 +283,6 @@ def _refused(outcome: object) -> ServiceError:
 
 
 def _no_files(outcome: ExportOutcome) -> ServiceError:
-    codes = {step.code for step in outcome.steps_back}
-    detail = "; ".join(step.detail for step in outcome.steps_back) or "no format was asked for"
+    codes = {step.code for step in outcome.warnings}
+    detail = "; ".join(step.detail for step in outcome.warnings) or "no format was asked for"
     return StorageFull("no space is left in temp/") if StorageFull.code in codes else NoExport(detail)

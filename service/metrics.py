@@ -20,7 +20,7 @@ class Metrics:
         )
         self.calls = Counter(f"{prefix}gemini_calls", "Gemini calls by outcome", ("outcome",), registry=self._registry)
         self.cost = Counter(f"{prefix}gemini_cost_usd", "List price of received pictures", registry=self._registry)
-        self.steps_back = Counter(
+        self.warnings = Counter(
             f"{prefix}steps_back", "What went wrong and was lived with", ("code",), registry=self._registry
         )
         self.workers = Counter(
@@ -51,8 +51,8 @@ class Metrics:
         if cost:
             self.cost.inc(cost)
 
-    def stepped_back(self, code: str) -> None:
-        self.steps_back.labels(code).inc()
+    def warned(self, code: str) -> None:
+        self.warnings.labels(code).inc()
 
     def worker(self, event: str) -> None:
         self.workers.labels(event).inc()

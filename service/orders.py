@@ -1,11 +1,12 @@
 """An order for thumbnails, and the events that tell how its variations fare."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from service.errors import InvalidField, ServiceError
-from service.exports import Exported
+from service.exports import ExportSet
 from service.gemini import models
 from service.imaging.plan import Encoding, ExportPlan, Frame
 from service.store.layout import request_id
@@ -50,7 +51,7 @@ class Variation:
     id: str
     storage_path: str
     metadata: dict[str, Any]
-    exported: Exported
+    exported: ExportSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class Failed:
 
 
 Event = Sent | Received | Variation | Failed
+Events = asyncio.Queue[Event | None]
 
 
 def default_frame(aspect_ratio: str, image_size: str, width: int | None = None, height: int | None = None) -> Frame:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.settings import Settings, load_settings
-from service.store.layout import Room
+from service.store.layout import Area
 
 log = logging.getLogger(__name__)
 
@@ -103,14 +103,14 @@ def _age_mark(seen: os.stat_result) -> float:
     return seen.st_mtime if seen.st_mtime <= time.time() else seen.st_ctime
 
 
-def sweep_room(settings: Settings, room: Room, days: float | None = None, *, dry_run: bool = False) -> Sweep:
+def sweep_area(settings: Settings, area: Area, days: float | None = None, *, dry_run: bool = False) -> Sweep:
     """Sweep one room by `days`, or by its setting, where 0 keeps for ever."""
-    keep = settings.retention_days(room) if days is None else days
+    keep = settings.retention_days(area) if days is None else days
     if days is None and keep == 0:
         return Sweep()
-    done = sweep(settings.room(room), keep, dry_run=dry_run)
+    done = sweep(settings.area(area), keep, dry_run=dry_run)
     for error in done.errors:
-        log.warning("sweep of %s could not remove %s", room, error)
+        log.warning("sweep of %s could not remove %s", area, error)
     return done
 
 
@@ -118,6 +118,6 @@ def cleanup_old_files() -> dict[str, int]:
     """Sweep temp/ and output/ by their settings: one line for cron, `python -c` and scripts."""
     settings = load_settings()
     return {
-        "temp_files_deleted": sweep_room(settings, "temp").files,
-        "output_files_deleted": sweep_room(settings, "output").files,
+        "temp_files_deleted": sweep_area(settings, "temp").files,
+        "output_files_deleted": sweep_area(settings, "output").files,
     }

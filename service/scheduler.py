@@ -10,9 +10,9 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
 from service.metrics import Metrics
-from service.retention import Sweep, sweep_room
+from service.retention import Sweep, sweep_area
 from service.settings import Settings
-from service.store.layout import ROOMS, Room
+from service.store.layout import AREAS, Area
 
 log = logging.getLogger(__name__)
 
@@ -52,16 +52,16 @@ class Sweeper:
             await asyncio.shield(self._running)
 
     async def _sweep_all(self) -> None:
-        for room in ROOMS:
-            done = await asyncio.to_thread(sweep_room, self._settings, room)
-            self._count(room, done)
+        for area in AREAS:
+            done = await asyncio.to_thread(sweep_area, self._settings, area)
+            self._count(area, done)
         self._swept()
 
-    def _count(self, room: Room, done: Sweep) -> None:
-        self._metrics.swept.labels(room).inc(done.files)
+    def _count(self, area: Area, done: Sweep) -> None:
+        self._metrics.swept.labels(area).inc(done.files)
         self._metrics.sweep_errors.inc(len(done.errors))
         if done.files:
-            log.info("swept %d files (%d bytes) from %s/", done.files, done.bytes, room)
+            log.info("swept %d files (%d bytes) from %s/", done.files, done.bytes, area)
 
     async def close(self) -> None:
         self._scheduler.shutdown(wait=False)

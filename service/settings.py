@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.errors import SettingsError
 from service.gemini.models import DEFAULT_MODEL
-from service.store.layout import Room
+from service.store.layout import Area
 
 MIB = 1024 * 1024
 # Two dots in a row could lead out of a path: the SDK refuses them.
@@ -189,13 +189,13 @@ class Settings(BaseSettings):
             )
         return self
 
-    def room(self, room: Room) -> Path:
+    def area(self, area: Area) -> Path:
         """The directory of one room: its own setting, else below STORAGE_DIR."""
-        own: Path | None = getattr(self, f"{room}_dir")
-        return own or self.storage_dir / room
+        own: Path | None = getattr(self, f"{area}_dir")
+        return own or self.storage_dir / area
 
-    def retention_days(self, room: Room) -> float:
-        days: float = getattr(self, f"{room}_retention_days")
+    def retention_days(self, area: Area) -> float:
+        days: float = getattr(self, f"{area}_retention_days")
         return days
 
     @property

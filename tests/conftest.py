@@ -11,7 +11,7 @@ import pytest_asyncio
 from blockbuster import BlockBuster, blockbuster_ctx
 from pydantic import AliasChoices
 
-from service.gemini.emulator import Emulator
+from service.emulator.app import Emulator
 from service.settings import Settings
 from tests.helpers import KEY, QuickEmulator, Running, running
 

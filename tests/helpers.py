@@ -18,11 +18,11 @@ from PIL import Image
 from yarl import URL
 
 from service.app import create_app
-from service.connections import listening
-from service.gemini.emulator import Emulator, Fault, _answer, _Gallery
-from service.gemini.wire import Received
+from service.emulator.app import Emulator, Fault, _answer, _Gallery
+from service.emulator.wire import Received
+from service.server.connections import listening
 from service.settings import Settings
-from service.store.layout import ROOMS
+from service.store.layout import AREAS
 
 BOUNDARY = "----the-boundary"
 CONTENT_TYPE = f"multipart/form-data; boundary={BOUNDARY}"
@@ -179,11 +179,11 @@ class Running:
         lines = [line for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
         return sum(float(line.rpartition(" ")[2]) for line in lines)
 
-    def room(self, name: str) -> list[str]:
+    def area(self, name: str) -> list[str]:
         return sorted(entry.name for entry in Path(self.settings.storage_dir, name).iterdir())
 
     def files(self) -> dict[str, list[str]]:
-        return {room: self.room(room) for room in ROOMS}
+        return {area: self.area(area) for area in AREAS}
 
     @contextlib.contextmanager
     def nothing_spent_or_left(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from service import lifespan
+from service import backend
 from service.cli import main
 from service.settings import Settings
 from service.thumbnails import ThumbnailService
@@ -230,7 +230,7 @@ def test_check_exits_1_on_a_fault_that_is_no_setting() -> None:
 
 
 def test_an_emulator_that_is_too_slow_to_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lifespan, "EMULATOR_START_SECONDS", 0.0)
+    monkeypatch.setattr(backend, "EMULATOR_START_SECONDS", 0.0)
     answer = run("generate", "My script")
     assert (answer.exit_code, answer.stdout) == (2, "")
     assert answer.stderr.splitlines()[-1] == "error: the emulator did not start within 0 seconds"

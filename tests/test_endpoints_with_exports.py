@@ -19,10 +19,8 @@ import pytest_asyncio
 from aiohttp import web
 from PIL import Image
 
-from service.errors import ServiceError, StorageFull, StorageUnavailable
-from service.exports import Exported, Source
-from service.gemini.emulator import Emulator, Fault
-from service.gemini.faults import (
+from service.emulator.app import Emulator, Fault
+from service.emulator.faults import (
     BLOCK_REASONS,
     FAULTS,
     FINISH_REASONS,
@@ -33,10 +31,12 @@ from service.gemini.faults import (
     one_picture,
     parts,
 )
+from service.errors import ServiceError, StorageFull, StorageUnavailable
+from service.exports import ExportSet, Source
 from service.gemini.reply import REFUSALS
 from service.imaging.formats import Format
-from service.imaging.plan import ExportOutcome, Job, Outcome, StepBack
-from service.keys import DOOR, EXPORTS
+from service.imaging.plan import ExportOutcome, ExportWarning, Job, Outcome
+from service.server.keys import ADMISSION, EXPORTS
 from service.settings import MIB
 from service.store.local import LocalStore
 from tests.conftest import Serve, settings_in
@@ -329,7 +329,7 @@ async def test_a_base_over_7_mb_is_sent_as_a_jpeg(service: Running) -> None:
     assert answer.status == 200, answer.body
     [reference] = service.emulator.received[-1].references
     assert (reference.mime_type, reference.size) == ("image/jpeg", (2000, 1500))
-    assert not service.room("temp")
+    assert not service.area("temp")
 
 
 def large_png() -> bytes:
@@ -477,8 +477,8 @@ async def test_a_fault_of_gemini_has_its_outcome(faulty: Faulty, fault: str) -> 
     }
     if kept:
         assert Path(service.settings.storage_dir, kept).stat().st_size > 0
-        assert kept.partition("/")[2] in service.room("generated")
-    assert not service.room("temp")
+        assert kept.partition("/")[2] in service.area("generated")
+    assert not service.area("temp")
 
 
 @on_one_loop
@@ -686,12 +686,12 @@ async def test_a_picture_that_was_asked_for_is_kept_and_exported_though_nobody_w
     emulator = QuickEmulator(delay_seconds=0.3)
     service = await serve(emulator)
     await hung_up(service, emulator, count=2, in_flight=2)
-    assert service.app[DOOR].inside["thumbnails"] == 1
-    await until(lambda: not service.app[DOOR].inside["thumbnails"])
-    assert len(service.room("generated")) == 2
-    assert len(service.room("output")) == 2
-    assert not service.room("temp")
-    assert service.app[DOOR].reserved == 0
+    assert service.app[ADMISSION].inside["thumbnails"] == 1
+    await until(lambda: not service.app[ADMISSION].inside["thumbnails"])
+    assert len(service.area("generated")) == 2
+    assert len(service.area("output")) == 2
+    assert not service.area("temp")
+    assert service.app[ADMISSION].reserved == 0
 
 
 @on_one_loop
@@ -699,9 +699,9 @@ async def test_calls_that_are_not_out_yet_are_cancelled(serve: Serve) -> None:
     emulator = QuickEmulator(delay_seconds=0.3)
     service = await serve(emulator, gemini_concurrency=1)
     await hung_up(service, emulator, count=4, in_flight=1)
-    await until(lambda: not service.app[DOOR].inside["thumbnails"])
+    await until(lambda: not service.app[ADMISSION].inside["thumbnails"])
     assert emulator.requests == 1
-    assert len(service.room("output")) == 1
+    assert len(service.area("output")) == 1
 
 
 @on_one_loop
@@ -711,7 +711,7 @@ async def test_a_call_that_waits_to_be_sent_again_is_cancelled(serve: Serve) -> 
     asked = asyncio.create_task(service.thumbnails(*TINY))
     await until(lambda: emulator.requests == 1 and emulator.in_flight == 0)
     asked.cancel()
-    await until(lambda: not service.app[DOOR].inside["thumbnails"])
+    await until(lambda: not service.app[ADMISSION].inside["thumbnails"])
     assert emulator.requests <= 2
 
 
@@ -726,11 +726,11 @@ async def test_no_room_for_the_exports_is_507_and_the_raw_is_named(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("service.store.local.os.rename", full, raising=True)
-    output = service.room("output")
+    output = service.area("output")
     answer = await service.exports(upload(picture_bytes()))
     assert_problem(answer, 507, "storage_full", "output/")
-    assert service.room("output") == output
-    assert not service.room("temp")
+    assert service.area("output") == output
+    assert not service.area("temp")
 
 
 @on_one_loop
@@ -745,7 +745,7 @@ async def test_a_disk_that_fills_up_during_the_call_costs_the_exports_and_not_th
         service = await serve(QuickEmulator(then=fill_and_draw), storage_dir=disk / "storage")
         export = service.app[EXPORTS].export
 
-        async def fill_and_export(*args: Any) -> Exported:
+        async def fill_and_export(*args: Any) -> ExportSet:
             await asyncio.to_thread(fill_up, disk)
             return await export(*args)
 
@@ -753,7 +753,7 @@ async def test_a_disk_that_fills_up_during_the_call_costs_the_exports_and_not_th
         [error] = assert_problem(await service.thumbnails(*TINY), 507, "no_export")["errors"]
         assert error["billed"] is True
         assert decoded((disk / "storage" / error["storage_path"]).read_bytes()).size == (1376, 768)
-        assert (service.room("output"), service.room("temp")) == ([], [])
+        assert (service.area("output"), service.area("temp")) == ([], [])
 
 
 @on_one_loop
@@ -774,19 +774,19 @@ async def test_only_calls_that_are_out_take_room_for_their_raws(serve: Serve, tm
     with small_disk(tmp_path / "disk", 512) as disk:
         emulator = QuickEmulator(faults=["unavailable"] * 2, delay_seconds=0.5)
         service = await serve(emulator, storage_dir=disk / "storage", gemini_concurrency=2)
-        store, door = service.app[EXPORTS].store, service.app[DOOR]
+        store, admission = service.app[EXPORTS].store, service.app[ADMISSION]
         free = await store.free_bytes()
         asked = asyncio.create_task(service.thumbnails(("count", "4"), ("image_size", "2K"), *TINY))
 
         async def calls_and_rooms(calls: int, rooms: int) -> bool:
-            as_many = (emulator.requests, len(service.room("temp"))) == (calls, rooms)
+            as_many = (emulator.requests, len(service.area("temp"))) == (calls, rooms)
             return as_many and await store.free_bytes() == free
 
         for now in ((2, 2), (2, 0), (4, 2)):
             await until_async(partial(calls_and_rooms, *now))
-        door.check_space(512 * MIB - door.reserved - MIB, await store.free_bytes())
+        admission.check_space(512 * MIB - admission.reserved - MIB, await store.free_bytes())
         await asked
-        assert not service.room("temp")
+        assert not service.area("temp")
 
 
 @on_one_loop
@@ -844,7 +844,7 @@ def without(monkeypatch: pytest.MonkeyPatch, service: Running, code: str, *forma
         if not isinstance(outcome, ExportOutcome):
             return outcome
         files = tuple(file for file in outcome.files if file.format not in formats)
-        return replace(outcome, files=files, steps_back=tuple(StepBack(code, "it failed", name) for name in formats))
+        return replace(outcome, files=files, warnings=tuple(ExportWarning(code, "it failed", name) for name in formats))
 
     monkeypatch.setattr(pool, "run", failing)
 
@@ -887,7 +887,7 @@ async def test_a_base_that_vanished_is_named_and_the_picture_is_alone(
 ) -> None:
     exports, export = service.app[EXPORTS], service.app[EXPORTS].export
 
-    async def vanishing(source: Source, base: str | None, *args: Any) -> Exported:
+    async def vanishing(source: Source, base: str | None, *args: Any) -> ExportSet:
         await asyncio.to_thread(Path(base or "").unlink)
         return await export(source, base, *args)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from service import retention
-from service.retention import DAY_SECONDS, cleanup_old_files, sweep, sweep_room
+from service.retention import DAY_SECONDS, cleanup_old_files, sweep, sweep_area
 from service.settings import Settings
 
 
@@ -129,14 +129,14 @@ def test_special_files_stay(tmp_path: Path) -> None:
 def test_zero_days_in_a_setting_keeps_for_ever(tmp_path: Path) -> None:
     settings = Settings(storage_dir=tmp_path, output_retention_days=0)
     make(tmp_path / "output" / "a", 9999)
-    assert sweep_room(settings, "output").files == 0
-    assert sweep_room(settings, "output", 1).files == 1
+    assert sweep_area(settings, "output").files == 0
+    assert sweep_area(settings, "output", 1).files == 1
 
 
 def test_cleanup_old_files_sweeps_temp_and_output_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STORAGE_DIR", str(tmp_path))
-    for room in ("temp", "output", "uploads", "generated"):
-        make(tmp_path / room / "old", 9999)
+    for area in ("temp", "output", "uploads", "generated"):
+        make(tmp_path / area / "old", 9999)
     assert cleanup_old_files() == {"temp_files_deleted": 1, "output_files_deleted": 1}
     assert (tmp_path / "uploads" / "old").exists()
     assert (tmp_path / "generated" / "old").exists()

@@ -23,7 +23,7 @@ async def test_a_stop_during_a_sweep_waits_for_it_and_is_no_fault(
         ended.set()
         return Sweep()
 
-    monkeypatch.setattr(scheduler, "sweep_room", slow)
+    monkeypatch.setattr(scheduler, "sweep_area", slow)
     sweeper = Sweeper(make_settings(), Metrics())
     sweeper.start()
     await until(begun.is_set)

@@ -19,7 +19,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_defaults_are_valid() -> None:
     settings = load_settings()
     assert (settings.png_compression, settings.jpeg_quality, settings.webp_quality) == (9, 85, 80)
-    assert settings.room("output") == Path("storage/output")
+    assert settings.area("output") == Path("storage/output")
     assert settings.emulates
 
 

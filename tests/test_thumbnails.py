@@ -17,9 +17,9 @@ from service.gemini.client import GeminiService
 from service.gemini.reply import Reply
 from service.gemini.transport import Exchange
 from service.imaging.plan import ExportPlan, Frame, JpegEncoding
-from service.keys import EXPORTS, THUMBNAILS
 from service.orders import Event, Failed, Order, Received, Sent, Variation
 from service.retention import DAY_SECONDS, sweep
+from service.server.keys import EXPORTS, GEMINI, THUMBNAILS
 from service.thumbnails import ThumbnailService
 from tests.conftest import Serve
 from tests.helpers import SCRIPT, QuickEmulator, Running, decoded, picture_bytes, until
@@ -210,7 +210,7 @@ async def test_a_reader_that_leaves_stops_only_what_was_not_sent(serve: Serve) -
     assert not done.is_set()
     await asyncio.wait_for(done.wait(), 20)
     assert emulator.requests == 2
-    assert len(service.room("generated")) == len(service.room("output")) == 2
+    assert len(service.area("generated")) == len(service.area("output")) == 2
 
 
 async def test_a_reader_that_leaves_at_once_costs_nothing(service: Running) -> None:
@@ -234,13 +234,13 @@ async def test_closing_ends_what_is_under_way(serve: Serve) -> None:
     await thumbnails.close()
     with pytest.raises(asyncio.CancelledError):
         await reading
-    assert not service.room("temp")
+    assert not service.area("temp")
 
 
 async def test_the_emulator_is_named_as_the_model_and_free(service: Running) -> None:
     emulated = service.settings.model_copy(update={"gemini_emulator": True})
     async with await asyncio.to_thread(ImageExportService, emulated) as exports:
-        thumbnails = ThumbnailService(service.app[THUMBNAILS]._gemini, exports)
+        thumbnails = ThumbnailService(service.app[GEMINI], exports)
         *_, variation = await events_of(thumbnails, order())
     assert isinstance(variation, Variation)
     assert (variation.metadata["model"], variation.metadata["cost_usd"]) == ("emulator", 0.0)
@@ -251,9 +251,9 @@ async def test_a_raw_in_use_is_held_against_the_sweep(service: Running, monkeypa
     export = exports.export
 
     async def sweeping(*args: object) -> object:
-        rooms = [service.settings.room(room) for room in ("generated", "uploads")]
+        rooms = [service.settings.area(area) for area in ("generated", "uploads")]
         tomorrow = time.time() + DAY_SECONDS
-        swept.extend([await asyncio.to_thread(sweep, room, 0.5, now=tomorrow) for room in rooms])
+        swept.extend([await asyncio.to_thread(sweep, area, 0.5, now=tomorrow) for area in rooms])
         return await export(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(exports, "export", sweeping)

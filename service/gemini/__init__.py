@@ -1,1 +1,1 @@
-"""Everything that speaks with Gemini: the client, the reply, the models, the prompt, and a local stand-in."""
+"""Everything that speaks with Gemini: the client, the reply, the models, the prompt."""

@@ -29,7 +29,7 @@ from service.errors import (
     StorageUnavailable,
 )
 from service.gemini.reply import Reply, read_reply
-from service.gemini.transport import EXCHANGE, STAND_IN, Exchange, ReplyTooLarge, session
+from service.gemini.transport import EXCHANGE, PLACEHOLDER, Exchange, ReplyTooLarge, session
 
 # Google refuses a deadline under 10 s (the SDK sends ours along); shorter ones are kept on our side alone.
 MIN_SERVER_SECONDS = 10.0
@@ -169,7 +169,7 @@ class GeminiService:
 def _contents(call: Call) -> types.Content:
     parts = [types.Part.from_text(text=call.prompt)]
     if call.reference:
-        parts.append(types.Part.from_bytes(data=STAND_IN, mime_type=call.reference.mime))
+        parts.append(types.Part.from_bytes(data=PLACEHOLDER, mime_type=call.reference.mime))
     return types.Content(role="user", parts=parts)
 
 

@@ -10,8 +10,8 @@ import aiohttp
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 
 # What the SDK is given instead of a reference picture; its base64 stands in the request exactly once.
-STAND_IN = secrets.token_bytes(33)
-_STAND_IN_BASE64 = base64.urlsafe_b64encode(STAND_IN)
+PLACEHOLDER = secrets.token_bytes(33)
+_PLACEHOLDER_BASE64 = base64.urlsafe_b64encode(PLACEHOLDER)
 
 
 class ReplyTooLarge(Exception):
@@ -20,7 +20,7 @@ class ReplyTooLarge(Exception):
 
 @dataclass(slots=True)
 class Exchange:
-    """The bodies of one call: URL-safe base64 to put in place of STAND_IN, and the 200 answer as it came.
+    """The bodies of one call: URL-safe base64 to put in place of PLACEHOLDER, and the 200 answer as it came.
 
     No answer may be longer than `max_reply_bytes`.
     """
@@ -43,7 +43,7 @@ def session() -> aiohttp.ClientSession:
 async def _put_reference(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
     body, reference = request.body, EXCHANGE.get().reference
     if reference and isinstance(body, aiohttp.BytesPayload):
-        await request.update_body(io.BytesIO(body.decode().encode().replace(_STAND_IN_BASE64, reference, 1)))
+        await request.update_body(io.BytesIO(body.decode().encode().replace(_PLACEHOLDER_BASE64, reference, 1)))
     return await handler(request)
 
 

@@ -1,1 +1,1 @@
-"""HTTP handlers: forms in, answers out."""
+"""HTTP handlers: one file for each family of routes."""

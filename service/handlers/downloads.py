@@ -12,9 +12,9 @@ from functools import lru_cache
 from aiohttp import hdrs, web
 
 from service.errors import NotFound, RangeNotSatisfiable
-from service.handlers.piece import Piece, spelled
 from service.imaging.formats import TABLE
-from service.keys import EXPORTS, HOT, METRICS, SETTINGS
+from service.server.keys import EXPORTS, HOT, METRICS, SETTINGS
+from service.server.sending import PreparedResponse, spelled
 from service.store.layout import EXPORT_NAME
 from service.store.local import StoredFile
 
@@ -65,7 +65,7 @@ async def _download(request: web.Request, cache_control: str) -> web.StreamRespo
         if prefix or file.data is not None:
             hot.keep(key, file)
     if prefix:
-        return await _send_piece(request, b"", 200, _for_nginx(name, cache_control, prefix))
+        return await _send_prepared(request, b"", 200, _for_nginx(name, cache_control, prefix))
     try:
         return await _send(request, file, name, cache_control)
     finally:
@@ -80,7 +80,7 @@ async def _send(request: web.Request, file: StoredFile, name: str, cache_control
     status, span = (206, part) if part else (200, _Span(0, file.size))
     if file.data is not None:
         lines = _lines(name, cache_control, file.etag, file.size, part)
-        return await _send_piece(request, span.of(file.data), status, lines)
+        return await _send_prepared(request, span.of(file.data), status, lines)
     response = web.StreamResponse(status=status, headers=_sent(name, cache_control, file.etag, file.size, part))
     await response.prepare(request)
     if request.method != hdrs.METH_HEAD:
@@ -124,9 +124,9 @@ def _for_nginx(name: str, cache_control: str, prefix: str) -> str:
     return spelled(_named(name, cache_control) | {"X-Accel-Redirect": f"{prefix}{name}", "Content-Length": "0"})
 
 
-async def _send_piece(request: web.Request, data: bytes, status: int, lines: str) -> Piece:
+async def _send_prepared(request: web.Request, data: bytes, status: int, lines: str) -> PreparedResponse:
     body = b"" if request.method == hdrs.METH_HEAD else data
-    piece = Piece(body, status, lines)
+    piece = PreparedResponse(body, status, lines)
     piece.send(request)
     if request.transport and request.transport.get_write_buffer_size():
         async with _moving(request):

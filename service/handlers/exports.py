@@ -3,10 +3,11 @@
 from aiohttp import web
 
 from service.errors import MissingField, StorageFull
-from service.handlers.answers import answer, exports_answer
-from service.handlers.fields import EXPORT_FIELDS, read_export
 from service.handlers.forms import open_form
-from service.keys import EXPORTS, REQUEST_ID, SETTINGS
+from service.schemas.answers import exports_answer
+from service.schemas.fields import EXPORT_FIELDS, read_export
+from service.server.keys import EXPORTS, REQUEST_ID, SETTINGS
+from service.server.sending import answer
 
 
 async def create_exports(request: web.Request) -> web.StreamResponse:

@@ -27,8 +27,8 @@ from service.errors import (
     UnsupportedMediaType,
 )
 from service.exports import Source
-from service.handlers.fields import MAX_SCRIPT, Fields, script_too_long
 from service.imaging.formats import SNIFF_BYTES, sniff
+from service.schemas.fields import MAX_SCRIPT, Fields, script_too_long
 from service.settings import MIB
 from service.store.disk import storage_errors
 from service.store.holds import Hold, held

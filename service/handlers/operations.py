@@ -4,10 +4,10 @@ import asyncio
 
 from aiohttp import web
 
-from service.door import VARIATION_BYTES
 from service.errors import NotReady, ServiceError
-from service.keys import DOOR, EXPORTS, GEMINI, METRICS, SETTINGS, SWEEPER
 from service.metrics import CONTENT_TYPE
+from service.server.admission import VARIATION_BYTES
+from service.server.keys import ADMISSION, EXPORTS, GEMINI, METRICS, SETTINGS, SWEEPER
 
 
 async def healthz(request: web.Request) -> web.StreamResponse:
@@ -22,7 +22,7 @@ async def readyz(request: web.Request) -> web.StreamResponse:
         "storage": await _storage(request),
         "workers": "ok" if app[EXPORTS].pool.alive else "no worker is up",
         "scheduler": "ok" if app[SWEEPER].alive else "not running",
-        "door": "draining" if app[DOOR].draining else "ok",
+        "admission": "draining" if app[ADMISSION].draining else "ok",
     }
     if app[SETTINGS].emulates:
         checks["emulator"] = "ok" if app[GEMINI].up() else "not running"
@@ -33,7 +33,7 @@ async def readyz(request: web.Request) -> web.StreamResponse:
 
 async def _storage(request: web.Request) -> str:
     try:
-        request.app[DOOR].check_space(VARIATION_BYTES, await request.app[EXPORTS].store.probe())
+        request.app[ADMISSION].check_space(VARIATION_BYTES, await request.app[EXPORTS].store.probe())
     except ServiceError as error:
         return error.detail
     return "ok"

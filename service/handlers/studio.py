@@ -8,9 +8,9 @@ from aiohttp import web
 
 from service.errors import NotFound
 from service.gemini import models
-from service.handlers.fields import MAX_SCRIPT
 from service.imaging.plan import MAX_SIDE
-from service.keys import SETTINGS
+from service.schemas.fields import MAX_SCRIPT
+from service.server.keys import SETTINGS
 from service.settings import Settings
 
 _ROOT = files("service.studio")

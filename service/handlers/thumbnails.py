@@ -5,11 +5,13 @@ from contextlib import aclosing
 from aiohttp import web
 
 from service.errors import most_telling
-from service.handlers.answers import ThumbnailsAnswer, answer, error_answer, problem, variation_answer
-from service.handlers.fields import THUMBNAIL_FIELDS, read_order
 from service.handlers.forms import open_form
-from service.keys import EXPORTS, REQUEST_ID, SETTINGS, THUMBNAILS, TICKET
 from service.orders import Failed, Order, Variation
+from service.schemas.answers import ThumbnailsAnswer, error_answer, variation_answer
+from service.schemas.fields import THUMBNAIL_FIELDS, read_order
+from service.server.keys import EXPORTS, REQUEST_ID, SETTINGS, THUMBNAILS, TICKET
+from service.server.problems import problem
+from service.server.sending import answer
 
 
 async def create_thumbnails(request: web.Request) -> web.StreamResponse:

@@ -1,1 +1,1 @@
-"""Pictures: decode, normalise, composite, encode, and the worker processes that do it."""
+"""Pictures: decode, normalise, composite, encode. Pure steps; worker processes are in `service.workers`."""

@@ -9,7 +9,7 @@ from service.imaging import composite as compositing
 from service.imaging import normalize
 from service.imaging.containers import Container
 from service.imaging.decode import decode, decode_lower
-from service.imaging.plan import ExportPlan, Size, StepBack
+from service.imaging.plan import ExportPlan, ExportWarning, Size
 from service.imaging.profiles import ProfileError
 
 
@@ -61,19 +61,19 @@ STEPS: tuple[Step, ...] = (upright, to_srgb, flatten, resize, composite)
 
 def finish(
     container: Container, plan: ExportPlan, size: Size, base: Image.Image | None = None
-) -> tuple[Image.Image, tuple[StepBack, ...]]:
+) -> tuple[Image.Image, tuple[ExportWarning, ...]]:
     """Decode a picture and take it through the steps to an image of `size`, RGB, or RGBA when the plan keeps alpha.
 
     Raises Undecodable.
     """
     recipe = Recipe(container, container.profile, size, plan, base)
-    steps_back: tuple[StepBack, ...] = ()
+    warnings: tuple[ExportWarning, ...] = ()
     image = decode(container)
     for step in STEPS:
         try:
             image = step(image, recipe)
         except ProfileError:
-            steps_back = (StepBack("profile_ignored", "the embedded colour profile is broken or of another kind"),)
+            warnings = (ExportWarning("profile_ignored", "the embedded colour profile is broken or of another kind"),)
             recipe = replace(recipe, profile=None)
             image = step(image, recipe)
-    return image, steps_back
+    return image, warnings

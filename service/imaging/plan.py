@@ -142,7 +142,7 @@ class MadeFile:
 
 
 @dataclass(frozen=True, slots=True)
-class StepBack:
+class ExportWarning:
     """Something that went wrong and was lived with; `format` when it concerns one export only."""
 
     code: str
@@ -156,7 +156,7 @@ class ExportOutcome:
     size: Size
     composited: bool
     files: tuple[MadeFile, ...]
-    steps_back: tuple[StepBack, ...] = ()
+    warnings: tuple[ExportWarning, ...] = ()
 
 
 # A job is answered by its result, or by the reason why there is none: workers never raise across the pool.

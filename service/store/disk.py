@@ -23,14 +23,14 @@ _NO_FALLOCATE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 
 @contextlib.contextmanager
-def storage_errors(room: str) -> Iterator[None]:
+def storage_errors(area: str) -> Iterator[None]:
     """Turn the disk's refusals into StorageFull or StorageUnavailable, naming the room and never a path."""
     try:
         yield
     except OSError as error:
         if error.errno in NO_SPACE:
-            raise StorageFull(f"no space is left in {room}/") from error
-        raise StorageUnavailable(f"{room}/ cannot be used: {os.strerror(error.errno or errno.EIO)}") from error
+            raise StorageFull(f"no space is left in {area}/") from error
+        raise StorageUnavailable(f"{area}/ cannot be used: {os.strerror(error.errno or errno.EIO)}") from error
 
 
 def file_digest(path: str) -> str:
@@ -39,7 +39,7 @@ def file_digest(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-async def surely(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def run_to_completion(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """In a thread, also when the request goes away while it waits for one: then `to_thread` would leave it undone."""
     call = partial(copy_context().run, work, *args, **kwargs)
     return await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, call))

@@ -8,25 +8,25 @@ from typing import Literal, cast, get_args
 
 from service.imaging.formats import TABLE, Format
 
-Room = Literal["uploads", "generated", "output", "temp"]
-ROOMS: tuple[Room, ...] = get_args(Room)
+Area = Literal["uploads", "generated", "output", "temp"]
+AREAS: tuple[Area, ...] = get_args(Area)
 
 EXPORT_NAME = re.compile(r"export_[0-9a-f]{32}\.(?:png|jpg|webp)")
-_KEY = re.compile(rf"({'|'.join(ROOMS)})/([A-Za-z0-9_][A-Za-z0-9_.-]{{0,199}})")
+_KEY = re.compile(rf"({'|'.join(AREAS)})/([A-Za-z0-9_][A-Za-z0-9_.-]{{0,199}})")
 
 
 class Layout:
     """The four rooms as absolute directories; turns keys into paths and nothing else into a path."""
 
-    def __init__(self, roots: Mapping[Room, Path]) -> None:
-        self.roots: dict[Room, Path] = {room: Path(roots[room]).absolute() for room in ROOMS}
+    def __init__(self, roots: Mapping[Area, Path]) -> None:
+        self.roots: dict[Area, Path] = {area: Path(roots[area]).absolute() for area in AREAS}
 
     def split(self, key: str) -> tuple[Path, str]:
         """The directory and file name of a key; raises ValueError for anything that is not a key."""
         match = _KEY.fullmatch(key)
         if not match:
             raise ValueError(f"not a storage key: {key!r}")
-        return self.roots[cast("Room", match[1])], match[2]
+        return self.roots[cast("Area", match[1])], match[2]
 
     def path(self, key: str) -> Path:
         directory, name = self.split(key)

@@ -13,9 +13,17 @@ from pathlib import Path
 from stat import S_ISREG
 
 from service.errors import NotFound, SettingsError, StorageFull, StorageUnavailable
-from service.store.disk import allocate, file_digest, gone_after_fault, probe, storage_errors, surely, sync_directory
+from service.store.disk import (
+    allocate,
+    file_digest,
+    gone_after_fault,
+    probe,
+    run_to_completion,
+    storage_errors,
+    sync_directory,
+)
 from service.store.holds import Hold, held
-from service.store.layout import ROOMS, Layout, Room, temp_key
+from service.store.layout import AREAS, Area, Layout, temp_key
 
 log = logging.getLogger(__name__)
 
@@ -52,19 +60,19 @@ class LocalStore:
 
     def prepare(self) -> None:
         """Make the rooms and prove that they can be used; raises SettingsError."""
-        for room, root in self.layout.roots.items():
+        for area, root in self.layout.roots.items():
             try:
                 root.mkdir(parents=True, exist_ok=True)
                 probe(root)
             except OSError as error:
-                name = f"{room.upper()}_DIR={str(root)!r} (below STORAGE_DIR unless set)"
+                name = f"{area.upper()}_DIR={str(root)!r} (below STORAGE_DIR unless set)"
                 raise SettingsError(f"{name} cannot be written: {error.strerror}") from None
-        resolved = {room: root.resolve() for room, root in self.layout.roots.items()}
-        for room, root in resolved.items():
+        resolved = {area: root.resolve() for area, root in self.layout.roots.items()}
+        for area, root in resolved.items():
             for other, parent in resolved.items():
-                if room != other and root.is_relative_to(parent):
+                if area != other and root.is_relative_to(parent):
                     raise SettingsError(
-                        f"{room.upper()}_DIR={str(root)!r} lies in {other.upper()}_DIR: each needs its own"
+                        f"{area.upper()}_DIR={str(root)!r} lies in {other.upper()}_DIR: each needs its own"
                     )
         for other in ("output", "generated"):
             if resolved["temp"].stat().st_dev != resolved[other].stat().st_dev:
@@ -75,28 +83,28 @@ class LocalStore:
 
     async def probe(self) -> int:
         """Free space as in `free_bytes`; raises StorageUnavailable, naming the room, unless every room takes a file."""
-        return await asyncio.to_thread(self._probe_rooms)
+        return await asyncio.to_thread(self._probe_areas)
 
-    def _probe_rooms(self) -> int:
-        for room, root in self.layout.roots.items():
-            with storage_errors(room):
+    def _probe_areas(self) -> int:
+        for area, root in self.layout.roots.items():
+            with storage_errors(area):
                 probe(root)
         return self._free_bytes()
 
     async def free_bytes(self) -> int:
-        """Free space of the fullest file system among the rooms; what `space` holds counts: the door reserved it."""
+        """Free space of the fullest file system among the rooms; what `space` holds counts as free."""
         return await asyncio.to_thread(self._free_bytes)
 
     def _free_bytes(self) -> int:
-        return min(self._free_in(room) for room in ROOMS)
+        return min(self._free_in(area) for area in AREAS)
 
-    def _free_in(self, room: Room) -> int:
+    def _free_in(self, area: Area) -> int:
         roots = self.layout.roots
-        with storage_errors(room):
-            shares = roots[room].stat().st_dev == roots["temp"].stat().st_dev
+        with storage_errors(area):
+            shares = roots[area].stat().st_dev == roots["temp"].stat().st_dev
             # One set aside or given back while the disk is looked at may be free there too: it must not count twice.
             before = self._spaces.copy()
-            disk = os.statvfs(roots[room])
+            disk = os.statvfs(roots[area])
             spaces = before.items() & self._spaces.copy().items() if shares else ()
         return disk.f_bavail * disk.f_frsize + sum(size for _, size in spaces)
 
@@ -139,11 +147,11 @@ class LocalStore:
         """
         temp = space or temp_key()
         self._spaces.pop(temp, None)
-        return await surely(self._write, key, data, hold, temp)
+        return await run_to_completion(self._write, key, data, hold, temp)
 
     def _write(self, key: str, data: bytes, hold: Hold, temp: str) -> str:
-        room, path, final = key.partition("/")[0], self.layout.path(temp), self.layout.path(key)
-        with storage_errors(room), gone_after_fault(path):
+        area, path, final = key.partition("/")[0], self.layout.path(temp), self.layout.path(key)
+        with storage_errors(area), gone_after_fault(path):
             descriptor = os.open(path, _CREATE, 0o644)
             try:
                 with os.fdopen(descriptor, "wb", closefd=False) as file:
@@ -155,7 +163,7 @@ class LocalStore:
                 raise
         hold.adopt(descriptor)
         try:
-            with storage_errors(room):
+            with storage_errors(area):
                 os.rename(path, final)
                 sync_directory(final.parent)
         except (StorageFull, StorageUnavailable) as error:
@@ -229,7 +237,7 @@ class LocalStore:
 
     async def remove(self, keys: Iterable[str]) -> None:
         """Remove files; what the disk refuses to give up is left to the sweep."""
-        await surely(self._remove, list(keys))
+        await run_to_completion(self._remove, list(keys))
 
     def _remove(self, keys: list[str]) -> None:
         for key in keys:
@@ -258,12 +266,12 @@ class LocalStore:
     def _open(self, key: str, whole: int) -> StoredFile:
         directory, name = self.layout.split(key)
         try:
-            room = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            area = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-                descriptor = os.open(name, flags, dir_fd=room)
+                descriptor = os.open(name, flags, dir_fd=area)
             finally:
-                os.close(room)
+                os.close(area)
         except OSError as error:
             raise NotFound(f"there is no {key}") from error
         return _stored(descriptor, key, whole)

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from service.connections import listening
+from service.emulator.app import Emulator
+from service.emulator.faults import Call as Asked
+from service.emulator.faults import error, raw
+from service.emulator.wire import detail
 from service.errors import (
     BadReply,
     GeminiAuth,
@@ -28,11 +31,8 @@ from service.gemini.client import (
     Reference,
     open_gemini,
 )
-from service.gemini.emulator import Emulator
-from service.gemini.faults import Call as Asked
-from service.gemini.faults import error, raw
-from service.gemini.wire import detail
 from service.imaging.formats import sniff
+from service.server.connections import listening
 from tests.helpers import KEY, QuickEmulator, picture_bytes, until
 
 CALL = Call("gemini-nano-banana-2.1", "a prompt", "1:8", "1K")

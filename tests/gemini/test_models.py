@@ -2,8 +2,8 @@ import pickle
 
 import pytest
 
-from service.door import VARIATION_BYTES
 from service.gemini import models
+from service.server.admission import VARIATION_BYTES
 
 
 def test_the_default_is_in_the_table() -> None:

@@ -13,8 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import pytest_asyncio
 
-from service.keys import DOOR, EXPORTS
-from service.retention import sweep_room
+from service.retention import sweep_area
+from service.server.keys import ADMISSION, EXPORTS
 from service.settings import MIB, Settings
 from service.urls import MAX_LIFE_SECONDS, Links
 from tests.conftest import Serve
@@ -30,7 +30,7 @@ OLD_SECRET = "the old secret which still verifies"
 def put(service: Running, suffix: str = ".png", data: bytes = DATA) -> str:
     """An export of the given bytes; returns its name."""
     name = f"export_{secrets.token_hex(16)}{suffix}"
-    Path(service.settings.room("output"), name).write_bytes(data)
+    Path(service.settings.area("output"), name).write_bytes(data)
     return name
 
 
@@ -73,11 +73,11 @@ async def test_a_head_has_the_headers_of_a_get(service: Running) -> None:
 
 async def test_a_gzip_sibling_is_never_served(service: Running) -> None:
     name = put(service)
-    Path(service.settings.room("output"), f"{name}.gz").write_bytes(gzip.compress(b"other"))
+    Path(service.settings.area("output"), f"{name}.gz").write_bytes(gzip.compress(b"other"))
     got = await service.get(f"/static/output/{name}", Accept_Encoding="gzip")
     assert got.body == DATA
     assert_problem(await service.get(f"/static/output/{name}.gz"), 404, "not_found")
-    Path(service.settings.room("output"), f"{name}.gz").unlink()
+    Path(service.settings.area("output"), f"{name}.gz").unlink()
 
 
 async def test_only_one_kind_of_link_works(service: Running, signed: Running) -> None:
@@ -133,7 +133,7 @@ async def test_a_path_that_climbs_is_404(service: Running, path: str) -> None:
 
 @pytest.mark.parametrize("kind", ["link", "folder", "pipe", "socket", "dangling link"])
 async def test_only_regular_files_are_served(service: Running, tmp_path: Path, kind: str) -> None:
-    path = Path(service.settings.room("output"), f"export_{secrets.token_hex(16)}.png")
+    path = Path(service.settings.area("output"), f"export_{secrets.token_hex(16)}.png")
     outside = tmp_path / "outside.png"
     outside.write_bytes(DATA)
     listener = socket.socket(socket.AF_UNIX)
@@ -303,7 +303,7 @@ async def test_another_file_under_the_name_has_another_etag(service: Running) ->
     name = put(service)
     path = f"/static/output/{name}"
     etag = (await service.get(path)).headers["ETag"]
-    replacement = Path(service.settings.room("output"), put(service, data=bytes(N)))
+    replacement = Path(service.settings.area("output"), put(service, data=bytes(N)))
     replacement.rename(replacement.with_name(name))
     got = await service.get(path, Range="bytes=0-3", If_Range=etag)
     assert (got.status, got.body) == (200, bytes(N))
@@ -333,7 +333,7 @@ BIG = 24 * MIB
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def big(service: Running) -> AsyncIterator[Path]:
-    path = Path(service.settings.room("output"), put(service, data=b"\x5a" * BIG))
+    path = Path(service.settings.area("output"), put(service, data=b"\x5a" * BIG))
     yield path
     path.unlink(missing_ok=True)
 
@@ -364,12 +364,12 @@ async def test_a_file_cut_while_it_streams_breaks_the_connection(service: Runnin
 
 async def test_a_client_that_stops_reading_is_dropped(serve: Serve) -> None:
     service = await serve(download_stall_seconds=0.3)
-    path = Path(service.settings.room("output"), put(service, data=bytes(BIG)))
-    door = service.app[DOOR]
+    path = Path(service.settings.area("output"), put(service, data=bytes(BIG)))
+    admission = service.app[ADMISSION]
     async with service.connected() as (reader, writer):
         writer.write(request_for(path))
-        await until(lambda: door.inside["download"] == 1)
-        await until(lambda: door.inside["download"] == 0)
+        await until(lambda: admission.inside["download"] == 1)
+        await until(lambda: admission.inside["download"] == 0)
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
             await reader.readexactly(BIG)
 
@@ -377,7 +377,7 @@ async def test_a_client_that_stops_reading_is_dropped(serve: Serve) -> None:
 async def test_a_client_that_reads_slowly_is_not_dropped(serve: Serve) -> None:
     """The kernel wants a third of its buffer to drain before it takes more: several deadlines, for a slow client."""
     service = await serve(download_stall_seconds=0.3)
-    path = Path(service.settings.room("output"), put(service, data=bytes(BIG)))
+    path = Path(service.settings.area("output"), put(service, data=bytes(BIG)))
     async with service.connected() as (reader, writer):
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 128 * 1024)
         writer.write(request_for(path))
@@ -389,11 +389,11 @@ async def test_a_client_that_reads_slowly_is_not_dropped(serve: Serve) -> None:
 
 
 async def test_a_client_that_goes_away_frees_its_place(service: Running, big: Path) -> None:
-    door = service.app[DOOR]
+    admission = service.app[ADMISSION]
     async with service.connected() as (_, writer):
         writer.write(request_for(big))
-        await until(lambda: door.inside["download"] == 1)
-    await until(lambda: door.inside["download"] == 0)
+        await until(lambda: admission.inside["download"] == 1)
+    await until(lambda: admission.inside["download"] == 0)
 
 
 async def test_many_downloads_at_once(service: Running) -> None:
@@ -408,11 +408,11 @@ async def test_many_downloads_at_once(service: Running) -> None:
 @pytest.mark.parametrize("gone", ["unlinked", "swept"])
 async def test_a_download_that_was_kept_ends_with_its_file(service: Running, gone: str) -> None:
     name = put(service)
-    path = Path(service.settings.room("output"), name)
+    path = Path(service.settings.area("output"), name)
     assert (await service.get(f"/static/output/{name}")).status == 200
     if gone == "swept":
         os.utime(path, (1, 1))
-        await asyncio.to_thread(sweep_room, service.settings, "output")
+        await asyncio.to_thread(sweep_area, service.settings, "output")
     else:
         path.unlink()
     assert_problem(await service.get(f"/static/output/{name}"), 404, "not_found")
@@ -452,5 +452,5 @@ async def test_nginx_is_told_what_to_send(serve: Serve) -> None:
         assert got.headers["Cache-Control"].startswith("private, max-age=3")
         assert got.headers["Content-Disposition"] == f'inline; filename="{name}"'
     assert_problem(await service.get(f"{url[:-4]}0000"), 403, "bad_signature")
-    Path(service.settings.room("output"), name).unlink()
+    Path(service.settings.area("output"), name).unlink()
     assert_problem(await service.get(url), 404, "not_found")

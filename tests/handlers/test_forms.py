@@ -209,11 +209,11 @@ async def test_a_picture_without_a_file_name_is_a_picture(service: Running) -> N
 
 @pytest.mark.parametrize("filename", ["../../evil.png", "a\0b.png", "x" * 3000, "ü.png", "C:\\x.png", "%00"])
 async def test_the_name_of_a_file_is_nobodys_business(service: Running, filename: str) -> None:
-    before = service.room("uploads")
+    before = service.area("uploads")
     answer = await service.exports(Part("image", picture_bytes(), filename))
     assert answer.status in (200, 400), answer.body
     if answer.status == 200:
-        [name] = set(service.room("uploads")) - {*before}
+        [name] = set(service.area("uploads")) - {*before}
         assert name == f"{answer.json['request_id']}_image.png"
 
 
@@ -334,7 +334,7 @@ async def test_a_transfer_encoding_that_breaks_on_the_way_is_a_body_that_stopped
     with service.nothing_spent_or_left():
         async with service.connected() as (reader, writer):
             writer.write(head("/api/thumbnails", "Transfer-Encoding: chunked") + b"%x\r\n%s\r\n" % (len(start), start))
-            await until(lambda: service.room("uploads"))
+            await until(lambda: service.area("uploads"))
             writer.write(b"not a size\r\n")
             assert_problem(await read_answer(reader), 408, "body_timeout")
 
@@ -394,7 +394,7 @@ async def test_the_connection_serves_on_after_a_refusal(service: Running) -> Non
 async def test_uploads_that_were_taken_stay_for_their_retention(service: Running) -> None:
     answer = await service.exports(upload(picture_bytes()), upload(picture_bytes(kind="JPEG"), "base"))
     request_id = answer.json["request_id"]
-    assert {f"{request_id}_image.png", f"{request_id}_base.jpg"} <= {*service.room("uploads")}
+    assert {f"{request_id}_image.png", f"{request_id}_base.jpg"} <= {*service.area("uploads")}
 
 
 async def test_two_requests_at_once_do_not_mix(service: Running) -> None:

@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestClient
 from pydantic import SecretStr
 
 from service.app import create_app
-from service.handlers.fields import MAX_SCRIPT
+from service.schemas.fields import MAX_SCRIPT
 from service.settings import Settings
 
 AiohttpClient = Callable[..., Awaitable[TestClient[Any, Any]]]

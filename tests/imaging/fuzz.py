@@ -19,9 +19,9 @@ from itertools import count, takewhile
 from multiprocessing import get_context
 from pathlib import Path
 
-from service.imaging import worker
 from service.imaging.errors import ImagingError
 from service.imaging.plan import ExportJob, ExportOutcome, ExportPlan, Frame, JpegEncoding, Outcome, WorkerLimits
+from service.workers import worker
 from tests.imaging import icc, pictures
 from tests.imaging.pictures import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA
 from tests.imaging.workbench import Bench

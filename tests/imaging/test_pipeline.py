@@ -14,8 +14,8 @@ RED, BLUE = (255, 0, 0), (0, 0, 255)
 
 def finished(data: bytes, plan: ExportPlan, base: Image.Image | None = None) -> Image.Image:
     container = look_into(data, 40_000_000)
-    image, steps_back = finish(container, plan, plan.frame.size(container.upright_size), base)
-    assert steps_back == ()
+    image, warnings = finish(container, plan, plan.frame.size(container.upright_size), base)
+    assert warnings == ()
     return image
 
 
@@ -43,15 +43,15 @@ def test_the_share_is_the_pictures() -> None:
 
 def test_a_broken_profile_is_ignored_and_named() -> None:
     data = pictures.jpeg(profile=b"rubbish" * 40)
-    image, steps_back = finish(look_into(data, 40_000_000), ExportPlan(), pictures.SIZE)
+    image, warnings = finish(look_into(data, 40_000_000), ExportPlan(), pictures.SIZE)
     assert image.tobytes() == finished(pictures.jpeg(), ExportPlan()).tobytes()
-    assert [(back.code, back.format) for back in steps_back] == [("profile_ignored", None)]
+    assert [(back.code, back.format) for back in warnings] == [("profile_ignored", None)]
 
 
 def test_a_profile_for_ink_is_ignored_on_an_rgb_picture() -> None:
     data = pictures.jpeg(profile=icc.cmyk_profile())
-    _, steps_back = finish(look_into(data, 40_000_000), ExportPlan(), pictures.SIZE)
-    assert [back.code for back in steps_back] == ["profile_ignored"]
+    _, warnings = finish(look_into(data, 40_000_000), ExportPlan(), pictures.SIZE)
+    assert [back.code for back in warnings] == ["profile_ignored"]
 
 
 @given(

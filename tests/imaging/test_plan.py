@@ -8,19 +8,19 @@ from service.imaging.plan import (
     ExportJob,
     ExportOutcome,
     ExportPlan,
+    ExportWarning,
     Frame,
     InspectJob,
     JpegEncoding,
     MadeFile,
     Picture,
     PngEncoding,
-    StepBack,
     WebpEncoding,
     WorkerLimits,
 )
 
 FILE = MadeFile("png", "/t/a.png", 12, "00" * 32)
-BACK = StepBack("encode_failed", "no WebP", "webp")
+BACK = ExportWarning("encode_failed", "no WebP", "webp")
 PLAN = ExportPlan(Frame(width=10, ratio=(16, 9)), "contain", 1, (1, 2, 3), "keep")
 
 

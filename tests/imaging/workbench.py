@@ -5,7 +5,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from service.imaging import worker
 from service.imaging.formats import Format
 from service.imaging.plan import (
     Encoding,
@@ -17,6 +16,7 @@ from service.imaging.plan import (
     PngEncoding,
     WebpEncoding,
 )
+from service.workers import worker
 
 TRIO: tuple[Encoding, ...] = (PngEncoding(compression=1), JpegEncoding(), WebpEncoding())
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.store.hot import LEAST_BYTES, HotFiles
-from service.store.layout import ROOMS, Layout
+from service.store.layout import AREAS, Layout
 from service.store.local import LocalStore, StoredFile
 
 DATA = b"x" * LEAST_BYTES
@@ -15,7 +15,7 @@ DATA = b"x" * LEAST_BYTES
 
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:
-    store = LocalStore(Layout({room: tmp_path / room for room in ROOMS}))
+    store = LocalStore(Layout({area: tmp_path / area for area in AREAS}))
     store.prepare()
     return store
 

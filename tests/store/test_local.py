@@ -14,7 +14,7 @@ import pytest
 from service.errors import NotFound, SettingsError, StorageFull, StorageUnavailable
 from service.retention import sweep
 from service.store.holds import Hold, held
-from service.store.layout import EXPORT_NAME, ROOMS, Layout, export_key, export_stem, raw_key, request_id, temp_key
+from service.store.layout import AREAS, EXPORT_NAME, Layout, export_key, export_stem, raw_key, request_id, temp_key
 from service.store.local import LocalStore, StoredFile
 from tests.helpers import fill_up, small_disk, until
 
@@ -25,7 +25,7 @@ MIB = 1024 * 1024
 
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:
-    store = LocalStore(Layout({room: tmp_path / room for room in ROOMS}))
+    store = LocalStore(Layout({area: tmp_path / area for area in AREAS}))
     store.prepare()
     return store
 
@@ -34,13 +34,13 @@ def store(tmp_path: Path) -> LocalStore:
 def disk(tmp_path: Path) -> Iterator[LocalStore]:
     """A store on a disk of 8 MiB."""
     with small_disk(tmp_path / "disk", 8) as root:
-        store = LocalStore(Layout({room: root / room for room in ROOMS}))
+        store = LocalStore(Layout({area: root / area for area in AREAS}))
         store.prepare()
         yield store
 
 
 def files_in(store: LocalStore) -> list[str]:
-    return [f"{room}/{entry.name}" for room in ROOMS for entry in store.layout.roots[room].iterdir()]
+    return [f"{area}/{entry.name}" for area in AREAS for entry in store.layout.roots[area].iterdir()]
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,8 @@ async def test_a_failed_write_leaves_nothing_and_names_the_room(
     with pytest.raises(kind, match="output") as caught:
         await store.write(KEY, b"picture", Hold())
     assert str(store.layout.roots["output"]) not in str(caught.value)
-    for room in ROOMS:
-        assert list(store.layout.roots[room].iterdir()) == []
+    for area in AREAS:
+        assert list(store.layout.roots[area].iterdir()) == []
 
 
 async def test_what_has_space_is_written_to_a_disk_that_filled_up_meanwhile(disk: LocalStore) -> None:
@@ -170,7 +170,7 @@ async def test_space_that_is_given_back_before_the_disk_is_looked_at_counts_once
 ) -> None:
     before, loop, statvfs = await disk.free_bytes(), asyncio.get_running_loop(), os.statvfs
     async with AsyncExitStack() as stack:
-        spaces = [await stack.enter_async_context(AsyncExitStack()) for _ in ROOMS]
+        spaces = [await stack.enter_async_context(AsyncExitStack()) for _ in AREAS]
         for space in spaces:
             await space.enter_async_context(disk.space(MIB))
 
@@ -435,7 +435,7 @@ async def test_readers_see_whole_files_only(store: LocalStore) -> None:
 
 
 def test_rooms_inside_each_other_are_refused(tmp_path: Path) -> None:
-    rooms = {room: tmp_path / room for room in ROOMS} | {"output": tmp_path / "temp" / "output"}
+    rooms = {area: tmp_path / area for area in AREAS} | {"output": tmp_path / "temp" / "output"}
     with pytest.raises(SettingsError, match="OUTPUT_DIR"):
         LocalStore(Layout(rooms)).prepare()
 
@@ -447,7 +447,7 @@ def test_temp_on_another_file_system_is_refused(tmp_path: Path) -> None:
     temp = other / f"image-export-{os.getpid()}"
     try:
         with pytest.raises(SettingsError, match="same file system"):
-            LocalStore(Layout({room: tmp_path / room for room in ROOMS} | {"temp": temp})).prepare()
+            LocalStore(Layout({area: tmp_path / area for area in AREAS} | {"temp": temp})).prepare()
     finally:
         temp.rmdir()
 
@@ -455,4 +455,4 @@ def test_temp_on_another_file_system_is_refused(tmp_path: Path) -> None:
 def test_a_room_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "uploads").write_text("a file")
     with pytest.raises(SettingsError, match=r"UPLOADS_DIR.*STORAGE_DIR"):
-        LocalStore(Layout({room: tmp_path / room for room in ROOMS})).prepare()
+        LocalStore(Layout({area: tmp_path / area for area in AREAS})).prepare()

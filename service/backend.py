@@ -1,0 +1,38 @@
+"""Who draws: Gemini, or the emulator started for it, as the settings say."""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from service.emulator.process import EmulatorProcess
+from service.gemini.client import GeminiAccess, GeminiService, open_gemini
+from service.settings import Settings
+
+EMULATOR_START_SECONDS = 30.0
+
+
+@contextlib.asynccontextmanager
+async def gemini_service(settings: Settings) -> AsyncIterator[GeminiService]:
+    """A client of Gemini, or of an emulator that was started for it; raises SettingsError without a key."""
+    settings.require_gemini()
+    if settings.emulates:
+        async with (
+            EmulatorProcess(EMULATOR_START_SECONDS).opened() as emulator,
+            open_gemini(_access(settings, emulator.base_url), lambda: emulator.up) as client,
+        ):
+            yield client
+    else:
+        async with open_gemini(_access(settings, settings.gemini_base_url)) as client:
+            yield client
+
+
+def _access(settings: Settings, base_url: str | None) -> GeminiAccess:
+    key = settings.gemini_api_key
+    return GeminiAccess(
+        api_key="emulator" if settings.emulates or key is None else key.get_secret_value(),
+        base_url=base_url,
+        api_version=settings.gemini_api_version,
+        timeout=settings.gemini_timeout_seconds,
+        retry=settings.gemini_retry_seconds,
+        concurrency=settings.gemini_concurrency,
+        max_reply_bytes=settings.gemini_max_reply_bytes,
+    )

@@ -1,0 +1,267 @@
+"""Everything that can go wrong with a call to Gemini, by name, for the emulator to play."""
+
+import asyncio
+import io
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+from PIL import Image, ImageOps
+
+from service.emulator.wire import Json, Received, detail, dump, picture_part, reply
+from service.emulator.wire import error as error_body
+
+_JSON = "application/json; charset=UTF-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request that waits for its answer; `closing` is set when the emulator stops."""
+
+    request: web.Request
+    received: Received
+    number: int
+    paint: Callable[[], Awaitable[bytes]]
+    closing: asyncio.Event
+
+    def reply(self, *parts: Json) -> Json:
+        return reply(self.received, list(parts), f"emulated-{self.number}")
+
+
+Answer = Callable[[Call], Awaitable[web.StreamResponse]]
+
+
+def json_response(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(body=body, status=status, headers={"Content-Type": _JSON, **(headers or {})})
+
+
+async def one_picture(call: Call) -> web.Response:
+    """The answer when nothing goes wrong."""
+    return await _send(lambda picture: call.reply(picture_part(picture)), await call.paint())
+
+
+async def _send(build: Callable[[bytes], Json], picture: bytes) -> web.Response:
+    return json_response(await asyncio.to_thread(lambda: dump(build(picture))))
+
+
+def error(code: int, message: str, *details: Json, status: str | None = None, retry_after: str | None = None) -> Answer:
+    """Google's error JSON; `retry_after` is the header, RetryInfo goes among the details."""
+    body = dump(error_body(code, message, status, details))
+    headers = {"Retry-After": retry_after} if retry_after else {}
+
+    async def answer(_: Call) -> web.Response:
+        return json_response(body, code, headers)
+
+    return answer
+
+
+def raw(status: int, body: bytes = b"", content_type: str = _JSON) -> Answer:
+    async def answer(_: Call) -> web.Response:
+        return web.Response(status=status, body=body, headers={"Content-Type": content_type})
+
+    return answer
+
+
+def parts(build: Callable[[bytes], list[Json]]) -> Answer:
+    """A good answer whose parts are made of its picture by `build`."""
+
+    async def answer(call: Call) -> web.Response:
+        return await _send(lambda picture: call.reply(*build(picture)), await call.paint())
+
+    return answer
+
+
+def repainted(change: Callable[[bytes], bytes], mime_type: str = "image/png") -> Answer:
+    return parts(lambda picture: [picture_part(change(picture), mime_type)])
+
+
+def saved(pillow: str, mode: str = "RGB", mime_type: str = "image/png") -> Answer:
+    """The picture in another format or mode, declared as `mime_type`."""
+    return repainted(lambda picture: _resaved(picture, lambda image: image.convert(mode), pillow), mime_type)
+
+
+def finished(reason: str, message: str | None = None) -> Answer:
+    """A candidate that ended for `reason`, without a picture and unbilled."""
+    candidate: Json = {"finishReason": reason, "index": 0}
+    if message:
+        candidate["finishMessage"] = message
+    return edited(lambda body: body.update(candidates=[candidate]), billed=False)
+
+
+def blocked(reason: str) -> Answer:
+    def edit(body: Json) -> None:
+        del body["candidates"]
+        body["promptFeedback"] = {"blockReason": reason}
+
+    return edited(edit, billed=False)
+
+
+def edited(edit: Callable[[Json], object], billed: bool = True) -> Answer:
+    """A good answer, changed in place by `edit`; `billed=False` takes the candidate's tokens out of it."""
+
+    async def answer(call: Call) -> web.Response:
+        body = call.reply(picture_part(await call.paint()))
+        if not billed:
+            usage = body["usageMetadata"]
+            body["usageMetadata"] = dict.fromkeys(("promptTokenCount", "totalTokenCount"), usage["promptTokenCount"])
+        edit(body)
+        return json_response(dump(body))
+
+    return answer
+
+
+def _bad_base64(body: Json) -> None:
+    body["candidates"][0]["content"]["parts"][0]["inlineData"]["data"] = "!not base64!"
+
+
+def _unknown_finish(body: Json) -> None:
+    body["candidates"][0]["finishReason"] = "FINISHED_IN_A_NEW_WAY"
+
+
+def _upside_down(picture: bytes) -> bytes:
+    return _resaved(picture, ImageOps.flip)
+
+
+def _grey16(picture: bytes) -> bytes:
+    return _resaved(picture, lambda image: image.convert("L").convert("I;16").point(lambda level: level * 257))
+
+
+def _resaved(picture: bytes, change: Callable[[Image.Image], Image.Image], pillow: str = "PNG") -> bytes:
+    out = io.BytesIO()
+    with Image.open(io.BytesIO(picture)) as image:
+        change(image).save(out, pillow)
+    return out.getvalue()
+
+
+async def _drop(call: Call) -> web.StreamResponse:
+    return _hang_up(call)
+
+
+def _hang_up(call: Call, sent: bytes = b"") -> web.StreamResponse:
+    if transport := call.request.transport:
+        transport.write(sent)
+        transport.close()
+    return web.Response()
+
+
+def cut(with_length: bool) -> Answer:
+    """Half an answer; without a length its end looks like the end of the body."""
+
+    async def answer(call: Call) -> web.StreamResponse:
+        body = dump(call.reply(picture_part(await call.paint())))
+        length = f"Content-Length: {len(body)}\r\n" if with_length else ""
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {_JSON}\r\n{length}Connection: close\r\n\r\n"
+        return _hang_up(call, head.encode() + body[: len(body) // 2])
+
+    return answer
+
+
+async def _hang(call: Call) -> web.StreamResponse:
+    await call.closing.wait()
+    return _hang_up(call)
+
+
+def _retry(delay: str) -> Json:
+    return detail("RetryInfo", retryDelay=delay)
+
+
+def _quota(quota_id: str) -> Json:
+    return detail("QuotaFailure", violations=[{"quotaId": quota_id}])
+
+
+_QUOTA = "You exceeded your current quota, please check your plan and billing details."
+_PER_MINUTE = _quota("GenerateRequestsPerMinutePerProjectPerModel")
+_HTML = b"<!doctype html><title>Error</title><h1>502. That's an error.</h1>"
+
+FINISH_REASONS = [
+    "STOP",
+    "MAX_TOKENS",
+    "SAFETY",
+    "RECITATION",
+    "LANGUAGE",
+    "OTHER",
+    "BLOCKLIST",
+    "PROHIBITED_CONTENT",
+    "SPII",
+    "IMAGE_SAFETY",
+    "IMAGE_PROHIBITED_CONTENT",
+    "IMAGE_OTHER",
+    "NO_IMAGE",
+    "IMAGE_RECITATION",
+    "MALFORMED_RESPONSE",
+]
+BLOCK_REASONS = ("SAFETY", "OTHER", "BLOCKLIST", "PROHIBITED_CONTENT", "IMAGE_SAFETY")
+
+FAULTS: dict[str, Answer] = {
+    # refused by status
+    "bad_request": error(400, "Request contains an invalid argument."),
+    "bad_key": error(
+        400, "API key not valid. Please pass a valid API key.", detail("ErrorInfo", reason="API_KEY_INVALID")
+    ),
+    "bad_location": error(400, "User location is not supported for the API use.", status="FAILED_PRECONDITION"),
+    "unauthenticated": error(401, "Request had invalid authentication credentials."),
+    "permission_denied": error(403, "Your project has been denied access."),
+    "not_found": error(404, "models/… is not found for this API version."),
+    "rate_limited": error(429, _QUOTA, _PER_MINUTE, _retry("0.3s")),
+    "rate_limited_long": error(429, _QUOTA, _PER_MINUTE, _retry("3600s")),
+    "rate_limited_header": error(429, "Resource has been exhausted (e.g. check quota).", retry_after="1"),
+    "rate_limited_bare": error(429, "Resource has been exhausted (e.g. check quota)."),
+    "daily_quota": error(429, _QUOTA, _quota("GenerateRequestsPerDayPerProjectPerModel"), _retry("2.4s")),
+    "zero_quota": error(
+        429, f"{_QUOTA} Quota exceeded for metric: generate_requests, limit: 0", _PER_MINUTE, _retry("2.4s")
+    ),
+    "internal": error(500, "An internal error has occurred."),
+    "unavailable": error(503, "The model is overloaded. Please try again later."),
+    "deadline_exceeded": error(504, "The request timed out. Please try again."),
+    # no answer of the promised form
+    "no_content": raw(204),
+    "server_error_html": raw(502, _HTML, "text/html"),
+    "server_error_not_json": raw(500, b"upstream connect error"),
+    "malformed": raw(200, b'{"candidates": [{"content":'),
+    "html": raw(200, _HTML, "text/html"),
+    "empty_body": raw(200),
+    "empty_object": raw(200, b"{}"),
+    "list": raw(200, b"[]"),
+    "error_in_200": raw(200, dump(error_body(503, "The model is overloaded. Please try again later."))),
+    "null": raw(200, b"null"),
+    "number": raw(200, b"7"),
+    "wrong_candidates": raw(200, b'{"candidates": "none"}'),
+    "wrong_candidate": raw(200, b'{"candidates": [7]}'),
+    "wrong_content": raw(200, b'{"candidates": [{"content": "none"}]}'),
+    "bad_base64": edited(_bad_base64),
+    # refused or drawn by reason
+    **{f"blocked_{reason.lower()}": blocked(reason) for reason in BLOCK_REASONS},
+    "blocked_unknown": blocked("BLOCKED_IN_A_NEW_WAY"),
+    **{f"finish_{reason.lower()}": finished(reason, f"Stopped: {reason}.") for reason in FINISH_REASONS},
+    "finish_unknown": edited(_unknown_finish),
+    "no_candidates": edited(lambda body: body.update(candidates=[]), billed=False),
+    "no_usage": edited(lambda body: body.pop("usageMetadata")),
+    # parts
+    "text_only": parts(lambda _: [{"text": "I can describe it, but not draw it."}]),
+    "text_beside": parts(lambda picture: [{"text": "Here it is:"}, picture_part(picture), {"text": "Enjoy."}]),
+    "draft_first": parts(
+        lambda picture: [{**picture_part(_upside_down(picture)), "thought": True}, picture_part(picture)]
+    ),
+    "drafts_only": parts(
+        lambda picture: [{**picture_part(one), "thought": True} for one in (_upside_down(picture), picture)]
+    ),
+    "several": parts(lambda picture: [picture_part(_upside_down(picture)), picture_part(picture)]),
+    # pictures
+    "jpeg": saved("JPEG", mime_type="image/jpeg"),
+    "webp": saved("WEBP", mime_type="image/webp"),
+    "jpeg_as_png": saved("JPEG"),
+    "webp_as_png": saved("WEBP"),
+    "gif": saved("GIF", mime_type="image/gif"),
+    "rgba": saved("PNG", "RGBA"),
+    "grey": saved("PNG", "L"),
+    "palette": saved("PNG", "P"),
+    "cmyk": saved("JPEG", "CMYK", "image/jpeg"),
+    "grey16": repainted(_grey16),
+    "not_a_picture": repainted(lambda _: b"these bytes are no picture"),
+    "truncated_picture": repainted(lambda picture: picture[: len(picture) // 2]),
+    # the connection
+    "drop": _drop,
+    "half_body": cut(with_length=True),
+    "cut_at_eof": cut(with_length=False),
+    "hang": _hang,
+}

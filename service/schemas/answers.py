@@ -1,0 +1,143 @@
+"""The models of every answer, as the contract names them."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from service.exports import ExportSet
+from service.imaging.formats import TABLE, Format
+from service.imaging.plan import ExportWarning
+from service.orders import Failed, Variation
+
+
+class ExportAnswer(BaseModel):
+    format: Literal["PNG", "JPEG", "WEBP"]
+    url: str
+    file_path: str
+    size: int
+    exported_at: str
+    width: int
+    height: int
+    content_type: str
+    sha256: str
+
+
+class WarningAnswer(BaseModel):
+    code: str
+    format: Format | None
+    detail: str
+
+
+class PictureAnswer(BaseModel):
+    """What `/api/exports` says of the picture it was given."""
+
+    width: int
+    height: int
+    mime_type: str
+    sha256: str
+    normalized_to: tuple[int, int]
+    composited: bool
+
+
+class VariationMetadata(PictureAnswer):
+    prompt: str
+    model: str
+    aspect_ratio: str
+    usage: dict[str, Any]
+    cost_usd: float | None
+
+
+class VariationAnswer(BaseModel):
+    id: str
+    storage_path: str
+    metadata: VariationMetadata
+    exports: dict[Format, ExportAnswer]
+    warnings: list[WarningAnswer]
+
+
+class ErrorAnswer(BaseModel):
+    """Why one variation failed, what is known of its price, and where its raw is kept if it came."""
+
+    id: str
+    code: str
+    status: int
+    detail: str
+    retryable: bool
+    billed: bool | None
+    storage_path: str | None
+
+
+class ThumbnailsAnswer(BaseModel):
+    request_id: str
+    variations: list[VariationAnswer]
+    errors: list[ErrorAnswer]
+
+
+class ExportsAnswer(BaseModel):
+    request_id: str
+    metadata: PictureAnswer
+    exports: dict[Format, ExportAnswer]
+    warnings: list[WarningAnswer]
+
+
+class Problem(BaseModel):
+    """RFC 9457, with our own members."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    retryable: bool
+    billed: bool | None
+    errors: list[ErrorAnswer] | None = None
+
+
+def variation_answer(variation: Variation) -> VariationAnswer:
+    return VariationAnswer(
+        id=variation.id,
+        storage_path=variation.storage_path,
+        metadata=VariationMetadata(**variation.metadata),
+        exports=exports_of(variation.exported),
+        warnings=warnings_of(variation.exported.warnings),
+    )
+
+
+def exports_answer(request_id: str, sha256: str, exported: ExportSet) -> ExportsAnswer:
+    picture = exported.picture
+    return ExportsAnswer(
+        request_id=request_id,
+        metadata=PictureAnswer(
+            width=picture.width,
+            height=picture.height,
+            mime_type=TABLE[picture.format].mime,
+            sha256=sha256,
+            normalized_to=exported.normalized_to,
+            composited=exported.composited,
+        ),
+        exports=exports_of(exported),
+        warnings=warnings_of(exported.warnings),
+    )
+
+
+def exports_of(exported: ExportSet) -> dict[Format, ExportAnswer]:
+    return {export.format: ExportAnswer(**export.answer()) for export in exported.exports}
+
+
+def warnings_of(warnings: Sequence[ExportWarning]) -> list[WarningAnswer]:
+    return [WarningAnswer(code=step.code, format=step.format, detail=step.detail) for step in warnings]
+
+
+def error_answer(failed: Failed) -> ErrorAnswer:
+    error = failed.error
+    return ErrorAnswer(
+        id=failed.id,
+        code=error.code,
+        status=error.status,
+        detail=error.detail,
+        retryable=error.worth_retrying,
+        billed=error.billed,
+        storage_path=error.storage_path,
+    )

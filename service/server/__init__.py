@@ -1,0 +1,1 @@
+"""All that knows aiohttp and is no route: running, connections, middlewares, admission, sending."""

@@ -1,0 +1,26 @@
+"""Every key under which the app and its requests keep something."""
+
+from typing import Final
+
+from aiohttp import web
+
+from service.exports import ImageExportService
+from service.gemini.client import GeminiService
+from service.metrics import Metrics
+from service.scheduler import Sweeper
+from service.server.admission import Admission, Ticket
+from service.settings import Settings
+from service.store.hot import HotFiles
+from service.thumbnails import ThumbnailService
+
+SETTINGS: Final = web.AppKey("settings", Settings)
+METRICS: Final = web.AppKey("metrics", Metrics)
+ADMISSION: Final = web.AppKey("admission", Admission)
+EXPORTS: Final = web.AppKey("exports", ImageExportService)
+GEMINI: Final = web.AppKey("gemini", GeminiService)
+HOT: Final = web.AppKey("hot", HotFiles)
+THUMBNAILS: Final = web.AppKey("thumbnails", ThumbnailService)
+SWEEPER: Final = web.AppKey("sweeper", Sweeper)
+
+REQUEST_ID: Final = web.RequestKey("request_id", str)
+TICKET: Final = web.RequestKey("ticket", Ticket)

@@ -1,0 +1,113 @@
+"""The middlewares, outermost first: request id and access log, errors as problem+json, guard, admission."""
+
+import logging
+import time
+
+from aiohttp import hdrs, web
+
+from service.errors import ExpectationFailed, MethodNotAllowed, NotFound, ServiceError
+from service.logs import REQUEST, log_access
+from service.server.admission import Kind
+from service.server.guard import Handler, guard
+from service.server.keys import ADMISSION, METRICS, REQUEST_ID, TICKET
+from service.server.problems import problem
+from service.server.sending import common_headers
+from service.store.layout import request_id
+
+log = logging.getLogger(__name__)
+
+# Route name -> what it counts as at the admission.
+ADMITTED: dict[str, Kind] = {
+    "thumbnails": "thumbnails",
+    "exports": "exports",
+    "static": "download",
+    "signed": "download",
+}
+CLIENT_GONE = 499
+
+
+@web.middleware
+async def record(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give the request its id, and note its end in the access log and the metrics."""
+    request[REQUEST_ID] = request_id()
+    REQUEST.set(request[REQUEST_ID])
+    start, status = time.perf_counter(), CLIENT_GONE
+    try:
+        response = await handler(request)
+        status = response.status
+        return response
+    finally:
+        seconds = time.perf_counter() - start
+        route = request.match_info.route.name or "other"
+        method = request.method if request.method in hdrs.METH_ALL else "other"
+        request.app[METRICS].answered(route, method, status, seconds)
+        log_access(request, status, seconds)
+
+
+@web.middleware
+async def errors_as_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every error of every route becomes problem+json, unless an answer is already under way."""
+    try:
+        return await handler(request)
+    except ServiceError as error:
+        return problem(error, request[REQUEST_ID])
+    except web.HTTPException as error:
+        return problem(_from_http(error, request), request[REQUEST_ID])
+    except ConnectionError:
+        raise
+    except Exception:
+        log.exception("unexpected fault")
+        fault = ServiceError("an unexpected fault; the log has it under this request's id", billed=None)
+        return problem(fault, request[REQUEST_ID])
+
+
+def _from_http(error: web.HTTPException, request: web.Request) -> ServiceError:
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods))
+        return MethodNotAllowed(f"{request.method} is not allowed here; allowed: {allowed}", headers={"Allow": allowed})
+    if error.status == NotFound.status:
+        return NotFound("there is no such route")
+    if error.status == ExpectationFailed.status:
+        return ExpectationFailed("the only expectation understood is 100-continue")
+    fault = ServiceError(error.reason)
+    fault.status = error.status
+    return fault
+
+
+@web.middleware
+async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Through the admission, before anything is read or spent. A ticket lent to work is given back by the work."""
+    kind = ADMITTED.get(request.match_info.route.name or "")
+    if kind is None:
+        return await handler(request)
+    admission = request.app[ADMISSION]
+    ticket = request[TICKET] = admission.admit(kind) if kind == "download" else await admission.enter(kind)
+    try:
+        return await handler(request)
+    finally:
+        if not ticket.lent:
+            ticket.leave()
+
+
+async def sign_answer(request: web.Request, response: web.StreamResponse) -> None:
+    """Give the answer the headers that all carry; a `PreparedResponse` has them already."""
+    if isinstance(response, web.HTTPException):
+        _rewrite(response, request)
+    response.headers.update(common_headers(request))
+
+
+def _rewrite(error: web.HTTPException, request: web.Request) -> None:
+    """Give aiohttp's own refusal, made before any middleware, the form of all errors."""
+    request.setdefault(REQUEST_ID, request_id())
+    answer = problem(_from_http(error, request), request[REQUEST_ID])
+    error.body = answer.body
+    error.headers.update({hdrs.CONTENT_TYPE: answer.content_type, hdrs.CONTENT_LENGTH: str(answer.content_length)})
+
+
+async def expect_continue(request: web.Request) -> None:
+    """`100 Continue` waits until the request is admitted; the form says it when it starts to read."""
+    if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
+        raise web.HTTPExpectationFailed
+
+
+MIDDLEWARES = (record, errors_as_problems, guard, admit)

@@ -1,0 +1,302 @@
+"""The service as its operator meets it: a process of its own, signals, deaths."""
+
+import asyncio
+import io
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from PIL import Image
+
+from tests.helpers import alive
+
+ROOT = Path(__file__).parents[2]
+WAIT_SECONDS = 60.0
+
+
+@dataclass
+class Server:
+    """One service process, in a process group of its own."""
+
+    process: asyncio.subprocess.Process
+    url: str
+    client: aiohttp.ClientSession
+    log: list[str] = field(default_factory=list)
+
+    async def ask(self, count: int = 1) -> tuple[int, dict[str, Any]]:
+        form = aiohttp.FormData({"script": "A test", "count": str(count)}, default_to_multipart=True)
+        async with self.client.post(f"{self.url}/api/thumbnails", data=form) as answer:
+            return answer.status, await answer.json(content_type=None)
+
+    async def inside(self) -> float:
+        """How many requests are past the admission, by the service's own count."""
+        async with self.client.get(f"{self.url}/metrics") as answer:
+            for line in (await answer.text()).splitlines():
+                if line.startswith("image_export_requests_inside "):
+                    return float(line.split()[1])
+        raise AssertionError("no such metric")
+
+    def family(self) -> set[int]:
+        """Every process that the service started, emulator and workers included."""
+        marks = {str(self.process.pid)}
+        found: set[int] = set()
+        parents = {
+            entry.name: Path(entry, "stat").read_text().rpartition(")")[2].split()[1]
+            for entry in Path("/proc").iterdir()
+            if entry.name.isdigit() and Path(entry, "stat").exists()
+        }
+        while new := {pid for pid, parent in parents.items() if parent in marks} - marks:
+            marks |= new
+            found |= {int(pid) for pid in new}
+        return found
+
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Path:
+    return tmp_path / "storage"
+
+
+@pytest.fixture
+async def start(storage: Path) -> AsyncIterator[Start]:
+    servers: list[Server] = []
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=WAIT_SECONDS)) as client:
+
+        async def begin(**environment: str) -> Server:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = free.getsockname()[1]
+            process = await _spawn(storage, PORT=str(port), **environment)
+            server = Server(process, f"http://127.0.0.1:{port}", client)
+            servers.append(server)
+            await _until_ready(server)
+            return server
+
+        yield begin
+        for server in servers:
+            if server.process.returncode is None:
+                server.process.kill()
+            await server.process.wait()
+
+
+async def _spawn(storage: Path, *arguments: str, **environment: str) -> asyncio.subprocess.Process:
+    names = ("PATH", "HOME", "LANG")
+    clean = {name: os.environ[name] for name in names if name in os.environ}
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "service", "serve", *arguments,
+        cwd=ROOT, env={**clean, "STORAGE_DIR": str(storage), **environment}, start_new_session=True,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+
+
+async def _until_ready(server: Server) -> None:
+    async with asyncio.timeout(WAIT_SECONDS):
+        while True:
+            try:
+                async with server.client.get(f"{server.url}/readyz") as answer:
+                    if answer.status == 200:
+                        return
+            except aiohttp.ClientConnectionError:
+                if server.process.returncode is not None:
+                    raise
+            await asyncio.sleep(0.05)
+
+
+async def _until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(WAIT_SECONDS):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+async def _under_way(server: Server, request: "asyncio.Task[Any]") -> None:
+    async with asyncio.timeout(WAIT_SECONDS):
+        while await server.inside() < 1:
+            assert not request.done()
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("whole_group", [False, True])
+async def test_sigterm_during_a_request_answers_it_and_exits_0(start: Start, whole_group: bool) -> None:
+    server = await start(EMULATOR_DELAY_SECONDS="1")
+    request = asyncio.create_task(server.ask(count=2))
+    await _under_way(server, request)
+    if whole_group:
+        os.killpg(server.process.pid, signal.SIGTERM)
+    else:
+        server.process.terminate()
+    status, body = await request
+    assert status == 200
+    assert len(body["variations"]) == 2
+    assert all(len(variation["exports"]) == 3 for variation in body["variations"])
+    assert await server.process.wait() == 0
+
+
+async def test_while_draining_new_requests_are_refused(start: Start) -> None:
+    server = await start(EMULATOR_DELAY_SECONDS="3")
+    request = asyncio.create_task(server.ask())
+    await _under_way(server, request)
+    server.process.terminate()
+    async with asyncio.timeout(WAIT_SECONDS):
+        while (await server.client.get(f"{server.url}/readyz")).status != 503:
+            await asyncio.sleep(0.02)
+    status, body = await server.ask()
+    assert (status, body["code"], body["billed"]) == (503, "draining", False)
+    assert (await request)[0] == 200
+    assert await server.process.wait() == 0
+
+
+async def test_an_idle_service_stops_with_no_process_left(start: Start) -> None:
+    server = await start()
+    family = server.family()
+    assert len(family) >= 4
+    server.process.send_signal(signal.SIGINT)
+    assert await server.process.wait() == 0
+    await _until(lambda: not any(map(alive, family)))
+
+
+async def test_after_sigkill_no_worker_and_no_emulator_is_left(start: Start) -> None:
+    server = await start(EMULATOR_DELAY_SECONDS="30")
+    request = asyncio.create_task(server.ask())
+    await _under_way(server, request)
+    family = server.family()
+    server.process.kill()
+    await server.process.wait()
+    async with asyncio.timeout(5):
+        while any(map(alive, family)):
+            await asyncio.sleep(0.02)
+    with pytest.raises(aiohttp.ClientError):
+        await request
+
+
+async def test_a_worker_killed_during_a_request_costs_nobody_anything(start: Start, storage: Path) -> None:
+    server = await start(EMULATOR_DELAY_SECONDS="0.5", EXPORT_WORKERS="2")
+    request = asyncio.create_task(server.ask(count=4))
+    await _until(lambda: any((storage / "temp").iterdir()))
+    for pid in filter(_is_worker, server.family()):
+        os.kill(pid, signal.SIGKILL)
+    for answer in (await request, await server.ask()):
+        assert answer[0] == 200
+        assert all(len(variation["exports"]) == 3 for variation in answer[1]["variations"])
+    assert (await server.client.get(f"{server.url}/readyz")).status == 200
+
+
+async def test_an_emulator_that_dies_is_started_again(start: Start) -> None:
+    server = await start(EMULATOR_DELAY_SECONDS="0")
+    [emulator] = filter(_is_emulator, server.family())
+    os.kill(emulator, signal.SIGKILL)
+    await _until(lambda: not Path(f"/proc/{emulator}").exists())
+    status, body = await server.ask()
+    assert status == 200, body
+    await _until_ready(server)
+    [another] = filter(_is_emulator, server.family())
+    assert another != emulator
+    server.process.send_signal(signal.SIGINT)
+    assert await server.process.wait() == 0
+    await _until(lambda: not alive(another))
+
+
+async def test_without_its_emulator_the_service_is_not_ready(start: Start) -> None:
+    server = await start(EMULATOR_DELAY_SECONDS="0")
+    [emulator] = filter(_is_emulator, server.family())
+    os.kill(emulator, signal.SIGKILL)
+    async with asyncio.timeout(WAIT_SECONDS):
+        while (answer := await server.client.get(f"{server.url}/readyz")).status != 503:
+            await asyncio.sleep(0)
+    assert "emulator: not running" in await answer.text()
+    await _until_ready(server)
+
+
+def _is_emulator(pid: int) -> bool:
+    return b"service.emulator" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def _is_worker(pid: int) -> bool:
+    """A worker's parent is the fork server, whose command line is the same."""
+    if not alive(pid):
+        return False
+    parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+    return b"forkserver" in Path(f"/proc/{parent}/cmdline").read_bytes()
+
+
+async def test_signed_links_work_and_end(start: Start) -> None:
+    server = await start(SIGN_URLS="true", SIGNING_SECRET="s" * 32, EMULATOR_DELAY_SECONDS="0")
+    _, body = await server.ask()
+    for export in body["variations"][0]["exports"].values():
+        async with server.client.get(server.url + export["url"]) as answer:
+            assert (answer.status, answer.content_type) == (200, export["content_type"])
+            assert Image.open(io.BytesIO(await answer.read())).size == (1280, 720)
+        async with server.client.get(f"{server.url}/static/{export['file_path']}") as answer:
+            assert answer.status == 404
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({"JPEG_QUALITY": "101"}, "JPEG_QUALITY='101'"),
+        ({"HOST": "0.0.0.0"}, "API_KEYS"),
+        ({"GEMINI_BASE_URL": "http://127.0.0.1:9"}, "GEMINI_API_KEY"),
+        ({"SIGN_URLS": "true", "SIGNING_SECRET": "short"}, "SIGNING_SECRET"),
+        ({"TEMP_DIR": "/dev/null/x"}, "TEMP_DIR"),
+    ],
+)
+async def test_a_bad_setting_is_one_line_and_no_start(tmp_path: Path, environment: dict[str, str], named: str) -> None:
+    process = await _spawn(tmp_path, **environment)
+    _, errors = await process.communicate()
+    lines = errors.decode().splitlines()
+    assert process.returncode == 2
+    assert len(lines) == 1
+    assert named in lines[0]
+    assert "short" not in lines[0]
+
+
+async def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        process = await _spawn(tmp_path, "--port", str(taken.getsockname()[1]))
+        _, errors = await process.communicate()
+    assert process.returncode == 1
+    assert "in use" in errors.decode().splitlines()[-1]
+    assert b"Traceback" not in errors
+
+
+async def test_an_emulator_that_cannot_start_says_why(tmp_path: Path) -> None:
+    process = await _spawn(tmp_path, EMULATOR_DELAY_SECONDS="soon")
+    _, errors = await process.communicate()
+    assert process.returncode == 2
+    assert [line[:6] for line in errors.decode().splitlines()] == ["error:", "error:"]
+    assert b"EMULATOR_DELAY_SECONDS" in errors
+
+
+async def test_every_answer_is_in_the_log_when_the_service_has_stopped(start: Start) -> None:
+    server = await start()
+    for number in range(100):
+        async with server.client.get(f"{server.url}/{number}") as answer:
+            assert answer.status == 404
+    server.process.terminate()
+    _, errors = await server.process.communicate()
+    lines = errors.decode().splitlines()
+    answers = [line.split("'")[1] for line in lines if " 404 " in line]
+    assert answers == [f"/{number}" for number in range(100)]
+    assert lines[-1].endswith("stopped")
+
+
+async def test_a_log_that_nobody_takes_stops_nothing(start: Start) -> None:
+    server = await start()
+    server.process._transport.get_pipe_transport(2).close()
+    for _ in range(100):
+        async with server.client.get(f"{server.url}/healthz") as answer:
+            assert answer.status == 200
+        await asyncio.sleep(0.005)
+    server.process.terminate()
+    async with asyncio.timeout(WAIT_SECONDS):
+        await server.process.wait()

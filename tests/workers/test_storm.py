@@ -1,0 +1,137 @@
+"""The storm: hundreds of jobs while workers are killed from outside, hang, run out of memory and crash."""
+
+import asyncio
+import contextlib
+import multiprocessing.forkserver
+import os
+import random
+import signal
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from service.imaging.errors import TooCostly
+from service.imaging.plan import (
+    ExportJob,
+    ExportOutcome,
+    ExportPlan,
+    Frame,
+    InspectJob,
+    Job,
+    JpegEncoding,
+    Outcome,
+    WorkerLimits,
+)
+from service.workers.pool import POISON_DEATHS, WorkerPool
+
+WORKERS = 3
+LIMITS = WorkerLimits(memory_bytes=272 * 1024 * 1024)
+DEADLINE_SECONDS = 4.0
+GOOD, HUNGRY, CRASHING, ENDLESS = 300, 12, 4, 3
+# Each slot loses its worker once in so many jobs that no good one can lose three fresh workers in a row.
+JOBS_BETWEEN_KILLS = 8
+
+# A kill may find a slow one three times, too.
+REASONS = {
+    "hungry": ("more memory", "killed 3 workers"),
+    "crashing": ("killed 3 workers",),
+    "endless": ("longer than", "killed 3 workers"),
+}
+
+
+class Crash(InspectJob):
+    """A job that takes its worker down while it is read, as a fault in a decoder would."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (1,)
+
+
+@dataclass
+class Storm:
+    pool: WorkerPool
+    folder: Path
+    answered: int = 0
+    kills: int = 0
+
+    def good(self, number: int) -> ExportJob:
+        return self._export(f"good-{number}", Frame(longest=64))
+
+    def hungry(self, number: int) -> ExportJob:
+        return self._export(f"hungry-{number}", Frame(8192, 8192))
+
+    def crashing(self, number: int) -> InspectJob:
+        return Crash(f"crashing-{number}")
+
+    def endless(self, number: int) -> InspectJob:
+        pipe = self.folder / f"endless-{number}"
+        os.mkfifo(pipe)
+        return InspectJob(str(pipe))
+
+    def _export(self, name: str, frame: Frame) -> ExportJob:
+        target = self.folder / f"{name}.jpg"
+        target.touch()
+        return ExportJob(str(self.folder / "picture.png"), None, ExportPlan(frame), ((JpegEncoding(), str(target)),))
+
+    async def answer(self, name: str, job: Job) -> Outcome:
+        outcome = await self.pool.run(job, digest=name)
+        self.answered += 1
+        if self.answered % JOBS_BETWEEN_KILLS == 0 and self.pool.pids:
+            self.kills += 1
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pool.pids[self.kills % len(self.pool.pids)], signal.SIGKILL)
+        return outcome
+
+
+def workers() -> set[int]:
+    """The living children of the fork server."""
+    server: Any = multiprocessing.forkserver._forkserver
+    parent = str(server._forkserver_pid)
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, its_parent = stat.read_text().rpartition(")")[2].split()[:2]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if its_parent == parent and state != "Z":
+            found.add(int(stat.parent.name))
+    return found
+
+
+async def test_every_good_job_survives_the_storm_and_every_bad_one_is_named(tmp_path: Path) -> None:
+    Image.effect_noise((320, 180), 60).convert("RGB").save(tmp_path / "picture.png")
+    others = workers()
+    events: Counter[str] = Counter()
+    pool = WorkerPool(WORKERS, LIMITS, DEADLINE_SECONDS, report=lambda event: events.update([event]))
+    storm = Storm(pool, tmp_path)
+    kinds = ((storm.good, GOOD), (storm.hungry, HUNGRY), (storm.crashing, CRASHING), (storm.endless, ENDLESS))
+    jobs: list[tuple[str, Job]] = [
+        (f"{make.__name__}-{number}", make(number)) for make, count in kinds for number in range(count)
+    ]
+    random.Random(7).shuffle(jobs)
+
+    outcomes = dict(
+        zip(
+            (name for name, _ in jobs),
+            await asyncio.gather(*(storm.answer(name, job) for name, job in jobs)),
+            strict=True,
+        )
+    )
+    assert (pool.busy, pool.waiting) == (0, 0)
+    await pool.close()
+
+    for name, outcome in outcomes.items():
+        if name.startswith("good"):
+            assert isinstance(outcome, ExportOutcome), (name, outcome)
+            with Image.open(tmp_path / f"{name}.jpg") as made:
+                made.load()
+                assert made.size == (64, 36)
+        else:
+            assert isinstance(outcome, TooCostly), (name, outcome)
+            assert any(reason in outcome.detail for reason in REASONS[name.partition("-")[0]]), (name, outcome)
+    assert events["poisoned"] >= CRASHING
+    assert events["died"] >= CRASHING * POISON_DEATHS
+    assert workers() <= others
+    print(f"\n{len(jobs)} jobs, {storm.kills} workers killed from outside: {dict(events)}")
