@@ -1,9 +1,9 @@
-"""Deflates filtered rows strip by strip, each in the way that makes it smallest.
+"""Deflate for PNG: each strip of rows is compressed in several ways, and the smallest result is kept.
 
-A photograph is mostly noise once its rows are filtered: Huffman codes, of single bytes or of run lengths, do nearly as
-well as a search for matches, in a tenth of the time. Drawings and interfaces need the search, the flattest of them on
-unfiltered rows. Which is which differs within one picture: so all are tried on a sample of every strip, and the
-smallest result is kept.
+Once its rows are filtered, a photograph is mostly noise: entropy coding alone (Huffman codes of single bytes or of run
+lengths) does nearly as well as a search for matches, in a tenth of the time. Drawings and interfaces need the search,
+the flattest of them on unfiltered rows. One picture can hold both kinds, so a sample of every strip decides what is
+tried on it.
 
 The formats are those of RFC 1950 and RFC 1951.
 """
@@ -20,75 +20,88 @@ from service.imaging.filters import ALL, GUESS, LINEAR, NONE, SUB, UP, Filtered,
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How hard to try; `search` and `flat` are levels of zlib-ng, None leaves that way out.
+    """How hard to compress.
 
-    A share is how much is left of a strip's bytes, here by quick codes: Huffman codes, of single bytes or run lengths.
+    The *entropy ratio* of a strip is its bytes after entropy coding alone / its bytes before. The *search ratio* is
+    its bytes after a search for matches / its bytes after entropy coding alone; a sample predicts it.
 
-    filters  to choose from: each row takes the one that promises the fewest bits
-    search   looks for matches in the filtered rows
-    sample   so many bytes from the middle of each strip tell what that promises
-    others   filters to choose from for the search of a thin strip instead, where the sample promises to gain
-    thin     a strip of a smaller share is thin; any other is dense, and hard to shorten
-    worth    so much of the best result until now may be what the search promises to leave of a thin, a dense strip
-    deep     the search of a thin strip goes one level deeper if it promises to leave less of what quick codes leave
-    flat     looks for matches in the unfiltered rows: of flat strips; of nearly empty ones and of palette indices
-    rest     after a strip of a larger share where nothing gains, the next ones, if alike, go by with quick codes
+    filters              to choose from: each row takes the one that promises the fewest bits
+    search_level         level of zlib-ng for the match search in filtered rows; None: no search
+    sample_bytes         bytes from the middle of each strip that predict the search ratio
+    alternative_filters  sets of filters also sampled for a compressible strip, where the sample promises a gain
+    compressible_below   entropy ratio under which a strip is compressible; all others are dense
+    search_below         search when predicted bytes / smallest bytes so far is less: (compressible, dense strips)
+    deeper_below         search ratio, as predicted, under which a compressible strip is searched one level deeper
+    raw_levels           levels of zlib-ng for unfiltered rows: (flat strips, nearly empty or indexed); None: not tried
+    skip_above           entropy ratio over which, after a strip that gained nothing, similar ones are not searched
     """
 
     filters: tuple[int, ...] = ALL
-    search: int | None = None
-    sample: int = 1 << 14
-    others: tuple[tuple[int, ...], ...] = ()
-    thin: float = 0.2
-    worth: tuple[float, float] = (1.0, 0.97)
-    deep: float = 0.85
-    flat: tuple[int, int] | None = None
-    rest: float = 0.06
+    search_level: int | None = None
+    sample_bytes: int = 1 << 14
+    alternative_filters: tuple[tuple[int, ...], ...] = ()
+    compressible_below: float = 0.2
+    search_below: tuple[float, float] = (1.0, 0.97)
+    deeper_below: float = 0.85
+    raw_levels: tuple[int, int] | None = None
+    skip_above: float = 0.06
 
 
 # Measured points (`python -m bench.codecs`): each is smaller in total, and faster, than Pillow's level of its number.
 EFFORTS = (
     Effort((UP,)),
     Effort((SUB, UP)),
-    Effort((SUB, UP), flat=(3, 3)),
-    Effort(flat=(3, 3)),
-    Effort(flat=(6, 6)),
-    Effort(search=5, worth=(0.95, 0.95), flat=(6, 6)),
-    Effort(search=6, worth=(0.95, 0.95), flat=(6, 6)),
-    Effort(search=6, worth=(0.98, 0.96), flat=(7, 7)),
-    Effort(search=7, worth=(0.98, 0.96), flat=(7, 9)),
-    Effort(search=7, flat=(7, 9)),
+    Effort((SUB, UP), raw_levels=(3, 3)),
+    Effort(raw_levels=(3, 3)),
+    Effort(raw_levels=(6, 6)),
+    Effort(search_level=5, search_below=(0.95, 0.95), raw_levels=(6, 6)),
+    Effort(search_level=6, search_below=(0.95, 0.95), raw_levels=(6, 6)),
+    Effort(search_level=6, search_below=(0.98, 0.96), raw_levels=(7, 7)),
+    Effort(search_level=7, search_below=(0.98, 0.96), raw_levels=(7, 9)),
+    Effort(search_level=7, raw_levels=(7, 9)),
 )
-# For who would rather wait: at 8 no larger than libvips at its level 9, at 9 within a hundredth of Pillow's on every
+# Slower and smaller: 8 is no larger than libvips at its level 9, 9 within a hundredth of Pillow's level 9 on every
 # picture measured.
 THOROUGH = (
     *EFFORTS[:8],
-    Effort(search=7, others=((SUB,),), thin=0.3, worth=(1.065, 1.05), deep=0.95, flat=(9, 9), rest=0.3),
     Effort(
-        search=7,
-        sample=1 << 15,
-        others=(LINEAR, (SUB,), (UP,)),
-        thin=0.41,
-        worth=(1.065, 1.05),
-        deep=1.065,
-        flat=(9, 9),
-        rest=0.41,
+        search_level=7,
+        alternative_filters=((SUB,),),
+        compressible_below=0.3,
+        search_below=(1.065, 1.05),
+        deeper_below=0.95,
+        raw_levels=(9, 9),
+        skip_above=0.3,
+    ),
+    Effort(
+        search_level=7,
+        sample_bytes=1 << 15,
+        alternative_filters=(LINEAR, (SUB,), (UP,)),
+        compressible_below=0.41,
+        search_below=(1.065, 1.05),
+        deeper_below=1.065,
+        raw_levels=(9, 9),
+        skip_above=0.41,
     ),
 )
 
-SEARCH, FEW_MATCHES = zlib_ng.Z_DEFAULT_STRATEGY, zlib_ng.Z_FILTERED
+SEARCH, LONG_MATCHES = zlib_ng.Z_DEFAULT_STRATEGY, zlib_ng.Z_FILTERED
 HUFFMAN, RUN_LENGTHS = zlib_ng.Z_HUFFMAN_ONLY, zlib_ng.Z_RLE
+SAMPLE_LEVEL, HINT_LEVEL = 6, 3
 WINDOW_BYTES = 1 << 15
-RECENT_BYTES = 1 << 16  # of the strip before, whose values tell what each will cost in this one
-# The largest share of a strip that is ...
-SPARSE = 0.06  # nearly empty: a sample would miss what there is, and every way is quick
-FLAT = 0.15  # such that unfiltered rows may be smaller: they are looked at
+RECENT_BYTES = 1 << 16  # of the previous strip; their histogram is the price of each byte value in this one
 
-REST = 2  # strips that go by with what was best for the one before: quick codes, or some of the filters
-RARE = 0.15  # of the rows: a filter that fewer chose is left out of the next ones
-EMPTIER = 0.9  # of what Huffman codes leave of the sample: a strip that they shorten more may have runs all the same
-ALIKE = 0.7  # of the larger of two shares: if the smaller one is more, they are alike
-HINT = 1.0  # of what quick codes leave: a quick search that leaves more of unfiltered rows shows that they do not pay
+# Entropy ratios. Under the first a strip is nearly empty: a sample would miss its content, and every attempt is quick.
+# Under the second unfiltered rows may be smaller, so they are tried.
+NEARLY_EMPTY = 0.06
+FLAT = 0.15
+
+SKIPPED_STRIPS = 2  # after a strip that gained nothing, this many similar ones skip the costly attempts
+RARE = 0.15  # a filter chosen by a smaller part of the rows is left out of the next SKIPPED_STRIPS strips
+EMPTIER = 0.9  # a strip whose entropy ratio / its sample's is less may have runs that the sample did not show
+SIMILAR = 0.7  # two strips are similar if smaller / larger of their entropy ratios is more
+HINT = 1.0  # unfiltered rows are tried if their bytes after a quick search / after entropy coding are less
+MATCHES_PAY = (0.85, 0.25)  # short matches are dropped if search ratio > the first + the second * entropy ratio
 
 
 def deflated(
@@ -99,131 +112,142 @@ def deflated(
     checksum = 1
     deflater = StripDeflater(effort, distance, indexed)
     for strip, last in strips:
-        lines, part = deflater.smallest(strip, zlib_ng.Z_FINISH if last else zlib_ng.Z_SYNC_FLUSH)
-        checksum = zlib_ng.adler32(lines, checksum)
+        scanlines, part = deflater.smallest(strip, zlib_ng.Z_FINISH if last else zlib_ng.Z_SYNC_FLUSH)
+        checksum = zlib_ng.adler32(scanlines, checksum)
         yield part
     yield struct.pack(">I", checksum)
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """Rows behind the numbers of their filters, and deflated."""
+class Attempt:
+    """The rows of a strip, each after the number of its filter, and the same compressed."""
 
-    lines: bytes
+    scanlines: bytes
     deflated: bytes
 
     @property
-    def share(self) -> float:
-        """How much is left of the bytes."""
-        return len(self.deflated) / len(self.lines)
+    def ratio(self) -> float:
+        """Bytes after / bytes before."""
+        return len(self.deflated) / len(self.scanlines)
 
 
 @dataclass(slots=True)
 class StripDeflater:
-    """Deflates strip after strip; `distance` is how many bytes lie between a pixel and the one to its left.
+    """Compresses strip after strip; `distance` is how many bytes lie between a pixel and the one to its left.
 
-    A strip leaves to the next ones its last bytes, `window`, and what it taught: the `price` of each byte value; the
-    filters to choose from, `narrowed`; how many go by with quick codes, `resting`, while their share is like `rested`.
+    State carried from one strip to the next: `window`, the last bytes, which matches may point into; `price`, the cost
+    of each byte value in bits; `filter_sets`, smaller sets of filters for the next strips; `skips`, how many similar
+    strips skip the search, and `skipped_ratio`, the entropy ratio that they must be similar to.
     """
 
     effort: Effort
     distance: int
     indexed: bool
     window: bytes = b""
-    resting: int = 0
-    rested: float = 0.0
-    narrowed: list[tuple[int, ...]] = field(default_factory=list)
+    skips: int = 0
+    skipped_ratio: float = 0.0
+    filter_sets: list[tuple[int, ...]] = field(default_factory=list)
     price: list[int] = field(default_factory=lambda: GUESS)
 
     def smallest(self, strip: Image.Image, end: int) -> tuple[bytes, bytes]:
-        """The filtered rows, and deflated, in the best of the ways that the effort allows."""
-        filters = self.narrowed.pop() if self.narrowed else self.effort.filters
+        """The scanlines, and the smallest of the attempts that the effort allows."""
+        filters = self.filter_sets.pop() if self.filter_sets else self.effort.filters
         filtered = filter_rows(strip, self.distance, filters, self.price)
-        lines = filtered.cheapest(filters)
-        quick, sample = self.quick(lines, end)
-        self.price = prices(lines[-RECENT_BYTES:]) if quick.share > SPARSE else GUESS
-        if filters == ALL and not self.effort.others and quick.share > FLAT:
-            chosen = lines[:: filtered.length]
-            self.narrowed = [tuple(number for number in ALL if chosen.count(number) > RARE * len(chosen))] * REST
-        best = quick
-        if self.resting and alike(quick.share, self.rested):
-            self.resting -= 1
+        coded, sample = self.entropy_coded(filtered.cheapest(filters), end)
+        self.price = prices(coded.scanlines[-RECENT_BYTES:]) if coded.ratio > NEARLY_EMPTY else GUESS
+        if filters == ALL and not self.effort.alternative_filters and coded.ratio > FLAT:
+            self.filter_sets = [frequent_filters(coded.scanlines[:: filtered.length])] * SKIPPED_STRIPS
+        best = coded
+        if self.skips and similar(coded.ratio, self.skipped_ratio):
+            self.skips -= 1
         else:
-            best = min((best, *self.unfiltered(strip, quick, end)), key=size)
-            best = min((best, *self.searched(filtered, quick, sample, best, end)), key=size)
-            self.resting = REST if best is quick and quick.share > self.effort.rest else 0
-            self.rested = quick.share
-        self.window = (self.window + best.lines)[-WINDOW_BYTES:]
-        return best.lines, best.deflated
+            best = min((best, *self.unfiltered(strip, coded, end)), key=size)
+            best = min((best, *self.searched(filtered, coded, sample, best, end)), key=size)
+            self.skips = SKIPPED_STRIPS if best is coded and coded.ratio > self.effort.skip_above else 0
+            self.skipped_ratio = coded.ratio
+        self.window = (self.window + best.scanlines)[-WINDOW_BYTES:]
+        return best.scanlines, best.deflated
 
-    def quick(self, lines: bytes, end: int) -> tuple[Way, Way]:
-        """The rows, and a sample of them, by Huffman codes: of single bytes or of run lengths, as the sample tells."""
-        middle = lines[self.middle(lines)]
-        samples = {strategy: Way(middle, deflate(middle, 1, strategy)) for strategy in (HUFFMAN, RUN_LENGTHS)}
+    def entropy_coded(self, scanlines: bytes, end: int) -> tuple[Attempt, Attempt]:
+        """The scanlines, and a sample of them, by entropy coding alone: of single bytes or of run lengths."""
+        middle = scanlines[self.sample_slice(scanlines)]
+        samples = {strategy: Attempt(middle, deflate(middle, 1, strategy)) for strategy in (HUFFMAN, RUN_LENGTHS)}
         strategy, sample = min(samples.items(), key=lambda tried: size(tried[1]))
-        way = Way(lines, deflate(lines, 1, strategy, end=end))
-        if strategy == HUFFMAN and way.share < EMPTIER * sample.share:
-            way = min(way, Way(lines, deflate(lines, 1, RUN_LENGTHS, end=end)), key=size)
-        return way, sample
+        coded = Attempt(scanlines, deflate(scanlines, 1, strategy, end=end))
+        if strategy == HUFFMAN and coded.ratio < EMPTIER * sample.ratio:
+            coded = min(coded, Attempt(scanlines, deflate(scanlines, 1, RUN_LENGTHS, end=end)), key=size)
+        return coded, sample
 
-    def middle(self, lines: bytes) -> slice:
-        """Where the sample is."""
-        return slice(max(0, len(lines) - self.effort.sample) // 2, (len(lines) + self.effort.sample) // 2)
+    def sample_slice(self, scanlines: bytes) -> slice:
+        """The sample_bytes in the middle."""
+        length, sample = len(scanlines), self.effort.sample_bytes
+        return slice(max(0, length - sample) // 2, (length + sample) // 2)
 
-    def unfiltered(self, strip: Image.Image, quick: Way, end: int) -> Iterator[Way]:
-        """The rows as they are, unless a quick search speaks against them."""
-        if self.effort.flat is None or (quick.share > FLAT and not self.indexed):
+    def unfiltered(self, strip: Image.Image, coded: Attempt, end: int) -> Iterator[Attempt]:
+        """An attempt without filters, unless a quick search speaks against it."""
+        if self.effort.raw_levels is None or (coded.ratio > FLAT and not self.indexed):
             return
-        lines = filter_rows(strip, self.distance, (NONE,), self.price).cheapest((NONE,))
-        sparse = self.indexed or quick.share < SPARSE
-        if sparse or len(deflate(lines, 3, SEARCH, self.window)) < HINT * size(quick):
-            yield Way(lines, deflate(lines, self.effort.flat[sparse], SEARCH, self.window, end))
+        scanlines = filter_rows(strip, self.distance, (NONE,), self.price).cheapest((NONE,))
+        nearly_empty = self.indexed or coded.ratio < NEARLY_EMPTY
+        if nearly_empty or len(deflate(scanlines, HINT_LEVEL, SEARCH, self.window)) < HINT * size(coded):
+            level = self.effort.raw_levels[nearly_empty]
+            yield Attempt(scanlines, deflate(scanlines, level, SEARCH, self.window, end))
 
-    def searched(self, filtered: Filtered, quick: Way, sample: Way, best: Way, end: int) -> Iterator[Way]:
-        """The filtered rows after a search for matches, if the sample promises it or is unlike its strip.
+    def searched(
+        self, filtered: Filtered, coded: Attempt, sample: Attempt, best: Attempt, end: int
+    ) -> Iterator[Attempt]:
+        """Attempts with a match search, if the sample predicts a gain or is unlike its strip.
 
-        Where other filters do not keep what it promised of them, the first ones are searched, too.
+        Where alternative filters turn out worse than their sample predicted, the original ones are searched too.
         """
-        level = self.effort.search
-        if level is None:
+        if self.effort.search_level is None:
             return
-        thin = quick.share < self.effort.thin
-        lines, promise = quick.lines, 0.0
-        if quick.share > SPARSE and alike(sample.share, quick.share):
-            lines, promise = self.promised(filtered, lines, sample, thin)
-        if promise * size(quick) < self.effort.worth[not thin] * size(best):
-            deeper = thin and promise < self.effort.deep
-            # Short matches rarely pay where few long ones are; the less so, the cheaper the bytes that they stand for.
-            strategy = FEW_MATCHES if promise > 0.85 + 0.25 * quick.share else SEARCH
-            way = Way(lines, deflate(lines, level + deeper, strategy, self.window, end))
-            yield way
-            if lines is not quick.lines and size(way) > promise * size(quick):
-                yield Way(quick.lines, deflate(quick.lines, level + deeper, strategy, self.window, end))
+        compressible = coded.ratio < self.effort.compressible_below
+        scanlines, predicted = coded.scanlines, 0.0
+        if coded.ratio > NEARLY_EMPTY and similar(sample.ratio, coded.ratio):
+            scanlines, predicted = self.predicted(filtered, scanlines, sample, compressible)
+        if predicted * size(coded) >= self.effort.search_below[not compressible] * size(best):
+            return
+        level = self.effort.search_level + (compressible and predicted < self.effort.deeper_below)
+        # Short matches rarely pay where few long ones are, the less so the cheaper the bytes that they stand for.
+        least, slope = MATCHES_PAY
+        strategy = LONG_MATCHES if predicted > least + slope * coded.ratio else SEARCH
+        attempt = Attempt(scanlines, deflate(scanlines, level, strategy, self.window, end))
+        yield attempt
+        if scanlines is not coded.scanlines and size(attempt) > predicted * size(coded):
+            yield Attempt(coded.scanlines, deflate(coded.scanlines, level, strategy, self.window, end))
 
-    def promised(self, filtered: Filtered, lines: bytes, sample: Way, thin: bool) -> tuple[bytes, float]:
-        """The rows for a search, and how much it leaves of what quick codes leave: both by the sample."""
-        middle = self.middle(lines)
+    def predicted(
+        self, filtered: Filtered, scanlines: bytes, sample: Attempt, compressible: bool
+    ) -> tuple[bytes, float]:
+        """The scanlines to search, and their search ratio: both as the sample predicts."""
+        middle = self.sample_slice(scanlines)
 
-        def searched(lines: bytes) -> float:
-            before = lines[max(0, middle.start - WINDOW_BYTES) : middle.start]
-            return len(deflate(lines[middle], 6, SEARCH, before)) / size(sample)
+        def search_ratio(scanlines: bytes) -> float:
+            before = scanlines[max(0, middle.start - WINDOW_BYTES) : middle.start]
+            return len(deflate(scanlines[middle], SAMPLE_LEVEL, SEARCH, before)) / size(sample)
 
-        promise = searched(lines)
-        if promise < 1 and thin:
-            for filters in self.effort.others:
+        lowest = search_ratio(scanlines)
+        if lowest < 1 and compressible:
+            for filters in self.effort.alternative_filters:
                 other = filtered.cheapest(filters)
-                if (left := searched(other)) < promise:
-                    lines, promise = other, left
-        return lines, promise
+                if (ratio := search_ratio(other)) < lowest:
+                    scanlines, lowest = other, ratio
+        return scanlines, lowest
 
 
-def size(way: Way) -> int:
-    return len(way.deflated)
+def frequent_filters(chosen: bytes) -> tuple[int, ...]:
+    """Those filters that more than RARE of the rows chose; `chosen` is the number of each row's filter."""
+    return tuple(number for number in ALL if chosen.count(number) > RARE * len(chosen))
 
 
-def alike(share: float, other: float) -> bool:
-    """Whether bytes of one share tell anything about bytes of the other."""
-    return min(share, other) > ALIKE * max(share, other)
+def size(attempt: Attempt) -> int:
+    return len(attempt.deflated)
+
+
+def similar(ratio: float, other: float) -> bool:
+    """Whether what was seen of bytes of one entropy ratio says anything about bytes of the other."""
+    return min(ratio, other) > SIMILAR * max(ratio, other)
 
 
 def deflate(data: bytes, level: int, strategy: int, window: bytes = b"", end: int = zlib_ng.Z_SYNC_FLUSH) -> bytes:

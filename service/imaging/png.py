@@ -1,4 +1,4 @@
-"""Writes PNG: as indices where a picture has few colours, with every pixel kept.
+"""A lossless PNG encoder: truecolour, or indexed where a picture has few colours.
 
 The format is that of https://www.w3.org/TR/png-3/.
 """
@@ -15,9 +15,9 @@ from PIL import Image
 from service.imaging.containers import png_chunk
 from service.imaging.deflate import EFFORTS, THOROUGH, Effort, deflated
 
-BAND_PIXELS = 1 << 20  # that are turned into palette indices at once: it takes 14 bytes for each
-SMALL_FILE = 1 << 14  # bytes below which a palette may cost more than it saves
-STRIP_BYTES = 1 << 18
+BAND_PIXELS = 1 << 20  # turned into palette indices at once, at 14 bytes of memory a pixel
+SMALL_FILE = 1 << 14  # bytes; in a smaller file a palette may cost more than it saves, so both forms are tried
+STRIP_BYTES = 1 << 18  # compressed at once: enough to measure, few enough to adapt within one picture
 
 # Mode: bits per pixel, bit depth, colour type.
 PLAIN = {"1": (1, 1, 0), "L": (8, 8, 0), "LA": (16, 8, 4), "RGB": (24, 8, 2), "RGBA": (32, 8, 6)}
@@ -26,7 +26,10 @@ INDEXED = 3
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A picture as PNG holds it: `rawmode` packs its pixels into `bits` each; `palette` is its PLTE and tRNS chunks."""
+    """A picture in one of PNG's colour types: Pillow's `rawmode` packs its pixels, of `bits` each.
+
+    `palette` is the bytes of its PLTE and tRNS chunks.
+    """
 
     image: Image.Image
     rawmode: str
@@ -49,10 +52,10 @@ def encode_png(
     thorough: bool = False,
     palette: bool = True,
 ) -> bytes:
-    """The PNG of a picture of mode 1, L, LA, P, RGB or RGBA; `compression` from 0 (fastest) to 9 (smallest).
+    """A picture of mode 1, L, LA, P, RGB or RGBA as PNG; `compression` from 0 (fastest) to 9 (smallest).
 
-    Every pixel is kept; equal pictures give equal bytes. The profile, of RGB colours, is embedded as it is. `thorough`
-    goes on where 8 and 9 stop, `palette` allows one where there are at most 256 colours.
+    Lossless and deterministic. `icc_profile`, one for RGB, is embedded unchanged. `thorough` makes levels 8 and 9
+    slower and smaller. `palette` allows an indexed PNG for at most 256 colours.
     """
     effort = (THOROUGH if thorough else EFFORTS)[compression]
     profile = profile_chunk(icc_profile) if icc_profile else b""
@@ -66,7 +69,7 @@ def encode_png(
 
 
 def plain_form(image: Image.Image, coloured: bool) -> Form:
-    """The picture without a palette and without an alpha channel that hides nothing; `coloured`: grey becomes RGB."""
+    """Greyscale or truecolour, without a fully opaque alpha channel; `coloured`: grey becomes RGB."""
     if image.mode == "P":
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     elif coloured and image.mode in ("1", "L", "LA"):  # a grey PNG must not carry a profile of RGB colours
@@ -77,7 +80,10 @@ def plain_form(image: Image.Image, coloured: bool) -> Form:
 
 
 def palette_form(image: Image.Image) -> Form | None:
-    """An RGB or RGBA picture of at most 256 colours as indices; transparent colours come first, so tRNS ends early."""
+    """An RGB or RGBA picture of at most 256 colours as palette indices, else None.
+
+    Transparent colours come first in the palette, which keeps tRNS short.
+    """
     counted = cast("list[tuple[int, tuple[int, ...]]] | None", image.getcolors(256))
     if counted is None:
         return None
@@ -98,9 +104,10 @@ def palette_form(image: Image.Image) -> Form | None:
 
 
 def rank_tables(colours: list[tuple[int, ...]]) -> list[list[int]]:
-    """For each channel but the first: from the rank of the values before it, and its own times 256, to their rank.
+    """Lookup tables from a colour to its index among the sorted `colours`, one for each channel but the first.
 
-    At most 256 colours begin in at most 256 ways, so that each rank fits into a byte.
+    A table takes the rank of the channels before, plus 256 times this channel's value, to the rank of all of them
+    together. At most 256 colours have at most 256 different prefixes, so each rank fits into a byte.
     """
     tables = []
     before: dict[tuple[int, ...], int] = {(value,): value for value in range(256)}
@@ -115,7 +122,7 @@ def rank_tables(colours: list[tuple[int, ...]]) -> list[list[int]]:
 
 
 def ranks(channels: list[Image.Image], tables: list[list[int]]) -> Image.Image:
-    """The place of each pixel's colour among the sorted colours that the tables were made of."""
+    """The index of each pixel's colour among the sorted colours, by `rank_tables`."""
     rank = channels[0]
     for channel, table in zip(channels[1:], tables, strict=True):
         pair = Image.frombuffer("I;16", rank.size, Image.merge("LA", (rank, channel)).tobytes())
@@ -143,7 +150,7 @@ def profile_chunk(icc_profile: bytes) -> bytes:
 
 
 def strips(form: Form) -> Iterator[tuple[Image.Image, bool]]:
-    """The packed pixels from top to bottom as images of bytes, the row above in front, and whether it is the last."""
+    """Packed pixels from top to bottom as 8-bit images, each with the row above as its first; True with the last."""
     width, height = form.image.size
     row_bytes = (width * form.bits + 7) // 8
     step = max(1, STRIP_BYTES // row_bytes)

@@ -67,7 +67,7 @@ def test_a_stream_is_whole_for_a_decoder_that_is_not_ours(effort: Effort) -> Non
 
 
 @pytest.mark.parametrize("picture", [noise, drawing, letters])
-def test_no_way_is_larger_than_quick_codes(picture: Callable[[int], Image.Image]) -> None:
+def test_no_effort_is_larger_than_entropy_coding_alone(picture: Callable[[int], Image.Image]) -> None:
     images = [picture(seed) for seed in range(STRIPS)]
     assert len(made(NINE, *images)) <= len(made(Effort(), *images))
 
@@ -87,7 +87,7 @@ def test_a_search_is_made_where_the_sample_is_unlike_its_strip(middle: Image.Ima
     assert len(made(NINE, image)) < 0.4 * len(made(Effort(), image))
 
 
-def test_a_strip_unlike_the_one_before_does_not_rest_with_it() -> None:
+def test_a_strip_unlike_the_one_before_is_searched_all_the_same() -> None:
     noisy, written = len(made(NINE, noise(0))), len(made(NINE, letters(0), letters(1)))
     assert len(made(NINE, noise(0), letters(0), letters(1))) < noisy + 1.1 * written
 
@@ -142,5 +142,5 @@ def test_where_a_sample_promised_too_much_of_other_filters_the_first_are_kept(mo
     picture = columns(0)
     picture.paste(drawing(0).crop((0, 0, WIDTH, ROWS // 2)))
     honest = len(made(THOROUGH[9], picture))
-    monkeypatch.setattr(StripDeflater, "promised", lambda _, filtered, *rest: (filtered.cheapest((SUB,)), 0.5))
+    monkeypatch.setattr(StripDeflater, "predicted", lambda _, filtered, *rest: (filtered.cheapest((SUB,)), 0.5))
     assert len(made(THOROUGH[9], picture)) < 1.1 * honest
