@@ -256,9 +256,11 @@ def is_utf8(text: str) -> bool:
 def is_loopback(host: str) -> bool:
     """Whether a host name or address never leaves this machine."""
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        address = ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
+    # Before Python 3.13 an IPv4 address in IPv6 notation, ::ffff:127.0.0.1, is no loopback address.
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def load_settings(**overrides: Any) -> Settings:

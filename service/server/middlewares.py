@@ -7,22 +7,15 @@ from aiohttp import hdrs, web
 
 from service.errors import ExpectationFailed, MethodNotAllowed, NotFound, ServiceError
 from service.logs import REQUEST, log_access
-from service.server.admission import Kind
-from service.server.guard import Handler, guard
-from service.server.keys import ADMISSION, METRICS, REQUEST_ID, TICKET
+from service.server.guard import guard
+from service.server.keys import ADMISSION, METRICS, REQUEST_ID, ROUTES, TICKET
 from service.server.problems import problem
+from service.server.routes import Handler
 from service.server.sending import common_headers
 from service.store.layout import request_id
 
 log = logging.getLogger(__name__)
 
-# Route name -> what it counts as at the admission.
-ADMITTED: dict[str, Kind] = {
-    "thumbnails": "thumbnails",
-    "exports": "exports",
-    "static": "download",
-    "signed": "download",
-}
 CLIENT_GONE = 499
 
 
@@ -77,7 +70,8 @@ def _from_http(error: web.HTTPException, request: web.Request) -> ServiceError:
 @web.middleware
 async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Through the admission, before anything is read or spent. A ticket lent to work is given back by the work."""
-    kind = ADMITTED.get(request.match_info.route.name or "")
+    route = request.app[ROUTES].get(request.match_info.route.name or "")
+    kind = route.admission if route else None
     if kind is None:
         return await handler(request)
     admission = request.app[ADMISSION]
@@ -102,12 +96,6 @@ def _rewrite(error: web.HTTPException, request: web.Request) -> None:
     answer = problem(_from_http(error, request), request[REQUEST_ID])
     error.body = answer.body
     error.headers.update({hdrs.CONTENT_TYPE: answer.content_type, hdrs.CONTENT_LENGTH: str(answer.content_length)})
-
-
-async def expect_continue(request: web.Request) -> None:
-    """`100 Continue` waits until the request is admitted; the form says it when it starts to read."""
-    if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
-        raise web.HTTPExpectationFailed
 
 
 MIDDLEWARES = (record, errors_as_problems, guard, admit)
