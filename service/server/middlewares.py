@@ -3,9 +3,9 @@
 import logging
 import time
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
-from service.errors import ExpectationFailed, MethodNotAllowed, NotFound, ServiceError
+from service.errors import ExpectationFailed, MalformedRequest, MethodNotAllowed, NotFound, ServiceError
 from service.logs import REQUEST, log_access
 from service.server.guard import guard
 from service.server.keys import ADMISSION, METRICS, REQUEST_ID, ROUTES, TICKET
@@ -41,7 +41,13 @@ async def record(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def errors_as_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every error of every route becomes problem+json, unless an answer is already under way."""
     try:
+        if request.version < HttpVersion11:
+            _check_old_version(request)
         return await handler(request)
+    except MalformedRequest as error:
+        answer = problem(error, request[REQUEST_ID])
+        answer.force_close()
+        return answer
     except ServiceError as error:
         return problem(error, request[REQUEST_ID])
     except web.HTTPException as error:
@@ -52,6 +58,14 @@ async def errors_as_problems(request: web.Request, handler: Handler) -> web.Stre
         log.exception("unexpected fault")
         fault = ServiceError("an unexpected fault; the log has it under this request's id", billed=None)
         return problem(fault, request[REQUEST_ID])
+
+
+def _check_old_version(request: web.Request) -> None:
+    """HTTP/1.0 has no Transfer-Encoding: a proxy may see the request end elsewhere than we do (RFC 9112, 6.1)."""
+    if request.version < HttpVersion10:
+        raise MalformedRequest("this is not an HTTP/1.1 request")
+    if hdrs.TRANSFER_ENCODING in request.headers:
+        raise MalformedRequest("HTTP/1.0 has no Transfer-Encoding")
 
 
 def _from_http(error: web.HTTPException, request: web.Request) -> ServiceError:
