@@ -30,11 +30,14 @@ async def record(request: web.Request, handler: Handler) -> web.StreamResponse:
         status = response.status
         return response
     finally:
-        seconds = time.perf_counter() - start
-        route = request.match_info.route.name or "other"
-        method = request.method if request.method in hdrs.METH_ALL else "other"
-        request.app[METRICS].answered(route, method, status, seconds)
-        log_access(request, status, seconds)
+        _note(request, status, time.perf_counter() - start)
+
+
+def _note(request: web.Request, status: int, seconds: float) -> None:
+    route = request.match_info.route.name or "other"
+    method = request.method if request.method in hdrs.METH_ALL else "other"
+    request.app[METRICS].answered(route, method, status, seconds)
+    log_access(request, status, seconds)
 
 
 @web.middleware
@@ -105,8 +108,10 @@ async def sign_answer(request: web.Request, response: web.StreamResponse) -> Non
 
 
 def _rewrite(error: web.HTTPException, request: web.Request) -> None:
-    """Give aiohttp's own refusal, made before any middleware, the form of all errors."""
+    """Give aiohttp's own refusal, made before any middleware, the form of all errors, and note it."""
     request.setdefault(REQUEST_ID, request_id())
+    REQUEST.set(request[REQUEST_ID])
+    _note(request, error.status, 0)
     answer = problem(_from_http(error, request), request[REQUEST_ID])
     error.body = answer.body
     error.headers.update({hdrs.CONTENT_TYPE: answer.content_type, hdrs.CONTENT_LENGTH: str(answer.content_length)})

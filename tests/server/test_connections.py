@@ -109,6 +109,23 @@ async def test_http_1_0_is_answered(service: Running) -> None:
     assert (await service.raw(head.encode() + kind.encode() + body)).status == 200
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "route"),
+    [("POST", "/api/exports", "exports"), ("GET", "/healthz", "healthz"), ("POST", "/nowhere", "other")],
+)
+@on_one_loop
+async def test_an_expectation_that_is_refused_is_logged_and_counted(
+    service: Running, method: str, path: str, route: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = f'image_export_requests_total{{method="{method}",route="{route}",status="417"}}'
+    before = await service.counter(name)
+    with caplog.at_level(logging.INFO):
+        answer = await service.ask(method, path, headers={"Expect": "more"})
+    assert_problem(answer, 417, "expectation_failed")
+    assert [record.getMessage() for record in caplog.records if " 417 " in record.getMessage()]
+    assert await service.counter(name) == before + 1
+
+
 # Where we listen
 
 
