@@ -172,6 +172,7 @@ def _nginx(tool: peers.Tool, scratch: Path, config: str, files: Path, behind: Se
         "listen 8080": f"listen 127.0.0.1:{port}",
         "/srv/image-export/storage/output": str(files),
         "/var/cache/nginx/image-export": str(folder / "cache"),
+        "/var/log/nginx": str(folder),
         "127.0.0.1:8000": f"127.0.0.1:{behind.port if behind else 9}",
     }
     for sample, own in places.items():

@@ -8,10 +8,24 @@ from service.handlers.operations import healthz, metrics, readyz
 from service.handlers.studio import show_studio, show_studio_file
 from service.handlers.thumbnails import create_thumbnails
 from service.metrics import Metrics
-from service.server.keys import METRICS, SETTINGS
+from service.server.keys import METRICS, ROUTES, SETTINGS
 from service.server.lifespan import CONTEXTS
-from service.server.middlewares import MIDDLEWARES, expect_continue, sign_answer
+from service.server.middlewares import MIDDLEWARES, sign_answer
+from service.server.routes import Route
 from service.settings import Settings
+
+# A route is guarded unless it says otherwise.
+TABLE = (
+    Route("POST", "/api/thumbnails", create_thumbnails, "thumbnails", admission="thumbnails"),
+    Route("POST", "/api/exports", create_exports, "exports", admission="exports"),
+    Route("GET", "/static/output/{name}", download_static, "static", admission="download", access="open"),
+    Route("GET", "/api/download/{name}", download_signed, "signed", admission="download", access="open"),
+    Route("GET", "/healthz", healthz, "healthz", access="open"),
+    Route("GET", "/readyz", readyz, "readyz", access="open"),
+    Route("GET", "/metrics", metrics, "metrics"),
+    Route("GET", "/", show_studio, "studio", access="page"),
+    Route("GET", "/studio/{name}", show_studio_file, "studio_file", access="page"),
+)
 
 
 def create_app(settings: Settings) -> web.Application:
@@ -23,15 +37,6 @@ def create_app(settings: Settings) -> web.Application:
     app[METRICS] = Metrics()
     app.cleanup_ctx.extend(CONTEXTS)
     app.on_response_prepare.append(sign_answer)
-    app.add_routes([
-        web.post("/api/thumbnails", create_thumbnails, name="thumbnails", expect_handler=expect_continue),
-        web.post("/api/exports", create_exports, name="exports", expect_handler=expect_continue),
-        web.get("/static/output/{name}", download_static, name="static"),
-        web.get("/api/download/{name}", download_signed, name="signed"),
-        web.get("/healthz", healthz, name="healthz"),
-        web.get("/readyz", readyz, name="readyz"),
-        web.get("/metrics", metrics, name="metrics"),
-        web.get("/", show_studio, name="studio"),
-        web.get("/studio/{name}", show_studio_file, name="studio_file"),
-    ])  # fmt: skip
+    app[ROUTES] = {route.name: route for route in TABLE}
+    app.add_routes([route.definition() for route in TABLE])
     return app

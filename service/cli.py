@@ -128,7 +128,7 @@ def cleanup(dry_run: bool) -> None:
 @main.command()
 def check() -> None:
     """Try settings, key, directories and workers: one line each; exit 2 on a bad setting, 1 on another fault."""
-    from service.exports import ImageExportService
+    from service.exports import ExportEvents, ImageExportService
 
     async def start(service: ImageExportService) -> int:
         async with service:
@@ -142,7 +142,7 @@ def check() -> None:
         click.echo("settings: ok")
         click.echo(f"key: {_key_state(settings)}")
         step = "directories"
-        service = ImageExportService(settings)
+        service = ImageExportService(settings, ExportEvents(notice=click.echo))
         click.echo("directories: ok")
         step = "workers"
         click.echo(f"workers: ok, {asyncio.run(start(service))} started")

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from service.backend import gemini_service
 from service.errors import InvalidField, RequestError, ServiceError
-from service.exports import ExportSet, ImageExportService, Source, source_of
+from service.exports import ExportEvents, ExportSet, ImageExportService, Source, source_of
 from service.imaging.errors import ImpossibleFrame
 from service.imaging.formats import TABLE
 from service.imaging.plan import Encoding, Frame
@@ -84,7 +84,7 @@ async def generate(settings: Settings, texts: Mapping[str, str], image: Path | N
     if settings.emulates:
         _warn("no Gemini key: the local emulator draws, nothing is billed")
     async with AsyncExitStack() as stack:
-        exports = await stack.enter_async_context(ImageExportService(settings))
+        exports = await stack.enter_async_context(ImageExportService(settings, ExportEvents(notice=_warn)))
         if image:
             await exports.inspect(await asyncio.to_thread(source_of, str(image)))
         thumbnails = ThumbnailService(await stack.enter_async_context(gemini_service(settings)), exports)
@@ -115,7 +115,7 @@ async def export(
     """Exports of pictures into files named for their size, such as `<stem>-1280x720.png`."""
     plan, encodings = read_export(Fields(texts), settings)
     answers = []
-    async with ImageExportService(settings) as exports:
+    async with ImageExportService(settings, ExportEvents(notice=_warn)) as exports:
         sources = {path: await _inspected(exports, path, plan.frame) for path in pictures}
         target.expect([source[1] for source in sources.values() if source], encodings)
         target.wanted = len(sources) * len(encodings)

@@ -20,7 +20,7 @@ class ServiceError(Exception):
     ├── RequestError                      the request is at fault, nothing was spent
     │   ├── 400 MalformedRequest MalformedBody DuplicateField NotUtf8
     │   ├── 401 Unauthorized   403 BadSignature CrossOrigin
-    │   ├── 404 NotFound   405 MethodNotAllowed   408 BodyTimeout   410 LinkExpired
+    │   ├── 404 NotFound   405 MethodNotAllowed   408 BodyTimeout   410 LinkExpired   412 PreconditionFailed
     │   ├── 413 TooLarge   415 UnsupportedMediaType UnsupportedEncoding UnsupportedImage
     │   ├── 416 RangeNotSatisfiable   417 ExpectationFailed
     │   └── 422 MissingField UnknownField InvalidField ImageError
@@ -105,6 +105,10 @@ class BodyTimeout(RequestError):
 
 class LinkExpired(RequestError):
     code, status, title = "link_expired", 410, "The link has expired"
+
+
+class PreconditionFailed(RequestError):
+    code, status, title = "precondition_failed", 412, "A precondition does not hold"
 
 
 class TooLarge(RequestError):

@@ -9,7 +9,16 @@ from datetime import UTC, datetime
 from stat import S_ISREG
 from typing import Any
 
-from service.errors import ImageError, NoExport, NotFound, ServiceError, StorageFull, UnsupportedImage, image_error
+from service.errors import (
+    ImageError,
+    NoExport,
+    NotFound,
+    ServiceError,
+    SettingsError,
+    StorageFull,
+    UnsupportedImage,
+    image_error,
+)
 from service.imaging.errors import ImagingError
 from service.imaging.formats import TABLE, Format
 from service.imaging.plan import (
@@ -37,6 +46,7 @@ from service.store.layout import AREAS, Layout, export_key, export_stem
 from service.store.local import LocalStore
 from service.urls import Links
 from service.workers.pool import WorkerPool
+from service.workers.tempdir import use_temp_directory
 
 __all__ = ["ImageError", "ImageExportService"]
 
@@ -108,10 +118,11 @@ class Exports(dict[str, dict[str, Any]]):
 
 @dataclass(slots=True)
 class ExportEvents:
-    """Where the service tells what happens: `warn(code)`, `worker(event)`."""
+    """Where the service tells what happens: `warn(code)`, `worker(event)`, and `notice(line)` for the operator."""
 
     warn: Callable[[str], None] = field(default=lambda code: None)
     worker: Callable[[str], None] = field(default=lambda event: None)
+    notice: Callable[[str], None] = log.warning
 
 
 class ImageExportService:
@@ -127,12 +138,22 @@ class ImageExportService:
         self.store.prepare()
         self.links = Links(self.settings)
         self._events = events or ExportEvents()
+        self._settle_temp_directory()
         self.pool = WorkerPool(
             self.settings.export_workers,
             WorkerLimits(self.settings.max_image_pixels, self.settings.worker_memory_mb * 1024 * 1024),
             self.settings.export_timeout_seconds,
             report=self._events.worker,
         )
+
+    def _settle_temp_directory(self) -> None:
+        """The workers' fork server needs one; a start without it could only fail again and again."""
+        try:
+            moved = use_temp_directory(str(self.store.layout.roots["temp"]))
+        except OSError as error:
+            raise SettingsError(str(error)) from None
+        if moved:
+            self._events.notice(moved)
 
     async def __aenter__(self) -> "ImageExportService":
         await self.pool.start()

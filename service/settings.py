@@ -12,6 +12,7 @@ from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationE
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.cpus import usable_cpus
 from service.errors import SettingsError
 from service.gemini.models import DEFAULT_MODEL
 from service.store.layout import Area
@@ -73,10 +74,6 @@ def _model_name(value: str) -> str:
     return value
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
-
-
 Address = Annotated[str, AfterValidator(_web_address)]
 Days = Annotated[float, Field(ge=0, le=36_500, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
@@ -128,7 +125,7 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(20 * MIB, ge=1, le=1024 * MIB)
     max_image_pixels: int = Field(40_000_000, ge=1, le=200_000_000)
     max_pending_exports: int = Field(64, ge=1, le=100_000)
-    export_workers: int = Field(default_factory=_cores, ge=1, le=256)
+    export_workers: int = Field(default_factory=usable_cpus, ge=1, le=256)
     export_timeout_seconds: Seconds = 60
     worker_memory_mb: int = Field(1536, ge=256, le=65_536)
 
@@ -256,9 +253,11 @@ def is_utf8(text: str) -> bool:
 def is_loopback(host: str) -> bool:
     """Whether a host name or address never leaves this machine."""
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        address = ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
+    # Before Python 3.13 an IPv4 address in IPv6 notation, ::ffff:127.0.0.1, is no loopback address.
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def load_settings(**overrides: Any) -> Settings:

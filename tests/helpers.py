@@ -218,14 +218,14 @@ async def until_async(holds: Callable[[], Awaitable[object]], seconds: float = 2
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings, emulator: Emulator) -> AsyncIterator[Running]:
+async def running(settings: Settings, emulator: Emulator, listen: str = "127.0.0.1") -> AsyncIterator[Running]:
     """The service as it is served, calling this emulator over a real socket."""
     async with contextlib.AsyncExitStack() as stack:
         [(host, port)] = await stack.enter_async_context(listening(emulator.create_app(), "127.0.0.1", 0))
         if settings.gemini_base_url is None:
             settings = settings.model_copy(update={"gemini_base_url": f"http://{host}:{port}"})
         app = create_app(settings)
-        [(host, port)] = await stack.enter_async_context(listening(app, "127.0.0.1", 0))
+        [(host, port)] = await stack.enter_async_context(listening(app, listen, 0))
         session = await stack.enter_async_context(aiohttp.ClientSession())
         yield Running(app, settings, emulator, session, host, port)
 

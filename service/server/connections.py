@@ -1,4 +1,4 @@
-"""Connections: the socket that listens, and the answer to what is no HTTP request at all."""
+"""Connections: serving them, and the answer to what is no HTTP request at all."""
 
 import asyncio
 import contextlib
@@ -7,9 +7,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage
 
 from service.errors import MalformedRequest, ServiceError
+from service.logs import REQUEST
+from service.metrics import Metrics
+from service.server.keys import METRICS
 from service.server.problems import problem
+from service.server.sockets import open_sockets
 from service.store.layout import request_id
 
 log = logging.getLogger(__name__)
@@ -22,9 +27,13 @@ CLOSE_SECONDS = 1
 
 
 class Connection(web.RequestHandler):
-    """A connection whose errors below the routes have the form of all others."""
+    """A connection whose errors below the routes have the form of all others, and are logged and counted."""
 
-    __slots__ = ()
+    __slots__ = ("_metrics",)
+
+    def __init__(self, *args: Any, metrics: Metrics | None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._metrics = metrics
 
     def handle_error(
         self,
@@ -33,18 +42,30 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """The parser's refusal, or a fault that no middleware met; its message may quote a link, so it is not kept."""
+        """The parser's refusal, or a fault that no middleware met."""
         if request.writer.output_size > 0 or isinstance(exc, ConnectionError):
             raise ConnectionError("the answer is under way, or nobody is there to take it")
+        mark = request_id()
+        REQUEST.set(mark)
         error: ServiceError = MalformedRequest("this is not a well-formed HTTP/1.1 request")
         if status >= 500:
             log.error("unexpected fault on a connection", exc_info=exc)
             error = ServiceError("an unexpected fault", billed=None)
-        mark = request_id()
+        else:
+            log.warning("refused a malformed request from %s: %s", request.remote, _reason(exc))
+        if self._metrics:
+            self._metrics.answered("other", "other", error.status, 0)
         answer = problem(error, mark)
         answer.headers.update({"X-Request-Id": mark, "X-Content-Type-Options": "nosniff"})
         answer.force_close()
         return answer
+
+
+def _reason(exc: BaseException | None) -> str:
+    """What the parser found wrong, without what it quotes of the request, which may be a link or a key."""
+    if type(exc) is BadHttpMessage:
+        return exc.message.partition(":\n\n")[0]
+    return type(exc).__name__
 
 
 @contextlib.asynccontextmanager
@@ -59,12 +80,18 @@ async def listening(app: web.Application, host: str, port: int) -> AsyncIterator
             raise RuntimeError("the app did not start")
         # Bodies stay as they came: the form refuses an encoded one, and no bomb is unpacked before it can.
         options: dict[str, Any] = {"access_log": None, "keepalive_timeout": KEEPALIVE_SECONDS, "auto_decompress": False}
-        server = await loop.create_server(
-            lambda: Connection(manager, loop=loop, **options), host, port, backlog=BACKLOG
-        )
+        metrics = app.get(METRICS)
+        sockets = await asyncio.to_thread(open_sockets, host, port)
+        servers = [
+            await loop.create_server(
+                lambda: Connection(manager, loop=loop, metrics=metrics, **options), sock=each, backlog=BACKLOG
+            )
+            for each in sockets
+        ]
         try:
-            yield [socket.getsockname()[:2] for socket in server.sockets]
+            yield [each.getsockname()[:2] for each in sockets]
         finally:
-            server.close()
+            for server in servers:
+                server.close()
     finally:
         await runner.cleanup()

@@ -1,37 +1,38 @@
-"""Who may ask: API keys, the origin of web pages, CORS preflights."""
+"""Who may ask: API keys, host names, the origin of web pages, CORS preflights."""
 
 import hmac
-from collections.abc import Awaitable, Callable
-from urllib.parse import SplitResult, urlsplit
+from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 
 from service.errors import CrossOrigin, Unauthorized
-from service.server.keys import SETTINGS
+from service.server.keys import ROUTES, SETTINGS
+from service.server.routes import Access, Handler
 from service.settings import is_loopback
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-@web.middleware
-async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Who may ask: a key where keys are set, else no web page of another origin. Answers CORS preflights."""
-    settings = request.app[SETTINGS]
-    if request.method == hdrs.METH_OPTIONS and _is_preflight(request):
-        return web.Response(status=204, headers=_PREFLIGHT)
-    if settings.api_keys:
-        if _is_guarded(request):
-            _check_key(request)
-    elif request.method == hdrs.METH_POST:
-        _check_origin(request)
-    return await handler(request)
-
 
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, HEAD, POST",
     "Access-Control-Allow-Headers": "Authorization, Content-Type, Range",
     "Access-Control-Max-Age": "600",
 }
+_SAFE_METHODS = (hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS)
+_PORTS = {"http": 80, "https": 443}
+
+
+@web.middleware
+async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Want a key where keys are set, else a host name and an origin of ours. Answers CORS preflights."""
+    if request.method == hdrs.METH_OPTIONS and _is_preflight(request):
+        return web.Response(status=204, headers=_PREFLIGHT)
+    if request.app[SETTINGS].api_keys:
+        if await _access(request) == "guarded":
+            _check_key(request)
+    elif request.method not in _SAFE_METHODS:
+        _check_origin(request, _check_host(request))
+    elif await _access(request) != "open":
+        _check_host(request)
+    return await handler(request)
 
 
 def _is_preflight(request: web.Request) -> bool:
@@ -39,9 +40,14 @@ def _is_preflight(request: web.Request) -> bool:
     return asked and request.headers.get(hdrs.ORIGIN, "").lower() in request.app[SETTINGS].cors_origins
 
 
-def _is_guarded(request: web.Request) -> bool:
-    path = request.path
-    return path == "/metrics" or (path.startswith("/api/") and not path.startswith("/api/download/"))
+async def _access(request: web.Request) -> Access:
+    """Who may have this path, whatever the method; one that no route has is guarded."""
+    match = request.match_info
+    if isinstance(match.http_exception, web.HTTPMethodNotAllowed):
+        method = min(match.http_exception.allowed_methods)
+        match = await request.app.router.resolve(request.clone(method=method))
+    route = request.app[ROUTES].get(match.route.name or "")
+    return route.access if route else "guarded"
 
 
 def _check_key(request: web.Request) -> None:
@@ -54,21 +60,52 @@ def _check_key(request: web.Request) -> None:
         raise Unauthorized("send a valid key as Authorization: Bearer …", headers={"WWW-Authenticate": "Bearer"})
 
 
-def _check_origin(request: web.Request) -> None:
-    """A page must not spend through an open port, nor by a name that it pointed at this machine."""
-    settings, host = request.app[SETTINGS], request.headers.get(hdrs.HOST, "").lower()
-    ours = {host, _address(settings.public_url or "").netloc} - {""}
-    name = _address(f"//{host}").hostname or ""
-    if not (is_loopback(name) or name == _address(settings.public_url or "//").hostname):
-        raise CrossOrigin("this host name is not the service's; set PUBLIC_URL to the address that clients use")
-    origin = request.headers.get(hdrs.ORIGIN, "").lower()
-    if origin and origin not in settings.cors_origins and _address(origin).netloc not in ours:
-        raise CrossOrigin("this origin may not ask; CORS_ORIGINS lists those that may")
+class _Origin(NamedTuple):
+    scheme: str
+    name: str
+    port: int | None
 
 
-def _address(text: str) -> SplitResult:
-    """The parts of an address; an empty one if it cannot be read."""
+_NOWHERE = _Origin("", "", None)
+
+
+def _origin(address: str) -> _Origin:
+    """Scheme, host name and port of an address, as browsers compare them; _NOWHERE if it has none."""
     try:
-        return urlsplit(text.lower())
+        parts = urlsplit(address)
+        # The idna codec also refuses what is no host name; a dot at the end leads to the same host.
+        name = (parts.hostname or "").removesuffix(".").encode("idna").decode()
+        return _Origin(parts.scheme, name, parts.port or _PORTS.get(parts.scheme)) if name else _NOWHERE
     except ValueError:
-        return urlsplit("")
+        return _NOWHERE
+
+
+def _check_host(request: web.Request) -> str:
+    """A web page must not reach the service by a name that it pointed at this machine. Returns the host asked for."""
+    host = _host(request)
+    name = _origin(f"http://{host}").name
+    if not (is_loopback(name) or (name and name == _public(request).name)):
+        raise CrossOrigin("this host name is not the service's; set PUBLIC_URL to the address that clients use")
+    return host
+
+
+def _check_origin(request: web.Request, host: str) -> None:
+    """A web page of elsewhere must not spend through an open port. Our own origin is http, unless PUBLIC_URL says."""
+    public = _public(request)
+    scheme = "http" if is_loopback(_origin(f"http://{host}").name) else public.scheme
+    ours = {public, _origin(f"{scheme}://{host}")} - {_NOWHERE}
+    for origin in filter(None, request.headers.getall(hdrs.ORIGIN, ())):
+        if origin.lower() not in request.app[SETTINGS].cors_origins and _origin(origin) not in ours:
+            raise CrossOrigin("this origin may not ask; CORS_ORIGINS lists those that may")
+
+
+def _host(request: web.Request) -> str:
+    """The host asked for: of the request's target if that is a whole address (RFC 9112, 3.2.2), else its Host."""
+    target = request.raw_path
+    if "://" in target and not target.startswith("/"):
+        return urlsplit(target).netloc
+    return request.headers.get(hdrs.HOST, "")
+
+
+def _public(request: web.Request) -> _Origin:
+    return _origin(request.app[SETTINGS].public_url or "")

@@ -9,12 +9,15 @@ from service.gemini.client import GeminiService
 from service.metrics import Metrics
 from service.scheduler import Sweeper
 from service.server.admission import Admission, Ticket
+from service.server.routes import Route
 from service.settings import Settings
 from service.store.hot import HotFiles
 from service.thumbnails import ThumbnailService
 
 SETTINGS: Final = web.AppKey("settings", Settings)
 METRICS: Final = web.AppKey("metrics", Metrics)
+# By name, which aiohttp gives back with a match.
+ROUTES: Final = web.AppKey("routes", dict[str, Route])
 ADMISSION: Final = web.AppKey("admission", Admission)
 EXPORTS: Final = web.AppKey("exports", ImageExportService)
 GEMINI: Final = web.AppKey("gemini", GeminiService)

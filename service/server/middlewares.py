@@ -3,26 +3,19 @@
 import logging
 import time
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
-from service.errors import ExpectationFailed, MethodNotAllowed, NotFound, ServiceError
+from service.errors import ExpectationFailed, MalformedRequest, MethodNotAllowed, NotFound, ServiceError
 from service.logs import REQUEST, log_access
-from service.server.admission import Kind
-from service.server.guard import Handler, guard
-from service.server.keys import ADMISSION, METRICS, REQUEST_ID, TICKET
+from service.server.guard import guard
+from service.server.keys import ADMISSION, METRICS, REQUEST_ID, ROUTES, TICKET
 from service.server.problems import problem
+from service.server.routes import Handler
 from service.server.sending import common_headers
 from service.store.layout import request_id
 
 log = logging.getLogger(__name__)
 
-# Route name -> what it counts as at the admission.
-ADMITTED: dict[str, Kind] = {
-    "thumbnails": "thumbnails",
-    "exports": "exports",
-    "static": "download",
-    "signed": "download",
-}
 CLIENT_GONE = 499
 
 
@@ -37,18 +30,27 @@ async def record(request: web.Request, handler: Handler) -> web.StreamResponse:
         status = response.status
         return response
     finally:
-        seconds = time.perf_counter() - start
-        route = request.match_info.route.name or "other"
-        method = request.method if request.method in hdrs.METH_ALL else "other"
-        request.app[METRICS].answered(route, method, status, seconds)
-        log_access(request, status, seconds)
+        _note(request, status, time.perf_counter() - start)
+
+
+def _note(request: web.Request, status: int, seconds: float) -> None:
+    route = request.match_info.route.name or "other"
+    method = request.method if request.method in hdrs.METH_ALL else "other"
+    request.app[METRICS].answered(route, method, status, seconds)
+    log_access(request, status, seconds)
 
 
 @web.middleware
 async def errors_as_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every error of every route becomes problem+json, unless an answer is already under way."""
     try:
+        if request.version < HttpVersion11:
+            _check_old_version(request)
         return await handler(request)
+    except MalformedRequest as error:
+        answer = problem(error, request[REQUEST_ID])
+        answer.force_close()
+        return answer
     except ServiceError as error:
         return problem(error, request[REQUEST_ID])
     except web.HTTPException as error:
@@ -59,6 +61,14 @@ async def errors_as_problems(request: web.Request, handler: Handler) -> web.Stre
         log.exception("unexpected fault")
         fault = ServiceError("an unexpected fault; the log has it under this request's id", billed=None)
         return problem(fault, request[REQUEST_ID])
+
+
+def _check_old_version(request: web.Request) -> None:
+    """HTTP/1.0 has no Transfer-Encoding: a proxy may see the request end elsewhere than we do (RFC 9112, 6.1)."""
+    if request.version < HttpVersion10:
+        raise MalformedRequest("this is not an HTTP/1.1 request")
+    if hdrs.TRANSFER_ENCODING in request.headers:
+        raise MalformedRequest("HTTP/1.0 has no Transfer-Encoding")
 
 
 def _from_http(error: web.HTTPException, request: web.Request) -> ServiceError:
@@ -77,7 +87,8 @@ def _from_http(error: web.HTTPException, request: web.Request) -> ServiceError:
 @web.middleware
 async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Through the admission, before anything is read or spent. A ticket lent to work is given back by the work."""
-    kind = ADMITTED.get(request.match_info.route.name or "")
+    route = request.app[ROUTES].get(request.match_info.route.name or "")
+    kind = route.admission if route else None
     if kind is None:
         return await handler(request)
     admission = request.app[ADMISSION]
@@ -97,17 +108,13 @@ async def sign_answer(request: web.Request, response: web.StreamResponse) -> Non
 
 
 def _rewrite(error: web.HTTPException, request: web.Request) -> None:
-    """Give aiohttp's own refusal, made before any middleware, the form of all errors."""
+    """Give aiohttp's own refusal, made before any middleware, the form of all errors, and note it."""
     request.setdefault(REQUEST_ID, request_id())
+    REQUEST.set(request[REQUEST_ID])
+    _note(request, error.status, 0)
     answer = problem(_from_http(error, request), request[REQUEST_ID])
     error.body = answer.body
     error.headers.update({hdrs.CONTENT_TYPE: answer.content_type, hdrs.CONTENT_LENGTH: str(answer.content_length)})
-
-
-async def expect_continue(request: web.Request) -> None:
-    """`100 Continue` waits until the request is admitted; the form says it when it starts to read."""
-    if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
-        raise web.HTTPExpectationFailed
 
 
 MIDDLEWARES = (record, errors_as_problems, guard, admit)

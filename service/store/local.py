@@ -34,12 +34,14 @@ _CREATE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 class StoredFile:
     """An open file of the store: its descriptor stays good even if the name goes away. Close it.
 
+    `modified`: whole seconds since 1970.
     `data` is the whole of it, if it was asked for and the file is small enough.
     """
 
     body: io.FileIO
     size: int
     etag: str
+    modified: int
     data: bytes | None = None
 
     def close(self) -> None:
@@ -292,6 +294,5 @@ def _stored(descriptor: int, key: str, whole: int) -> StoredFile:
     except BaseException:
         os.close(descriptor)
         raise
-    return StoredFile(
-        io.FileIO(descriptor), info.st_size, f'"{info.st_ino:x}-{info.st_mtime_ns:x}-{info.st_size:x}"', data
-    )
+    etag = f'"{info.st_ino:x}-{info.st_mtime_ns:x}-{info.st_size:x}"'
+    return StoredFile(io.FileIO(descriptor), info.st_size, etag, info.st_mtime_ns // 1_000_000_000, data)

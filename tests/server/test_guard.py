@@ -1,0 +1,191 @@
+"""Who may ask: every path wants a key, or a host name and an origin of ours, unless it is on the list of open ones."""
+
+import itertools
+
+import pytest
+
+from service.app import TABLE
+from tests.conftest import Serve
+from tests.helpers import Running, assert_problem, form
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+KEY = "k" * 16
+# What wants neither a key nor a host name of ours, and what wants no key.
+OPEN = {"/static/output/{name}", "/api/download/{name}", "/healthz", "/readyz"}
+PAGES = {"/", "/studio/{name}"}
+SIGNED = {"sign_urls": True, "signing_secret": "s" * 32}
+
+
+async def test_only_the_routes_on_the_list_are_not_guarded() -> None:
+    assert {route.path for route in TABLE if route.access == "open"} == OPEN
+    assert {route.path for route in TABLE if route.access == "page"} == PAGES
+
+
+# Keys
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/metrics/", "/api", "/static", "/api/download", "/api/download/a/b",
+                                  "/studio", "/v1/models", "/METRICS", "//", "/%00", "/healthz/x", "*"])  # fmt: skip
+async def test_a_path_that_is_not_on_the_list_wants_a_key_whether_it_exists_or_not(serve: Serve, path: str) -> None:
+    service = await serve(api_keys=KEY)
+    for method in ("OPTIONS",) if path == "*" else ("GET", "HEAD", "POST", "DELETE", "OPTIONS", "PROPFIND"):
+        raw = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        async with service.connected() as (reader, writer):
+            writer.write(raw.encode())
+            assert (await reader.read()).startswith(b"HTTP/1.1 401 "), method
+    assert (await service.get("/nowhere", Authorization=f"Bearer {KEY}")).status == 404
+
+
+async def test_an_open_path_wants_no_key_and_a_wrong_method_there_is_405(serve: Serve) -> None:
+    service = await serve(api_keys=KEY, **SIGNED)
+    name = f"export_{'0' * 32}.png"
+    expected = {"/": 200, "/healthz": 200, "/readyz": 200, "/studio/studio.css": 200, "/studio/none.css": 404,
+                f"/api/download/{name}": 403, f"/static/output/{name}": 404}  # fmt: skip
+    for path, status in expected.items():
+        for method in ("GET", "HEAD"):
+            answer = await service.ask(method, path, headers={"Host": "elsewhere.example"})
+            assert answer.status == status, (method, path)
+        assert_problem(await service.ask("DELETE", path), 405, "method_not_allowed")
+    assert_problem(await service.ask("DELETE", "/metrics"), 401, "unauthorized")
+
+
+# Host names
+
+
+def host_rule(service: Running, host: str) -> list[tuple[str, str, str]]:
+    paths = ("/metrics", "/", "/studio/studio.css", "/nowhere", "/api/thumbnails", "//", "/%2e")
+    return [(method, path, host) for method, path in itertools.product(("GET", "HEAD", "POST", "DELETE"), paths)]
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "10.0.0.1", "[::2]", "[", "0.0.0.0",
+                                  "[::ffff:10.0.0.1]", "localhost..", "127.0.0.1.evil.example", "", "ｌocalhost.x",
+                                  "2130706433", ":8000", "\udcff"])  # fmt: skip
+async def test_without_keys_a_name_of_elsewhere_is_403_also_for_a_get(service: Running, host: str) -> None:
+    for method, path, _ in host_rule(service, host):
+        head = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        async with service.connected() as (reader, writer):
+            writer.write(head.encode("utf-8", "surrogateescape"))
+            answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 403 "), (method, path)
+        assert (b"cross_origin" in answer) == (method != "HEAD")
+
+
+@pytest.mark.parametrize("host", ["localhost", "LocalHost:8000", "localhost.", "localhost.:80", "127.1.2.3:443",
+                                  "[::1]", "[::1]:8000", "[::ffff:127.0.0.1]:8000", "[::ffff:7f00:1]",
+                                  "studio.localhost.", "127.0.0.1."])  # fmt: skip
+async def test_a_name_of_this_machine_may_ask(service: Running, host: str) -> None:
+    for path in ("/metrics", "/", "/studio/studio.css"):
+        assert (await service.get(path, Host=host)).status == 200, path
+        assert (await service.ask("HEAD", path, headers={"Host": host})).status == 200, path
+    assert (await service.get("/nowhere", Host=host)).status == 404
+    assert (await service.post("/api/exports", headers={"Host": host, "Origin": f"http://{host}"})).status == 422
+
+
+async def test_probes_and_downloads_obey_no_host_rule(serve: Serve) -> None:
+    for options in ({}, SIGNED):
+        service = await serve(**options)
+        for path, status in {"/healthz": 200, "/readyz": 200}.items():
+            assert (await service.get(path, Host="probe.example")).status == status
+        name = f"export_{'0' * 32}.png"
+        assert (await service.get(f"/static/output/{name}", Host="cdn.example")).status == 404
+        assert (await service.get(f"/api/download/{name}", Host="cdn.example")).status in (403, 404)
+
+
+async def test_the_host_of_a_whole_address_counts(service: Running) -> None:
+    for target, host, status in (
+        ("http://evil.example/metrics", "localhost", 403),
+        ("http://localhost/metrics", "evil.example", 200),
+        ("http://localhost:1/metrics", "localhost", 200),
+    ):
+        answer = await service.raw(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        assert answer.status == status, target
+
+
+async def test_a_get_without_a_host_is_403(service: Running) -> None:
+    for path, status in {"/metrics": 403, "/": 403, "/healthz": 200}.items():
+        assert (await service.raw(f"GET {path} HTTP/1.0\r\n\r\n".encode())).status == status
+
+
+@pytest.mark.parametrize("host", ["pictures.example", "PICTURES.example:8443", "pictures.example.",
+                                  "xn--bcher-kva.example"])  # fmt: skip
+async def test_the_public_address_is_a_name_of_ours(serve: Serve, host: str) -> None:
+    name = "bücher.example" if host.startswith("xn--") else "Pictures.EXAMPLE"
+    service = await serve(public_url=f"https://{name}/thumbs/")
+    for path in ("/metrics", "/", "/api/exports"):
+        assert (await service.get(path, Host=host)).status in (200, 405)
+        assert_problem(await service.get(path, Host=f"x{host}"), 403, "cross_origin", "PUBLIC_URL")
+
+
+# Origins: scheme, name and port
+
+
+async def asked(service: Running, host: str, *origins: str) -> int:
+    """The status for a page's empty form; several origins come in a header each."""
+    body = form()
+    lines = [f"Host: {host}", *(f"Origin: {origin}" for origin in origins), f"Content-Length: {len(body)}",
+             "Content-Type: multipart/form-data; boundary=----the-boundary"]  # fmt: skip
+    head = "\r\n".join(["POST /api/exports HTTP/1.1", *lines, "", ""])
+    return (await service.raw(head.encode() + body)).status
+
+
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("localhost", "http://localhost"),
+        ("localhost", "http://localhost:80"),
+        ("localhost:80", "http://localhost"),
+        ("LOCALHOST:8000", "HTTP://localhost:8000"),
+        ("localhost.:8000", "http://localhost.:8000"),
+        ("[::1]:8000", "http://[::1]:8000"),
+        ("[0:0:0:0:0:0:0:1]:8000", "http://[0:0:0:0:0:0:0:1]:8000"),
+        ("127.0.0.1:8000", ""),
+    ],
+)
+async def test_our_own_origin_may_ask(service: Running, host: str, origin: str) -> None:
+    assert await asked(service, host, origin) == 422
+
+
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("localhost", "https://localhost"),
+        ("localhost:443", "https://localhost"),
+        ("localhost:8000", "https://localhost:8000"),
+        ("localhost:8000", "http://localhost"),
+        ("localhost", "http://localhost:443"),
+        ("localhost:8000", "http://127.0.0.1:8000"),
+        ("localhost:8000", "ws://localhost:8000"),
+        ("localhost:8000", "localhost:8000"),
+        ("localhost:8000", "//localhost:8000"),
+        ("localhost:8000", "http://localhost:8000.evil.example"),
+        ("localhost:8000", "http://localhost:8000, http://evil.example"),
+        ("localhost:99999", "http://localhost:99999"),
+        ("localhost:8000", "null"),
+        ("localhost:8000", "chrome-extension://localhost"),
+    ],
+)
+async def test_an_origin_of_another_scheme_name_or_port_is_403(service: Running, host: str, origin: str) -> None:
+    assert await asked(service, host, origin) == 403
+
+
+async def test_each_of_several_origins_must_be_allowed(service: Running) -> None:
+    own, other = "http://localhost:8000", "http://evil.example"
+    assert await asked(service, "localhost:8000", own, own) == 422
+    assert await asked(service, "localhost:8000", own, other) == 403
+    assert await asked(service, "localhost:8000", other, own) == 403
+
+
+async def test_behind_tls_the_origin_is_that_of_the_public_address(serve: Serve) -> None:
+    service = await serve(public_url="https://Pictures.example:443/thumbs")
+    own, plain = "https://pictures.example", "http://pictures.example"
+    for host in ("pictures.example", "pictures.example:443", "localhost:8000"):
+        assert await asked(service, host, own) == 422
+        assert await asked(service, host, plain) == 403
+    assert await asked(service, "localhost:8000", "http://localhost:8000") == 422
+
+
+async def test_behind_tls_cors_origins_will_do(serve: Serve) -> None:
+    service = await serve(cors_origins="https://localhost:8443")
+    assert await asked(service, "localhost:8443", "https://localhost:8443") == 422
+    assert await asked(service, "localhost:8443", "https://localhost:9443") == 403
