@@ -8,7 +8,8 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 from zlib_ng import zlib_ng
 
-from service.imaging.containers import END, GREY, GREY_ALPHA, Container, png_chunk, png_chunks
+from service.imaging.containers import Container
+from service.imaging.containers.png import END, GREY, GREY_ALPHA, png_chunk, png_chunks
 from service.imaging.errors import Undecodable
 from service.imaging.formats import Format
 

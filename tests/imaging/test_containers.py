@@ -4,7 +4,9 @@ import zlib
 
 import pytest
 
-from service.imaging.containers import BROKEN_PROFILE, MAX_SCANS, look_into
+from service.imaging.containers import look_into
+from service.imaging.containers.container import BROKEN_PROFILE
+from service.imaging.containers.jpeg import MAX_SCANS
 from service.imaging.errors import ImagingError, TooCostly, TooManyPixels, Undecodable, UnsupportedType
 from tests.imaging import icc, pictures
 from tests.imaging.pictures import GREY, RGB, chunk
