@@ -7,7 +7,7 @@ from service.imaging.containers.jpeg import read_jpeg
 from service.imaging.containers.png import read_png
 from service.imaging.containers.webp import read_webp
 from service.imaging.errors import TooManyPixels, Undecodable, UnsupportedType
-from service.imaging.formats import sniff
+from service.imaging.formats import TABLE, sniff
 
 __all__ = ["Container", "look_into"]
 
@@ -22,10 +22,10 @@ def look_into(data: bytes, max_pixels: int) -> Container:
     try:
         container = _READERS[name](data)
     except (struct.error, IndexError):
-        raise Undecodable(f"the {name.upper()} picture is cut within its header") from None
+        raise Undecodable(f"the {TABLE[name].label} picture is cut within its header") from None
     width, height = container.size
     if width < 1 or height < 1:
-        raise Undecodable(f"the {name.upper()} picture has no size")
+        raise Undecodable(f"the {TABLE[name].label} picture has no size")
     if width * height > max_pixels:
         raise TooManyPixels(
             f"the picture is {width} x {height}, {width * height:,} pixels; at most {max_pixels:,} are allowed"

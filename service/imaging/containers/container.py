@@ -21,7 +21,10 @@ _Part = TypeVar("_Part")
 class Container:
     """A file that was looked into: `data` is what the decoder gets, `size` is as stored, before `orientation`.
 
-    `profile` is the embedded ICC profile, None without one, BROKEN_PROFILE if it cannot be read.
+    `endings` are what may stand behind `data`; of several each has to give the same pixels.
+    `profile` is the ICC profile of its colours, None without one, BROKEN_PROFILE if it cannot be read.
+    `profile_fault` says why colours that the file declares in another way are not converted.
+    `frames` is how many pictures an animation has, 1 for a still.
     `depth` and `colour` are a PNG's bits per sample and colour type.
     `transparent` is the grey level or RGB colour that a PNG declares transparent, in such samples.
     """
@@ -29,8 +32,11 @@ class Container:
     format: Format
     size: Size
     data: bytes
+    endings: tuple[bytes, ...] = (b"",)
     orientation: int = 1
     profile: bytes | None = None
+    profile_fault: str | None = None
+    frames: int = 1
     depth: int = 8
     colour: int | None = None
     transparent: tuple[int, ...] | None = None
