@@ -91,7 +91,7 @@ def test_scans_of_an_embedded_preview_do_not_count() -> None:
         pictures.png(8, RGB, extra=chunk(b"tEXt", b"") * 100_000),
         b"\xff\xd8" + b"\xff\xfe\0\x02" * 100_000,
         b"\xff\xd8" + b"\xff\x01" * 100_000,
-        b"RIFF\0\0\0\0WEBP" + b"JUNK\0\0\0\0" * 100_000,
+        b"RIFF\xff\xff\xff\0WEBP" + b"JUNK\0\0\0\0" * 100_000,
     ],
     ids=["png", "jpeg", "jpeg-bare", "webp"],
 )

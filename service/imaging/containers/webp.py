@@ -8,27 +8,44 @@ from service.imaging.containers.exif import orientation_of
 from service.imaging.errors import Undecodable
 from service.imaging.plan import Size
 
+# What the first chunk of an extended file announces; libwebp passes over what is not announced.
+_ANIMATION, _EXIF, _PROFILE = 0x02, 0x08, 0x20
+
 
 def read_webp(data: bytes) -> Container:
-    orientation, profile = 1, None
+    flags = data[20] if data[12:16] == b"VP8X" else 0
+    first: dict[bytes, memoryview] = {}
+    frames = 0
     for kind, body in bounded(_riff_chunks(data)):
-        if kind == b"EXIF":
-            orientation = orientation_of(bytes(body).removeprefix(b"Exif\0\0"))
-        elif kind == b"ICCP":
-            profile = bytes(body) if len(body) <= MAX_PROFILE_BYTES else BROKEN_PROFILE
-    return Container("webp", _webp_size(data), data, orientation, profile)
+        first.setdefault(kind, body)
+        frames += kind == b"ANMF"
+    profile = first.get(b"ICCP") if flags & _PROFILE else None
+    exif = first.get(b"EXIF") if flags & _EXIF else None
+    return Container(
+        "webp",
+        _size(data),
+        data,
+        orientation=orientation_of(bytes(exif or b"")),
+        profile=None if profile is None else _whole_profile(profile),
+        frames=max(1, frames) if flags & _ANIMATION else 1,
+    )
+
+
+def _whole_profile(body: memoryview) -> bytes:
+    return bytes(body) if len(body) <= MAX_PROFILE_BYTES else BROKEN_PROFILE
 
 
 def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    view = memoryview(data)
+    """Type and content of each chunk, as far as the file says that it goes."""
+    view = memoryview(data)[: 8 + int.from_bytes(data[4:8], "little")]
     position = 12
-    while position + 8 <= len(data):
+    while position + 8 <= len(view):
         kind, length = struct.unpack_from("<4sI", view, position)
         yield kind, view[position + 8 : position + 8 + length]
         position += 8 + length + length % 2
 
 
-def _webp_size(data: bytes) -> Size:
+def _size(data: bytes) -> Size:
     kind = data[12:16]
     if kind == b"VP8X":
         return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
