@@ -398,7 +398,7 @@ function fileRow(name, file) {
   const link = make("a", { href: file.url, download: file.file_path.split("/").pop() }, ...words);
   link.setAttribute("aria-label", `Download ${name} as ${label(file.format)}, ${bytes(file.size)}`);
   const button = make("button", { type: "button", className: "quiet", textContent: "Copy link" });
-  button.setAttribute("aria-label", `Copy the link of ${name} as ${file.format}`);
+  button.setAttribute("aria-label", `Copy the link of ${name} as ${label(file.format)}`);
   button.addEventListener("click", () => copyLink(new URL(file.url, location).href, button));
   return make("li", {}, link, button);
 }
