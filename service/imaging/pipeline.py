@@ -29,7 +29,7 @@ class Recipe:
 
     @property
     def fit(self) -> Fit:
-        # Rounding alone makes the ratios differ: a crop would cut an edge, a margin would add one.
+        # The ratios differ by rounding only: cover would crop an edge, contain would add a margin.
         whole = self.plan.frame.keeps_all(self.container.upright_size, self.size)
         return "stretch" if whole else self.plan.fit
 

@@ -21,7 +21,7 @@ _Part = TypeVar("_Part")
 class Container:
     """A file that was looked into: `data` is what the decoder gets, `size` is as stored, before `orientation`.
 
-    `endings` are what may stand behind `data`; of several each has to give the same pixels.
+    `endings` are what to append to `data` for decoding; if there are several, all must give the same pixels.
     `profile` is the ICC profile of its colours, None without one, BROKEN_PROFILE if it cannot be read.
     `profile_fault` says why colours that the file declares in another way are not converted.
     `frames` is how many pictures an animation has, 1 for a still.

@@ -28,7 +28,7 @@ def _orientation(tiff: bytes, order: str) -> int:
         tag, kind, count, offset = struct.unpack_from(f"{order}HHII", tiff, entry)
         if tag == _ORIENTATION and kind in _INTEGERS and count:
             code = order + _INTEGERS[kind]
-            # Four bytes at most stand in the entry itself.
+            # Values of at most four bytes are stored in the entry itself.
             at = entry + 8 if count * struct.calcsize(code) <= 4 else offset
             value: int = struct.unpack_from(code, tiff, at)[0]
             return value

@@ -31,8 +31,8 @@ _UNSUPPORTED = (
     | {0xF7: "JPEG-LS"}
 )
 
-# Scan data that may stand behind a picture whose end is missing: libjpeg itself fills in zeros, these differ from the
-# first bit on. Where the pixels are the same with all of them, not one bit of the picture was missing.
+# Scan data to append to a file without an end marker. libjpeg itself fills in zeros; these differ at once.
+# If the pixels come out the same with each of them, the decoder used none of it, so no scan data is missing.
 _FILLINGS = (b"\xff\0" * 32, b"\x5a\xc3\x96\x0f\x71\x2d\xe8\x34" * 8, b"\xa5\x3c\x69\xf0\x8e\xd2\x17\xcb" * 8)
 
 
@@ -97,7 +97,7 @@ class _Found:
             self._profile_pieces[body[12]], self._profile_announced = body[14:], body[13]
 
     def _add_frame(self, marker: int, segment: memoryview) -> None:
-        """Raises Undecodable for a kind of JPEG that is no damage, but not decoded either."""
+        """Raises Undecodable for a kind of JPEG that is intact but not supported."""
         kind = _UNSUPPORTED.get(marker)
         if kind is None and 8 < segment[4] <= 16:
             kind = f"{segment[4]}-bit"
@@ -120,7 +120,7 @@ class _Found:
         return self.scans > 0 and not any(missing.values())
 
     def endings(self) -> tuple[bytes, ...]:
-        """What may stand in for an end that is missing; behind it nothing may depend on which."""
+        """What to append in place of a missing end marker; unless each gives the same pixels, scan data is missing."""
         restarts = [bytes((0xFF, 0xD0 + number % 8)) for number in range(self._restarts, self._restarts + 8)]
         return (_END, *(b"".join(filling + restart for restart in restarts) + _END for filling in _FILLINGS))
 
@@ -152,7 +152,7 @@ def _segments(data: bytes) -> Iterator[tuple[memoryview, int, memoryview]]:
         position, scanned = end, scanned or marker == _SOS
     else:
         start = len(data)
-    # The first half of a marker, or of a stuffed byte, says nothing.
+    # A trailing 0xFF is half a marker or half a stuffed byte.
     yield memoryview(bytes(view[position:start]).rstrip(b"\xff")), _EOI, view[:0]
 
 

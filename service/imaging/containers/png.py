@@ -18,7 +18,7 @@ GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
 # Written anew: where this one is cut, every pixel is there all the same.
 END = b"\0\0\0\0IEND\xaeB`\x82"
 
-# The chunks that count, each before which others. As in libpng one that comes later is ignored, and so is a second.
+# The chunks that count, and those that they must precede. Like libpng, ignore a chunk out of place, and a second one.
 _BEFORE: dict[bytes, frozenset[bytes]] = {
     b"cICP": frozenset((b"PLTE", b"IDAT")),
     b"iCCP": frozenset((b"PLTE", b"IDAT")),
@@ -86,7 +86,7 @@ class _Found:
         self._seen.add(kind)
 
     def _counts(self, kind: bytes, chunk: memoryview) -> bool:
-        """Whether a first one is in its place and not damaged; where colours or palette are, the client is told."""
+        """Whether the chunk is in its place and intact; damaged colours and palettes are kept, to be reported later."""
         if _BEFORE[kind] & self._seen:
             return False
         if kind in (b"cICP", b"iCCP", b"PLTE"):
