@@ -305,5 +305,5 @@ def _refused(outcome: object) -> ServiceError:
 
 def _no_files(outcome: ExportOutcome) -> ServiceError:
     codes = {step.code for step in outcome.warnings}
-    detail = "; ".join(step.detail for step in outcome.warnings) or "no format was asked for"
+    detail = "; ".join(step.detail for step in outcome.warnings if step.format) or "no format was asked for"
     return StorageFull("no space is left in temp/") if StorageFull.code in codes else NoExport(detail)

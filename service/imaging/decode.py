@@ -8,9 +8,10 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 from zlib_ng import zlib_ng
 
-from service.imaging.containers import END, GREY, GREY_ALPHA, Container, png_chunk, png_chunks
+from service.imaging.containers import Container
+from service.imaging.containers.png import END, GREY, GREY_ALPHA, png_chunk, png_chunks
 from service.imaging.errors import Undecodable
-from service.imaging.formats import Format
+from service.imaging.formats import TABLE, Format
 
 # The classes themselves, because Image.open may choose another one: an MPO for some JPEGs.
 _PLUGINS: dict[Format, type[ImageFile.ImageFile]] = {
@@ -21,6 +22,9 @@ _PLUGINS: dict[Format, type[ImageFile.ImageFile]] = {
 
 # Of rows: what a worker inflates at once, most of what Gemini draws at 2K and smaller.
 _INFLATED_BYTES = 1 << 24
+
+# Few enough for their bytes to stay small.
+_ROWS = 64
 
 # How Pillow unpacks 16-bit samples of several channels, losing their lower bytes -> how to have it unpack those.
 _LOWER = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "LA;16B": "RGBA"}
@@ -47,11 +51,19 @@ def decode_lower(container: Container) -> Image.Image | None:
 
 
 def _loaded(container: Container, *, lower: bool = False) -> ImageFile.ImageFile:
-    name = container.format.upper()
+    ending, *others = container.endings
+    image = _opened(container, ending, lower=lower)
+    for other in others:
+        if not _same(image, _opened(container, other, lower=lower)):
+            raise _broken(container)
+    return image
+
+
+def _opened(container: Container, ending: bytes, *, lower: bool) -> ImageFile.ImageFile:
     try:
-        image = _PLUGINS[container.format](BytesIO(_inflated(container)))
+        image = _PLUGINS[container.format](BytesIO(_inflated(container) + ending))
         if image.size != container.size:
-            raise Undecodable(f"the {name} picture contradicts its own header")
+            raise Undecodable(f"the {TABLE[container.format].label} picture contradicts its own header")
         if lower:
             image.tile = [tile._replace(args=_LOWER[str(tile.args)]) for tile in image.tile]
         image.load()
@@ -59,8 +71,18 @@ def _loaded(container: Container, *, lower: bool = False) -> ImageFile.ImageFile
         raise
     except Exception:
         # Pillow's plugins raise nearly anything for a broken file, and their words are for programmers.
-        raise Undecodable(f"the {name} picture is broken or cut") from None
+        raise _broken(container) from None
     return image
+
+
+def _broken(container: Container) -> Undecodable:
+    return Undecodable(f"the {TABLE[container.format].label} picture is broken or cut")
+
+
+def _same(one: Image.Image, other: Image.Image) -> bool:
+    """Compared by rows, so that no copy of all pixels is made."""
+    strips = ((0, top, one.width, min(top + _ROWS, one.height)) for top in range(0, one.height, _ROWS))
+    return all(one.crop(strip).tobytes() == other.crop(strip).tobytes() for strip in strips)
 
 
 def _inflated(container: Container) -> bytes:

@@ -8,7 +8,7 @@ class ImagingError(Exception):
 
     ImagingError
     ├── UnsupportedType   not PNG, JPEG or WebP by its bytes
-    ├── Undecodable       broken or cut
+    ├── Undecodable       broken, cut, or of a kind that is not decoded
     │   └── Fault         a step of ours failed; a note has the traceback
     ├── TooManyPixels     more than the limit, refused before decoding
     ├── TooCostly         outran a worker's time or memory

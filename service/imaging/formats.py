@@ -9,15 +9,18 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 
 @dataclass(frozen=True, slots=True)
 class FormatRow:
+    """`pillow` is Pillow's name and the one of the answers, `label` the one for people."""
+
     pillow: str
+    label: str
     suffix: str
     mime: str
 
 
 TABLE: dict[Format, FormatRow] = {
-    "png": FormatRow("PNG", ".png", "image/png"),
-    "jpeg": FormatRow("JPEG", ".jpg", "image/jpeg"),
-    "webp": FormatRow("WEBP", ".webp", "image/webp"),
+    "png": FormatRow("PNG", "PNG", ".png", "image/png"),
+    "jpeg": FormatRow("JPEG", "JPEG", ".jpg", "image/jpeg"),
+    "webp": FormatRow("WEBP", "WebP", ".webp", "image/webp"),
 }
 
 SNIFF_BYTES = 16

@@ -9,7 +9,7 @@ from service.imaging import composite as compositing
 from service.imaging import normalize
 from service.imaging.containers import Container
 from service.imaging.decode import decode, decode_lower
-from service.imaging.plan import ExportPlan, ExportWarning, Size
+from service.imaging.plan import ExportPlan, ExportWarning, Fit, Size
 from service.imaging.profiles import ProfileError
 
 
@@ -26,6 +26,12 @@ class Recipe:
     def lower(self) -> Image.Image | None:
         image = decode_lower(self.container)
         return image and normalize.upright(image, self.container.orientation)
+
+    @property
+    def fit(self) -> Fit:
+        # The ratios differ by rounding only: cover would crop an edge, contain would add a margin.
+        whole = self.plan.frame.keeps_all(self.container.upright_size, self.size)
+        return "stretch" if whole else self.plan.fit
 
     @property
     def keeps_alpha(self) -> bool:
@@ -49,7 +55,7 @@ def flatten(image: Image.Image, recipe: Recipe) -> Image.Image:
 
 
 def resize(image: Image.Image, recipe: Recipe) -> Image.Image:
-    return normalize.resize(image, recipe.size, recipe.plan.fit, recipe.plan.matte)
+    return normalize.resize(image, recipe.size, recipe.fit, recipe.plan.matte)
 
 
 def composite(image: Image.Image, recipe: Recipe) -> Image.Image:
@@ -67,13 +73,13 @@ def finish(
     Raises Undecodable.
     """
     recipe = Recipe(container, container.profile, size, plan, base)
-    warnings: tuple[ExportWarning, ...] = ()
+    fault = container.profile_fault
     image = decode(container)
     for step in STEPS:
         try:
             image = step(image, recipe)
         except ProfileError:
-            warnings = (ExportWarning("profile_ignored", "the embedded colour profile is broken or of another kind"),)
+            fault = fault or "the embedded colour profile is broken or of another kind"
             recipe = replace(recipe, profile=None)
             image = step(image, recipe)
-    return image, warnings
+    return image, (ExportWarning("profile_ignored", fault),) if fault else ()

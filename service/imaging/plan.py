@@ -31,6 +31,13 @@ class Frame:
     ratio: Size | None = None
     longest: int | None = None
 
+    def keeps_all(self, picture: Size, size: Size) -> bool:
+        """Whether `size` is what the frame makes of the picture's own ratio: nothing of it is to be cut then."""
+        if self.ratio or (self.width and self.height):
+            return False
+        (width, height), (of_width, of_height) = size, picture
+        return height == _scaled(width * of_height, of_width) or width == _scaled(height * of_width, of_height)
+
     def size(self, picture: Size) -> Size:
         """The size for a picture of size `picture`, both upright; raises ImpossibleFrame."""
         a, b = self.ratio or picture

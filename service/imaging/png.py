@@ -12,7 +12,7 @@ from zlib import compress
 
 from PIL import Image
 
-from service.imaging.containers import png_chunk
+from service.imaging.containers.png import png_chunk
 from service.imaging.deflate import EFFORTS, THOROUGH, Effort, deflated
 
 BAND_PIXELS = 1 << 20  # turned into palette indices at once, at 14 bytes of memory a pixel

@@ -380,8 +380,12 @@ function factsOf(problem) {
 
 function warningsOf(variation) {
   if (!variation.warnings.length) return [];
-  const words = variation.warnings.map(({ format, detail }) => (format ? `${format.toUpperCase()}: ${detail}` : detail));
+  const words = variation.warnings.map(({ format, detail }) => (format ? `${label(format)}: ${detail}` : detail));
   return [make("ul", { className: "warnings" }, ...words.map((textContent) => make("li", { textContent })))];
+}
+
+function label(format) {
+  return format.toUpperCase() === "WEBP" ? "WebP" : format.toUpperCase();
 }
 
 function fileList(name, files) {
@@ -389,12 +393,12 @@ function fileList(name, files) {
 }
 
 function fileRow(name, file) {
-  const words = [make("span", { textContent: file.format === "WEBP" ? "WebP" : file.format })];
+  const words = [make("span", { textContent: label(file.format) })];
   words.push(make("span", { className: "hint", textContent: bytes(file.size) }));
   const link = make("a", { href: file.url, download: file.file_path.split("/").pop() }, ...words);
-  link.setAttribute("aria-label", `Download ${name} as ${file.format}, ${bytes(file.size)}`);
+  link.setAttribute("aria-label", `Download ${name} as ${label(file.format)}, ${bytes(file.size)}`);
   const button = make("button", { type: "button", className: "quiet", textContent: "Copy link" });
-  button.setAttribute("aria-label", `Copy the link of ${name} as ${file.format}`);
+  button.setAttribute("aria-label", `Copy the link of ${name} as ${label(file.format)}`);
   button.addEventListener("click", () => copyLink(new URL(file.url, location).href, button));
   return make("li", {}, link, button);
 }

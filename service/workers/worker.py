@@ -22,7 +22,7 @@ from service.imaging.containers import Container, look_into
 from service.imaging.decode import decode
 from service.imaging.encode import encode
 from service.imaging.errors import Fault, ImagingError, TooCostly, Undecodable
-from service.imaging.formats import Format
+from service.imaging.formats import TABLE, Format
 from service.imaging.pipeline import finish
 from service.imaging.plan import (
     Encoding,
@@ -38,6 +38,7 @@ from service.imaging.plan import (
     Size,
     WorkerLimits,
 )
+from service.imaging.remarks import remarks
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # Of glibc's mallopt.
@@ -114,6 +115,7 @@ def _export(job: ExportJob) -> ExportOutcome:
     container = _look(job.source)
     picture = _picture(container)
     size = job.plan.frame.size(container.upright_size)
+    about = tuple(remarks(container, job.plan, size))
     base, base_back = _base(job.base, job.plan, size) if job.base else (None, ())
     try:
         image, picture_back = finish(container, job.plan, size, base)
@@ -133,7 +135,7 @@ def _export(job: ExportJob) -> ExportOutcome:
     made = [save.result() for save in saving]
     files = tuple(file for file in made if isinstance(file, MadeFile))
     encode_back = tuple(back for back in made if isinstance(back, ExportWarning))
-    return ExportOutcome(picture, size, composited, files, base_back + picture_back + encode_back)
+    return ExportOutcome(picture, size, composited, files, base_back + about + picture_back + encode_back)
 
 
 def _base(path: str, plan: ExportPlan, size: Size) -> tuple[Image.Image | None, tuple[ExportWarning, ...]]:
@@ -169,13 +171,13 @@ def _saved(data: bytes | ExportWarning, name: Format, target: str) -> MadeFile |
         _write(target, data)
     except OSError as fault:
         if fault.errno in _FULL:
-            return ExportWarning("storage_full", f"the storage has no room for the {name.upper()}", name)
+            return ExportWarning("storage_full", f"the storage has no room for the {TABLE[name].label}", name)
         return _failed(name, "written", fault)
     return MadeFile(name, target, len(data), hashlib.sha256(data).hexdigest())
 
 
 def _failed(name: Format, done: str, fault: Exception) -> ExportWarning:
-    return ExportWarning("encode_failed", f"the {name.upper()} could not be {done} ({type(fault).__name__})", name)
+    return ExportWarning("encode_failed", f"the {TABLE[name].label} could not be {done} ({type(fault).__name__})", name)
 
 
 def _write(target: str, data: bytes) -> None:

@@ -73,6 +73,12 @@ def png(
     return b"".join([b"\x89PNG\r\n\x1a\n", *parts, extra, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")])
 
 
+def png_of(size: tuple[int, int], depth: int, colour: int, parts: Iterable[bytes], rows: bytes) -> bytes:
+    """A PNG of these chunks and rows."""
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, depth, colour, 0, 0, 0))
+    return b"".join([b"\x89PNG\r\n\x1a\n", head, *parts, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")])
+
+
 def _packed(line: list[int], depth: int) -> bytes:
     if depth == 16:
         return struct.pack(f">{len(line)}H", *line)
@@ -113,6 +119,10 @@ def saved(
     file = BytesIO()
     picture.save(file, name, **options)
     return file.getvalue()
+
+
+# An EXIF block without a single entry.
+EMPTY_EXIF = struct.pack(">2sHIHI", b"MM", 42, 8, 0, 0)
 
 
 def exif(orientation: int) -> bytes:

@@ -4,7 +4,9 @@ import zlib
 
 import pytest
 
-from service.imaging.containers import BROKEN_PROFILE, MAX_SCANS, look_into
+from service.imaging.containers import look_into
+from service.imaging.containers.container import BROKEN_PROFILE
+from service.imaging.containers.jpeg import MAX_SCANS
 from service.imaging.errors import ImagingError, TooCostly, TooManyPixels, Undecodable, UnsupportedType
 from tests.imaging import icc, pictures
 from tests.imaging.pictures import GREY, RGB, chunk
@@ -89,7 +91,7 @@ def test_scans_of_an_embedded_preview_do_not_count() -> None:
         pictures.png(8, RGB, extra=chunk(b"tEXt", b"") * 100_000),
         b"\xff\xd8" + b"\xff\xfe\0\x02" * 100_000,
         b"\xff\xd8" + b"\xff\x01" * 100_000,
-        b"RIFF\0\0\0\0WEBP" + b"JUNK\0\0\0\0" * 100_000,
+        b"RIFF\xff\xff\xff\0WEBP" + b"JUNK\0\0\0\0" * 100_000,
     ],
     ids=["png", "jpeg", "jpeg-bare", "webp"],
 )

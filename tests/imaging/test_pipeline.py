@@ -77,3 +77,76 @@ def test_any_plan_gives_exactly_the_asked_size_and_pixels(
 def test_the_frame_decides_the_size(fit: Fit) -> None:
     image = finished(pictures.webp(), ExportPlan(Frame(ratio=(16, 9), longest=1280), fit))
     assert image.size == (96, 54)
+
+
+def ramp(size: tuple[int, int]) -> Image.Image:
+    """Black to white from left to right in red, from top to bottom in green."""
+    across, down = (Image.linear_gradient("L").rotate(turn).resize(size, Image.Resampling.BILINEAR) for turn in (90, 0))
+    return Image.merge("RGB", (across, down, across))
+
+
+def edges(image: Image.Image) -> tuple[tuple[float, ...], ...]:
+    """The mean red of the first and last column, the mean green of the first and last row."""
+    right, bottom = image.width - 1, image.height - 1
+    columns = (image.crop((x, 0, x + 1, image.height)).resize((1, 1), Image.Resampling.BOX) for x in (0, right))
+    rows = (image.crop((0, y, image.width, y + 1)).resize((1, 1), Image.Resampling.BOX) for y in (0, bottom))
+    red, green = ([pixel.getpixel((0, 0)) for pixel in pixels] for pixels in (columns, rows))
+    return tuple(each[0] for each in red), tuple(each[1] for each in green)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("fit", ["cover", "contain", "stretch"])
+@pytest.mark.parametrize(
+    ("have", "frame", "want"),
+    [
+        ((10_000, 2), Frame(longest=1280), (1280, 1)),
+        ((2, 10_000), Frame(longest=1280), (1, 1280)),
+        ((4_000, 3), Frame(width=100), (100, 1)),
+        ((3, 400), Frame(height=100), (1, 100)),
+        ((333, 250), Frame(longest=100), (100, 75)),
+        ((333, 250), Frame(width=7), (7, 5)),
+        ((333, 250), Frame(height=6), (8, 6)),
+        ((3, 2), Frame(width=40), (40, 27)),
+    ],
+)
+def test_a_size_of_the_pictures_own_ratio_keeps_the_whole_picture(
+    have: tuple[int, int], frame: Frame, want: tuple[int, int], fit: Fit
+) -> None:
+    picture = ramp(have)
+    image = finished(pictures.saved(picture, "PNG"), ExportPlan(frame, fit, matte=(9, 99, 199)))
+    assert image.size == want
+    whole = picture.resize(want, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    assert image.tobytes() == whole.tobytes()
+
+
+def test_a_ramp_of_extreme_shape_runs_over_its_whole_range() -> None:
+    image = finished(pictures.saved(ramp((10_000, 2)), "PNG"), ExportPlan(Frame(longest=1280)))
+    (left, right), _ = edges(image)
+    assert left == pytest.approx(0, abs=1)
+    assert right == pytest.approx(255, abs=1)
+
+
+def test_an_asked_size_or_ratio_still_crops() -> None:
+    data = pictures.saved(ramp((10_000, 2)), "PNG")
+    for frame in (Frame(width=1280, height=1), Frame(ratio=(16, 9), longest=1280)):
+        (left, right), _ = edges(finished(data, ExportPlan(frame)))
+        assert left > 50
+        assert right < 205
+
+
+def test_a_turned_picture_keeps_its_whole_too() -> None:
+    stored = ramp((2, 10_000))
+    image = finished(pictures.saved(stored, "PNG", None, 6), ExportPlan(Frame(longest=1280)))
+    upright = stored.transpose(Image.Transpose.ROTATE_270)
+    assert image.tobytes() == upright.resize((1280, 1), Image.Resampling.LANCZOS, reducing_gap=3.0).tobytes()
+
+
+@pytest.mark.parametrize("base", [(333, 250), (666, 500)])
+def test_a_base_of_the_same_ratio_lies_edge_on_edge_and_another_is_cropped(base: tuple[int, int]) -> None:
+    frame = Frame(longest=100)
+    size = frame.size((333, 250))
+    whole = finish(look_into(pictures.saved(ramp(base), "PNG"), 10**7), ExportPlan(frame), size)[0]
+    assert whole.tobytes() == ramp(base).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0).tobytes()
+    wide = finish(look_into(pictures.saved(ramp((1000, 250)), "PNG"), 10**7), ExportPlan(frame), size)[0]
+    (left, right), _ = edges(wide)
+    assert left > 50
+    assert right < 205

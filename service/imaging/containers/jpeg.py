@@ -1,0 +1,165 @@
+"""The segments of a JPEG."""
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from service.imaging.containers.container import BROKEN_PROFILE, MAX_PROFILE_BYTES, Container, bounded
+from service.imaging.containers.exif import orientation_of
+from service.imaging.errors import TooCostly, Undecodable
+from service.imaging.plan import Size
+
+# Each scan of a progressive JPEG passes over the whole picture; real encoders write about ten.
+MAX_SCANS = 100
+
+# Within a scan 0xFF is followed by a stuffed zero or a restart marker; any other byte begins a segment.
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+_SOI, _EOI, _SOS, _COM = 0xD8, 0xD9, 0xDA, 0xFE
+_BARE = (0x01, _SOI, _EOI)
+_END = b"\xff\xd9"
+_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE = (b"\xc2", b"\xca")
+_APP = range(0xE0, 0xF0)
+# What may come between the scans of one picture: tables, DNL, DRI, metadata, a scan, the end.
+_AFTER_SCAN = frozenset((0xC4, 0xCC, _SOS, 0xDB, 0xDC, 0xDD, *_APP, _COM, _EOI))
+
+_UNSUPPORTED = (
+    dict.fromkeys((0xC3, 0xCB), "lossless")
+    | dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF, 0xDE), "hierarchical")
+    | {0xF7: "JPEG-LS"}
+)
+
+# Scan data to append to a file without an end marker. libjpeg itself fills in zeros; these differ at once.
+# If the pixels come out the same with each of them, the decoder used none of it, so no scan data is missing.
+_FILLINGS = (b"\xff\0" * 32, b"\x5a\xc3\x96\x0f\x71\x2d\xe8\x34" * 8, b"\xa5\x3c\x69\xf0\x8e\xd2\x17\xcb" * 8)
+
+
+def read_jpeg(data: bytes) -> Container:
+    found = _Found()
+    for before, marker, segment in bounded(_segments(data)):
+        found.add(before, marker, segment)
+    if found.scans > MAX_SCANS:
+        raise TooCostly(f"the JPEG picture has {found.scans} scans; at most {MAX_SCANS} are allowed")
+    if not found.ended and not found.has_all_scans():
+        raise Undecodable("the JPEG picture is broken or cut")
+    return Container(
+        "jpeg",
+        found.size,
+        b"".join((data[:2], *found.kept)),
+        orientation=orientation_of(found.exif or b""),
+        profile=found.profile(),
+        endings=(b"",) if found.ended else found.endings(),
+    )
+
+
+@dataclass(slots=True)
+class _Found:
+    """What counts of the segments; metadata does before the first scan only, where decoders look for it."""
+
+    kept: list[memoryview] = field(default_factory=list)
+    size: Size = (0, 0)
+    exif: bytes | None = None
+    scans: int = 0
+    ended: bool = False
+    _frame: memoryview = field(default_factory=lambda: memoryview(b""))
+    _scan_headers: list[memoryview] = field(default_factory=list)
+    _profile_pieces: dict[int, bytes] = field(default_factory=dict)
+    _profile_announced: int = 0
+    _restarts: int = 0
+
+    def add(self, before: memoryview, marker: int, segment: memoryview) -> None:
+        if self.scans:
+            self.kept.append(before)
+        if marker in _APP:
+            self._add_metadata(bytes(segment[4:]), segment)
+        elif marker != _COM:
+            self.kept.append(segment)
+        if marker in _SOF or marker in _UNSUPPORTED:
+            self._add_frame(marker, segment)
+        elif marker == _SOS:
+            self.scans += 1
+            self._scan_headers.append(segment)
+        elif marker == _EOI:
+            self.ended = len(segment) > 0
+            self._restarts = len(_RESTART.findall(before))
+
+    def _add_metadata(self, body: bytes, segment: memoryview) -> None:
+        # The first of these tells the colours apart, and no other application segment says how to decode.
+        if body.startswith((b"Adobe", b"JFIF\0")) and len(body) >= 12:
+            self.kept.append(segment)
+        elif self.scans:
+            return
+        elif body.startswith(b"Exif\0\0") and self.exif is None:
+            self.exif = body
+        elif body.startswith(b"ICC_PROFILE\0") and len(body) >= 14:
+            self._profile_pieces[body[12]], self._profile_announced = body[14:], body[13]
+
+    def _add_frame(self, marker: int, segment: memoryview) -> None:
+        """Raises Undecodable for a kind of JPEG that is intact but not supported."""
+        kind = _UNSUPPORTED.get(marker)
+        if kind is None and 8 < segment[4] <= 16:
+            kind = f"{segment[4]}-bit"
+        if kind is None and segment[9] not in (1, 3, 4) and len(segment) == 10 + 3 * segment[9]:
+            kind = f"{segment[9]}-channel"
+        if kind:
+            raise Undecodable(f"{kind} JPEG pictures are not supported")
+        height, width = struct.unpack_from(">HH", segment, 5)
+        self.size, self._frame = (width, height), segment
+
+    def has_all_scans(self) -> bool:
+        """Whether the headers of the scans bring every coefficient of every component down to its last bit."""
+        missing = dict.fromkeys(self._frame[10::3], (1 << 64) - 1)
+        for header in self._scan_headers[:MAX_SCANS]:
+            first, last, bits = header[-3], header[-2], header[-1] & 15
+            if self._frame[1:2] not in _PROGRESSIVE:
+                first, last, bits = 0, 63, 0
+            for component in header[5 : 5 + 2 * header[4] : 2] if bits == 0 else ():
+                missing[component] = missing.get(component, 0) & ~((2 << last) - (1 << first))
+        return self.scans > 0 and not any(missing.values())
+
+    def endings(self) -> tuple[bytes, ...]:
+        """What to append in place of a missing end marker; unless each gives the same pixels, scan data is missing."""
+        restarts = [bytes((0xFF, 0xD0 + number % 8)) for number in range(self._restarts, self._restarts + 8)]
+        return (_END, *(b"".join(filling + restart for restart in restarts) + _END for filling in _FILLINGS))
+
+    def profile(self) -> bytes | None:
+        pieces = self._profile_pieces
+        if not pieces:
+            return None
+        if sorted(pieces) != list(range(1, self._profile_announced + 1)):
+            return BROKEN_PROFILE
+        profile = b"".join(pieces[number] for number in sorted(pieces))
+        return profile if len(profile) <= MAX_PROFILE_BYTES else BROKEN_PROFILE
+
+
+def _segments(data: bytes) -> Iterator[tuple[memoryview, int, memoryview]]:
+    """Up to the first end of picture: the scan or filler before each marker, the marker, its whole segment.
+
+    Where the end is missing, or damaged so that no more segments follow, an end without a segment stands for it.
+    """
+    view = memoryview(data)
+    position, scanned = 2, False
+    while found := _MARKER.search(data, position):
+        start, marker = found.start(), data[found.end() - 1]
+        end = _end(view, start, marker)
+        if end > len(data) or (scanned and marker not in _AFTER_SCAN):
+            break
+        yield view[position:start], marker, view[start:end]
+        if marker == _EOI:
+            return
+        position, scanned = end, scanned or marker == _SOS
+    else:
+        start = len(data)
+    # A trailing 0xFF is half a marker or half a stuffed byte.
+    yield memoryview(bytes(view[position:start]).rstrip(b"\xff")), _EOI, view[:0]
+
+
+def _end(view: memoryview, start: int, marker: int) -> int:
+    """Where the segment of the marker at `start` ends, even if the file does before."""
+    if marker in _BARE:
+        return start + 2
+    if len(view) < start + 4:
+        return len(view) + 1
+    return start + 2 + int.from_bytes(view[start + 2 : start + 4])

@@ -1,0 +1,163 @@
+"""The chunks of a PNG."""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from zlib_ng.zlib_ng import crc32
+
+from service.imaging.cicp import Coding, UnknownColours, profile_of
+from service.imaging.containers.container import BROKEN_PROFILE, MAX_PROFILE_BYTES, Container, bounded
+from service.imaging.containers.exif import orientation_of
+from service.imaging.errors import Undecodable
+
+# Colour types.
+GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
+
+# Written anew: where this one is cut, every pixel is there all the same.
+END = b"\0\0\0\0IEND\xaeB`\x82"
+
+# The chunks that count, and those that they must precede. Like libpng, ignore a chunk out of place, and a second one.
+_BEFORE: dict[bytes, frozenset[bytes]] = {
+    b"cICP": frozenset((b"PLTE", b"IDAT")),
+    b"iCCP": frozenset((b"PLTE", b"IDAT")),
+    b"PLTE": frozenset((b"IDAT",)),
+    b"tRNS": frozenset((b"IDAT",)),
+    b"acTL": frozenset((b"IDAT",)),
+    b"eXIf": frozenset(),
+}
+
+_Chunk = bytes | memoryview
+
+
+def read_png(data: bytes) -> Container:
+    chunks = bounded(png_chunks(data))
+    kind, header = next(chunks, (b"", memoryview(b"")))
+    if kind != b"IHDR" or len(header) != 12 + 13:
+        raise Undecodable("the PNG picture does not begin with its header")
+    width, height, depth, colour = struct.unpack_from(">IIBB", header, 8)
+    found = _Found(depth, colour)
+    for kind, chunk in chunks:
+        found.add(kind, chunk)
+    profile, fault = found.profile()
+    return Container(
+        "png",
+        (width, height),
+        b"".join((data[:8], header, *found.kept())),
+        orientation=orientation_of(found.body(b"eXIf")),
+        profile=profile,
+        profile_fault=fault,
+        frames=max(1, found.frames) if b"acTL" in found.first else 1,
+        depth=depth,
+        colour=colour,
+        transparent=found.transparent(),
+    )
+
+
+@dataclass(slots=True)
+class _Found:
+    """The chunks that count: `first` has the first of each kind that is in its place."""
+
+    depth: int
+    colour: int
+    first: dict[bytes, memoryview] = field(default_factory=dict)
+    pixels: list[_Chunk] = field(default_factory=list)
+    frames: int = 0
+    _seen: set[bytes] = field(default_factory=set)
+    _frame_begins: bool = False
+
+    def add(self, kind: bytes, chunk: memoryview) -> None:
+        if kind in (b"IDAT", b"fdAT"):
+            self.frames += self._frame_begins
+            self._frame_begins = False
+        if kind == b"IDAT":
+            self.pixels.append(chunk)
+        elif kind == b"IEND":
+            self.pixels.append(END)
+        elif kind == b"fcTL":
+            self._frame_begins = len(chunk) == 12 + 26 and _is_sound(chunk)
+        elif kind == b"PLTE" and self.colour == PALETTE and kind in self.first and b"IDAT" not in self._seen:
+            raise Undecodable("the PNG picture has two palettes")
+        elif (
+            kind in _BEFORE and kind not in self.first and not _BEFORE[kind] & self._seen and self._counts(kind, chunk)
+        ):
+            self.first[kind] = chunk
+        self._seen.add(kind)
+
+    def _counts(self, kind: bytes, chunk: memoryview) -> bool:
+        """Whether the chunk is in its place and intact; damaged colours and palettes are kept, to be reported later."""
+        if _BEFORE[kind] & self._seen:
+            return False
+        if kind in (b"cICP", b"iCCP", b"PLTE"):
+            return True
+        return _is_sound(chunk) and (kind != b"tRNS" or self._is_transparency(len(chunk) - 12))
+
+    def _is_transparency(self, length: int) -> bool:
+        if self.colour == PALETTE:
+            # What a palette has beyond its depth is ignored, too.
+            entries: int = min(len(self.body(b"PLTE")) // 3, 1 << self.depth)
+            return 1 <= length <= entries
+        return (self.colour, length) in ((GREY, 2), (RGB, 6))
+
+    def body(self, kind: bytes) -> bytes:
+        return bytes(self.first[kind][8:-4]) if kind in self.first else b""
+
+    def kept(self) -> Iterator[_Chunk]:
+        """What the decoder needs; raises Undecodable."""
+        if self.colour == PALETTE:
+            length = len(self.body(b"PLTE"))
+            if not length or length % 3:
+                raise Undecodable("the PNG picture has no palette, or a broken one")
+            yield from (self.first[kind] for kind in (b"PLTE", b"tRNS") if kind in self.first)
+        yield from self.pixels
+
+    def transparent(self) -> tuple[int, ...] | None:
+        key = self.body(b"tRNS")
+        return struct.unpack(f">{len(key) // 2}H", key) if key and self.colour != PALETTE else None
+
+    def profile(self) -> tuple[bytes | None, str | None]:
+        """The profile that cICP names, else the one of iCCP; and why cICP was ignored, if it was."""
+        if b"cICP" not in self.first:
+            return self._embedded_profile(), None
+        try:
+            if len(self.body(b"cICP")) != 4 or not _is_sound(self.first[b"cICP"]):
+                raise UnknownColours("damaged colours")
+            return profile_of(Coding(*self.body(b"cICP")), grey=self.colour in (GREY, GREY_ALPHA)), None
+        except UnknownColours as unknown:
+            return self._embedded_profile(), f"the PNG picture declares {unknown}, which cannot be converted"
+
+    def _embedded_profile(self) -> bytes | None:
+        if b"iCCP" not in self.first:
+            return None
+        return _inflated_profile(self.body(b"iCCP")) if _is_sound(self.first[b"iCCP"]) else BROKEN_PROFILE
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """Type and whole of each chunk up to the end of the picture, the last one as far as the file goes."""
+    view = memoryview(data)
+    position = 8
+    while position + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", view, position)
+        yield kind, view[position : position + 12 + length]
+        if kind == b"IEND":
+            return
+        position += 12 + length
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I4s", len(body), kind) + body + struct.pack(">I", crc32(body, crc32(kind)))
+
+
+def _is_sound(chunk: memoryview) -> bool:
+    return bool(crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:]))
+
+
+def _inflated_profile(chunk: bytes) -> bytes:
+    _name, _, rest = chunk.partition(b"\0")
+    inflate = zlib.decompressobj()
+    try:
+        profile = inflate.decompress(rest[1:], MAX_PROFILE_BYTES)
+    except zlib.error:
+        return BROKEN_PROFILE
+    return profile if inflate.eof else BROKEN_PROFILE

@@ -1,0 +1,45 @@
+"""What a client should know of a picture that was exported all the same."""
+
+from collections.abc import Iterator
+
+from service.imaging.containers import Container
+from service.imaging.plan import ExportPlan, ExportWarning, Fit, Size
+
+# In per cent: ratios that differ by less are the same to the eye, and by this much models round their sizes.
+_SAME_RATIO = 3
+
+
+def remarks(container: Container, plan: ExportPlan, size: Size) -> Iterator[ExportWarning]:
+    """The warnings about a picture, not a base, that is exported in `size`."""
+    if container.frames > 1:
+        detail = f"the picture is an animation of {container.frames:,} frames: the first was exported"
+        yield ExportWarning("animation_ignored", detail)
+    picture, ratio = container.upright_size, plan.frame.ratio
+    if ratio and _differ(picture, ratio):
+        yield ExportWarning("ratio_ignored", _ratio_ignored(picture, size, plan.fit))
+
+
+def _differ(picture: Size, ratio: Size) -> bool:
+    """Whether the picture's own ratio is off the asked one by more than _SAME_RATIO per cent."""
+    own, asked = picture[0] * ratio[1], picture[1] * ratio[0]
+    return 100 * abs(own - asked) > _SAME_RATIO * asked
+
+
+def _ratio_ignored(picture: Size, size: Size, fit: Fit) -> str:
+    done = {
+        "cover": f"{_cut(picture, size)} of it was cut",
+        "contain": "0 % was cut, it was padded",
+        "stretch": "0 % was cut, it was stretched",
+    }[fit]
+    return f"the picture came as {_pixels(picture)}, not in the asked ratio; exported as {_pixels(size)}, {done}"
+
+
+def _cut(picture: Size, size: Size) -> str:
+    """The part of the picture's area that a crop to the ratio of `size` takes away."""
+    kept, whole = sorted((picture[0] * size[1], picture[1] * size[0]))
+    percent = (200 * (whole - kept) + whole) // (2 * whole)
+    return "less than 1 %" if percent == 0 and kept < whole else f"{percent} %"
+
+
+def _pixels(size: Size) -> str:
+    return f"{size[0]} x {size[1]}"

@@ -1,0 +1,84 @@
+import pytest
+from PIL import Image
+
+from service.imaging.containers import look_into
+from service.imaging.plan import ExportOutcome, ExportPlan, Fit, Frame, Size
+from service.imaging.remarks import remarks
+from tests.imaging import pictures
+from tests.imaging.workbench import Bench
+
+WIDE = Frame(ratio=(16, 9), longest=1280)
+
+
+def told(size: Size, frame: Frame, fit: Fit = "cover", orientation: int | None = None) -> list[str]:
+    container = look_into(pictures.saved(Image.new("L", size), "PNG", None, orientation), 10**8)
+    plan = ExportPlan(frame, fit)
+    found = list(remarks(container, plan, frame.size(container.upright_size)))
+    assert {(warning.code, warning.format) for warning in found} <= {("ratio_ignored", None)}
+    return [warning.detail for warning in found]
+
+
+def animation(kind: str, count: int) -> bytes:
+    frames = [Image.new("RGB", (16, 16), (level * 40, 0, 0)) for level in range(count)]
+    return pictures.saved(frames[0], kind, save_all=True, append_images=frames[1:], duration=100)
+
+
+def test_a_square_for_16_to_9_is_told_with_sizes_and_the_part_that_was_cut() -> None:
+    assert told((1024, 1024), WIDE) == [
+        "the picture came as 1024 x 1024, not in the asked ratio; exported as 1024 x 576, 44 % of it was cut"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("size", "frame", "fit", "words"),
+    [
+        ((1024, 1024), Frame(400, 400, (16, 9)), "cover", "exported as 400 x 400, 0 % of it was cut"),
+        ((1024, 1024), Frame(400, 399, (16, 9)), "cover", "exported as 400 x 399, less than 1 % of it was cut"),
+        ((1024, 1024), Frame(400, 100, (16, 9)), "cover", "exported as 400 x 100, 75 % of it was cut"),
+        ((1024, 1024), Frame(100, 400, (16, 9)), "cover", "exported as 100 x 400, 75 % of it was cut"),
+        ((1024, 1024), Frame(160, None, (16, 9)), "cover", "exported as 160 x 90, 44 % of it was cut"),
+        ((1024, 1024), Frame(160, None, (16, 9)), "contain", "exported as 160 x 90, 0 % was cut, it was padded"),
+        ((1024, 1024), Frame(160, None, (16, 9)), "stretch", "exported as 160 x 90, 0 % was cut, it was stretched"),
+        ((768, 1376), WIDE, "cover", "exported as 768 x 432, 69 % of it was cut"),
+    ],
+)
+def test_what_became_of_it_is_told_as_it_is(size: Size, frame: Frame, fit: Fit, words: str) -> None:
+    [detail] = told(size, frame, fit)
+    assert detail.endswith(words)
+
+
+@pytest.mark.parametrize(
+    ("size", "count"),
+    [((1376, 768), 0), ((103, 100), 0), ((97, 100), 0), ((1031, 1000), 1), ((969, 1000), 1), ((1030, 1000), 0)],
+)
+def test_three_per_cent_are_the_limit(size: Size, count: int) -> None:
+    ratio = (16, 9) if size == (1376, 768) else (1, 1)
+    assert len(told(size, Frame(ratio=ratio))) == count
+
+
+def test_the_ratio_is_that_of_the_upright_picture() -> None:
+    assert told((768, 1376), WIDE, orientation=6) == []
+    assert len(told((1376, 768), WIDE, orientation=6)) == 1
+
+
+def test_a_frame_without_a_ratio_has_none_to_ignore() -> None:
+    assert told((100, 300), Frame(longest=50)) == []
+    assert told((100, 300), Frame(300, 100)) == []
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_animation_is_told_and_one_frame_is_a_still(bench: Bench, kind: str, count: int) -> None:
+    outcome = bench.export(animation(kind, count))
+    details = ["the picture is an animation of 3 frames: the first was exported"] if count > 1 else []
+    assert [(warning.code, warning.detail) for warning in outcome.warnings] == [
+        ("animation_ignored", detail) for detail in details
+    ]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_of_a_base_neither_animation_nor_ratio_is_told(bench: Bench, kind: str) -> None:
+    plan = ExportPlan(WIDE)
+    outcome = bench.run(pictures.saved(Image.new("RGB", (160, 90)), "PNG"), plan, base=animation(kind, 3))
+    assert isinstance(outcome, ExportOutcome)
+    assert (outcome.composited, outcome.warnings) == (True, ())
