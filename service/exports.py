@@ -9,7 +9,16 @@ from datetime import UTC, datetime
 from stat import S_ISREG
 from typing import Any
 
-from service.errors import ImageError, NoExport, NotFound, ServiceError, StorageFull, UnsupportedImage, image_error
+from service.errors import (
+    ImageError,
+    NoExport,
+    NotFound,
+    ServiceError,
+    StorageFull,
+    StorageUnavailable,
+    UnsupportedImage,
+    image_error,
+)
 from service.imaging.errors import ImagingError
 from service.imaging.formats import TABLE, Format
 from service.imaging.plan import (
@@ -217,7 +226,7 @@ class ImageExportService:
         if path is not None:
             try:
                 await self.store.hold_path(path, hold)
-            except NotFound:
+            except (NotFound, StorageUnavailable):
                 return None, (ExportWarning("composite_failed", "the base picture cannot be opened"),)
         return path, ()
 

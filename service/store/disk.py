@@ -1,15 +1,13 @@
-"""The disk itself: its refusals by name, blocks set aside, folders synced, work that is finished whoever leaves."""
+"""Disk helpers: OSError as StorageFull or StorageUnavailable, preallocation, and threads that outlive their caller."""
 
 import asyncio
 import contextlib
 import errno
 import hashlib
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from functools import partial
-from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from service.errors import StorageFull, StorageUnavailable
@@ -18,6 +16,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+# What says that there is no such file (ENXIO: a socket has the name); all else says that nobody can tell.
+ABSENT = (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO)
 # Where neither the file system nor the C library can set blocks aside.
 _NO_FALLOCATE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
@@ -39,20 +39,31 @@ def file_digest(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _submit(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
+    call = partial(copy_context().run, work, *args, **kwargs)
+    return asyncio.get_running_loop().run_in_executor(None, call)
+
+
 async def run_to_completion(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """In a thread, also when the request goes away while it waits for one: then `to_thread` would leave it undone."""
-    call = partial(copy_context().run, work, *args, **kwargs)
-    return await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, call))
+    return await asyncio.shield(_submit(work, *args, **kwargs))
 
 
-@contextlib.contextmanager
-def gone_after_fault(path: Path) -> Iterator[None]:
-    """Leave no half of a file that the disk refused."""
+async def run_or_undo(undo: Callable[[T], object], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Acquire something in a thread; if the caller is cancelled meanwhile, a thread calls `undo` with it."""
+    running = _submit(work, *args, **kwargs)
     try:
-        yield
-    except OSError:
-        path.unlink(missing_ok=True)
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        running.add_done_callback(partial(_undo, undo))
         raise
+
+
+def _undo(undo: Callable[[T], object], done: asyncio.Future[T]) -> None:
+    # RuntimeError: the loop is closing, and the process with it.
+    if not done.cancelled() and done.exception() is None:
+        with contextlib.suppress(RuntimeError):
+            done.get_loop().run_in_executor(None, undo, done.result())
 
 
 def allocate(descriptor: int, size: int) -> int:
@@ -68,17 +79,9 @@ def allocate(descriptor: int, size: int) -> int:
     return os.fstat(descriptor).st_blocks * 512
 
 
-def sync_directory(directory: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def probe(directory: Path) -> None:
-    """Make and remove a file: permission bits alone say nothing of a read-only or vanished file system."""
-    name = directory / f".probe-{secrets.token_hex(8)}"
-    os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    name.unlink()
+def write_all(descriptor: int, data: bytes, offset: int) -> None:
+    """Write all of `data` at `offset`: one call may take less, and never more than 2 GiB."""
+    rest = memoryview(data)
+    while rest:
+        written = os.pwrite(descriptor, rest, offset)
+        rest, offset = rest[written:], offset + written

@@ -20,6 +20,10 @@ class Hold:
         except OSError:
             os.close(descriptor)
             raise
+        self.keep(descriptor)
+
+    def keep(self, descriptor: int) -> None:
+        """The same for one that is locked."""
         self._descriptors.append(descriptor)
         # A thread that opens files is not stopped when the request it works for is cancelled.
         if self.released:

@@ -21,16 +21,16 @@ class Layout:
     def __init__(self, roots: Mapping[Area, Path]) -> None:
         self.roots: dict[Area, Path] = {area: Path(roots[area]).absolute() for area in AREAS}
 
-    def split(self, key: str) -> tuple[Path, str]:
-        """The directory and file name of a key; raises ValueError for anything that is not a key."""
+    def split(self, key: str) -> tuple[Area, str]:
+        """The area and file name of a key; raises ValueError for anything that is not a key."""
         match = _KEY.fullmatch(key)
         if not match:
             raise ValueError(f"not a storage key: {key!r}")
-        return self.roots[cast("Area", match[1])], match[2]
+        return cast("Area", match[1]), match[2]
 
     def path(self, key: str) -> Path:
-        directory, name = self.split(key)
-        return directory / name
+        area, name = self.split(key)
+        return self.roots[area] / name
 
 
 def request_id() -> str:
