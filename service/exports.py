@@ -42,7 +42,7 @@ from service.retention import sweep_area
 from service.settings import Settings, load_settings
 from service.store.disk import file_digest
 from service.store.holds import Hold, held
-from service.store.layout import AREAS, Layout, export_key, export_stem
+from service.store.layout import AREAS, PRIVATE, SHARED, Layout, export_key, export_stem
 from service.store.local import LocalStore
 from service.urls import Links
 from service.workers.pool import WorkerPool
@@ -132,7 +132,8 @@ class ImageExportService:
 
     def __init__(self, settings: Settings | None = None, events: ExportEvents | None = None) -> None:
         self.settings = settings or load_settings()
-        self.store = LocalStore(Layout({area: self.settings.area(area) for area in AREAS}))
+        modes = SHARED if self.settings.storage_mode == "shared" else PRIVATE
+        self.store = LocalStore(Layout({area: self.settings.area(area) for area in AREAS}), modes)
         self.store.prepare()
         self.links = Links(self.settings)
         self._events = events or ExportEvents()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 
 from aiohttp import web
@@ -11,14 +12,17 @@ from service.exports import ExportEvents, ImageExportService
 from service.scheduler import Sweeper
 from service.server.admission import Admission
 from service.server.keys import ADMISSION, EXPORTS, GEMINI, HOT, METRICS, SETTINGS, SWEEPER, THUMBNAILS
-from service.settings import MIB
+from service.settings import MIB, Settings
 from service.store.hot import HotFiles
 from service.thumbnails import ThumbnailService
+
+log = logging.getLogger(__name__)
 
 
 @contextlib.asynccontextmanager
 async def exports(app: web.Application) -> AsyncIterator[None]:
     """Storage, workers, the admission, the downloads in memory."""
+    _warn_of_private_exports(app[SETTINGS])
     metrics = app[METRICS]
     service = await asyncio.to_thread(ImageExportService, app[SETTINGS], ExportEvents(metrics.warned, metrics.worker))
     admission = Admission(app[SETTINGS], service.store)
@@ -30,6 +34,14 @@ async def exports(app: web.Application) -> AsyncIterator[None]:
         metrics.gauge("workers_busy", "Workers with a job", lambda: service.pool.busy)
         with contextlib.closing(hot):
             yield
+
+
+def _warn_of_private_exports(settings: Settings) -> None:
+    if settings.accel_redirect_prefix and settings.storage_mode is None:
+        log.warning(
+            "ACCEL_REDIRECT_PREFIX is set and STORAGE_MODE is not: an nginx of another user cannot read the exports;"
+            " set STORAGE_MODE=shared, or private where nginx runs as this user"
+        )
 
 
 @contextlib.asynccontextmanager

@@ -9,6 +9,11 @@ from pathlib import Path
 from service.store.layout import Area, Layout
 
 
+def probe_name() -> str:
+    """Of a file that shows what a directory can do."""
+    return f".probe-{secrets.token_hex(8)}"
+
+
 class Directory:
     """An open directory; closed when nobody uses it any more, never under somebody who does."""
 
@@ -24,9 +29,16 @@ class Directory:
         except OSError:  # ESTALE: a network file system has forgotten it
             return False
 
-    def open(self, name: str, flags: int, mode: int = 0o600) -> int:
+    def open(self, name: str, flags: int) -> int:
         """A descriptor of a file in it; a link is followed nowhere."""
-        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=self.descriptor)
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self.descriptor)
+
+    def create(self, name: str, mode: int = 0o600) -> int:
+        """A descriptor of a new file, for reading and writing: Linux NFS locks no other in either way."""
+        descriptor = self.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        if mode != 0o600:
+            os.fchmod(descriptor, mode)
+        return descriptor
 
     def rename(self, name: str, target: "Directory", new: str) -> None:
         os.rename(name, new, src_dir_fd=self.descriptor, dst_dir_fd=target.descriptor)
@@ -38,8 +50,8 @@ class Directory:
 
     def probe(self) -> None:
         """Make and remove a file: permission bits alone say nothing of a read-only or vanished file system."""
-        name = f".probe-{secrets.token_hex(8)}"
-        os.close(self.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL))
+        name = probe_name()
+        os.close(self.create(name))
         self.unlink(name)
 
     def sync(self) -> None:

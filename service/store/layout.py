@@ -4,7 +4,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 from service.imaging.formats import TABLE, Format
 
@@ -13,6 +13,16 @@ AREAS: tuple[Area, ...] = get_args(Area)
 
 EXPORT_NAME = re.compile(r"export_[0-9a-f]{32}\.(?:png|jpg|webp)")
 _KEY = re.compile(rf"({'|'.join(AREAS)})/([A-Za-z0-9_][A-Za-z0-9_.-]{{0,199}})")
+
+
+class Modes(NamedTuple):
+    """Who may read what the service makes in the areas."""
+
+    file: int
+    directory: int
+
+
+PRIVATE, SHARED = Modes(0o600, 0o700), Modes(0o644, 0o755)
 
 
 class Layout:

@@ -1,6 +1,7 @@
 """The store on a local disk: a name is whole or absent, a file in use is locked, no link is followed."""
 
 import asyncio
+import contextlib
 import io
 import logging
 import os
@@ -9,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
 
-from service.errors import NotFound, SettingsError, StorageFull, StorageUnavailable
+from service.errors import NotFound, StorageFull, StorageUnavailable
 from service.store.directories import Directory
 from service.store.disk import ABSENT, file_digest, run_or_undo, run_to_completion, storage_errors
-from service.store.holds import Hold
+from service.store.holds import Hold, lock_shared
 from service.store.layout import AREAS, Area, temp_key
+from service.store.preparing import prepare
 from service.store.scratch import Preallocated, Scratch
 
 log = logging.getLogger(__name__)
@@ -39,27 +41,8 @@ class LocalStore(Scratch):
     """Keys in, durable files out; every disk operation runs in a thread."""
 
     def prepare(self) -> None:
-        """Make the rooms and prove that they can be used; raises SettingsError."""
-        for area, root in self.layout.roots.items():
-            try:
-                root.mkdir(parents=True, exist_ok=True)
-                self._directories[area].probe()
-            except OSError as error:
-                name = f"{area.upper()}_DIR={str(root)!r} (below STORAGE_DIR unless set)"
-                raise SettingsError(f"{name} cannot be written: {error.strerror}") from None
-        resolved = {area: root.resolve() for area, root in self.layout.roots.items()}
-        for area, root in resolved.items():
-            for other, parent in resolved.items():
-                if area != other and root.is_relative_to(parent):
-                    raise SettingsError(
-                        f"{area.upper()}_DIR={str(root)!r} lies in {other.upper()}_DIR: each needs its own"
-                    )
-        for other in ("output", "generated"):
-            if resolved["temp"].stat().st_dev != resolved[other].stat().st_dev:
-                raise SettingsError(
-                    f"TEMP_DIR={str(resolved['temp'])!r} must be on the same file system as {other.upper()}_DIR:"
-                    " files move there by rename"
-                )
+        """Make the areas and prove that they can be used; raises SettingsError."""
+        prepare(self.layout, self._directories, self._modes.directory)
 
     async def probe(self) -> int:
         """Free space as in `free_bytes`; raises StorageUnavailable, naming the room, unless every room takes a file."""
@@ -170,7 +153,10 @@ class LocalStore(Scratch):
         if not S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise NotFound("it is no regular file")
-        hold.adopt(descriptor)
+        # Where files cannot be locked is none of the areas, and no sweep comes.
+        with contextlib.suppress(OSError):
+            lock_shared(descriptor)
+        hold.keep(descriptor)
         if os.fstat(descriptor).st_nlink == 0:
             raise NotFound("the file was removed")
 
@@ -179,8 +165,9 @@ class LocalStore(Scratch):
         await asyncio.to_thread(shutil.copyfile, self.local(key), path)
 
     async def digest(self, key: str) -> str:
-        """The sha256 of a file, in hex."""
-        return await asyncio.to_thread(file_digest, self.local(key))
+        """The sha256 of a file, in hex; raises StorageUnavailable."""
+        with storage_errors(key.partition("/")[0]):
+            return await asyncio.to_thread(file_digest, self.local(key))
 
     async def open(self, key: str, whole: int = 0) -> StoredFile:
         """Open a regular file below its room without following a link, and read it if it has at most `whole` bytes.

@@ -1,22 +1,21 @@
 """Scratch files: what lies in temp/ on the local disk while it is made, held against sweeps."""
 
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
+from functools import partial
+from io import BufferedWriter
 from typing import Any
 
 from service.store.directories import Directories, Directory
 from service.store.disk import allocate, run_or_undo, run_to_completion, storage_errors, write_all
-from service.store.holds import Hold
-from service.store.layout import Layout, temp_key
+from service.store.holds import Hold, lock_shared
+from service.store.layout import PRIVATE, Layout, Modes, temp_key
 
 log = logging.getLogger(__name__)
-
-_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL
 
 
 @dataclass(eq=False, slots=True)
@@ -62,8 +61,9 @@ class Preallocated:
 class Scratch:
     """Temp files by key. They are on a local disk wherever the finished files are kept."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, modes: Modes = PRIVATE) -> None:
         self.layout = layout
+        self._modes = modes
         self._directories = Directories(layout)
         # Temp file -> bytes of the disk that it holds for a picture to come.
         self._spaces: dict[str, int] = {}
@@ -105,13 +105,31 @@ class Scratch:
 
     def _create(self, key: str) -> Preallocated:
         directory, name = self._directories.of(key)
-        made = Preallocated(key, name, directory, directory.open(name, _CREATE))
+        made = Preallocated(key, name, directory, directory.create(name, self._modes.file))
         try:
-            fcntl.flock(made.descriptor, fcntl.LOCK_SH)
+            lock_shared(made.descriptor)
         except OSError:
             made.discard()
             raise
         return made
+
+    async def create(self, key: str, hold: Hold) -> BufferedWriter:
+        """A new, held file to write to as its bytes come; close it. Raises StorageFull, StorageUnavailable."""
+        return await run_or_undo(partial(self._take_back, key), self._create_held, key, hold)
+
+    def _create_held(self, key: str, hold: Hold) -> BufferedWriter:
+        with storage_errors(key.partition("/")[0]):
+            made = self._create(key)
+            try:
+                hold.keep(os.dup(made.descriptor))
+            except OSError:
+                made.discard()
+                raise
+        return os.fdopen(made.descriptor, "wb")
+
+    def _take_back(self, key: str, file: BufferedWriter) -> None:
+        file.close()
+        self._remove([key])
 
     async def append(self, space: Preallocated, data: bytes) -> None:
         """Write on in `space`; raises StorageFull, StorageUnavailable."""

@@ -522,13 +522,13 @@ async def test_holding_a_file_waits_for_a_sweep_and_notices_its_removal(
     async with held() as hold:
         await store.write(KEY, b"picture", hold)
     path = store.local(KEY)
-    real = Hold.adopt
+    real = fcntl.flock
 
-    def sweep_first(self: Hold, descriptor: int) -> None:
+    def sweep_first(descriptor: int, operation: int) -> None:
         Path(path).unlink()
-        real(self, descriptor)
+        real(descriptor, operation)
 
-    monkeypatch.setattr(Hold, "adopt", sweep_first)
+    monkeypatch.setattr(fcntl, "flock", sweep_first)
     async with held() as hold:
         with pytest.raises(NotFound):
             await store.hold_path(path, hold)
