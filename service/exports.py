@@ -19,7 +19,7 @@ from service.errors import (
     UnsupportedImage,
     image_error,
 )
-from service.imaging.errors import ImagingError
+from service.imaging.errors import ImagingError, Unreadable
 from service.imaging.formats import TABLE, Format
 from service.imaging.plan import (
     MAX_SIDE,
@@ -287,6 +287,8 @@ def _checked(dimensions: Size | None) -> tuple[int | None, int | None]:
 
 
 def _refused(outcome: object) -> ServiceError:
+    if isinstance(outcome, Unreadable):
+        return StorageUnavailable(outcome.detail)
     if isinstance(outcome, ImagingError):
         return image_error(outcome.code, outcome.detail)
     return NoExport(f"a worker answered {type(outcome).__name__}")

@@ -3,12 +3,17 @@
 import asyncio
 import contextlib
 import logging
+import os
+import socket
 from collections.abc import AsyncIterator
+from functools import partial
+from itertools import islice
 from typing import Any
 
 from aiohttp import web
 
 from service.errors import MalformedRequest, ServiceError
+from service.server.accepting import accepting
 from service.server.problems import problem
 from service.store.layout import request_id
 
@@ -16,7 +21,6 @@ log = logging.getLogger(__name__)
 
 # Also how long a connection may take over its request head; aiohttp's own default is an hour.
 KEEPALIVE_SECONDS = 30
-BACKLOG = 1024
 # Handlers were waited for by the admission; this is only for idle connections to close.
 CLOSE_SECONDS = 1
 
@@ -25,6 +29,11 @@ class Connection(web.RequestHandler):
     """A connection whose errors below the routes have the form of all others."""
 
     __slots__ = ()
+
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for a request, or for the rest of its head."""
+        return self._waiter is not None and not self._waiter.done()
 
     def handle_error(
         self,
@@ -47,6 +56,21 @@ class Connection(web.RequestHandler):
         return answer
 
 
+async def _bound_sockets(host: str, port: int) -> list[socket.socket]:
+    server = await asyncio.get_running_loop().create_server(asyncio.Protocol, host, port, start_serving=False)
+    try:
+        return [socket.socket(fileno=os.dup(each.fileno())) for each in server.sockets]
+    finally:
+        server.close()
+
+
+def _close_idle(manager: web.Server, count: int) -> None:
+    """Close so many of the connections that have waited longest and have no request under way."""
+    idle = (each for each in manager.connections if isinstance(each, Connection) and each.idle)
+    for connection in islice(idle, count):
+        connection.force_close()
+
+
 @contextlib.asynccontextmanager
 async def listening(app: web.Application, host: str, port: int) -> AsyncIterator[list[tuple[str, int]]]:
     """Start the app and serve it; yields its hosts and ports. A client that hangs up cancels its handler."""
@@ -59,12 +83,9 @@ async def listening(app: web.Application, host: str, port: int) -> AsyncIterator
             raise RuntimeError("the app did not start")
         # Bodies stay as they came: the form refuses an encoded one, and no bomb is unpacked before it can.
         options: dict[str, Any] = {"access_log": None, "keepalive_timeout": KEEPALIVE_SECONDS, "auto_decompress": False}
-        server = await loop.create_server(
-            lambda: Connection(manager, loop=loop, **options), host, port, backlog=BACKLOG
-        )
-        try:
-            yield [socket.getsockname()[:2] for socket in server.sockets]
-        finally:
-            server.close()
+        sockets = await _bound_sockets(host, port)
+        addresses = [each.getsockname()[:2] for each in sockets]
+        with accepting(sockets, lambda: Connection(manager, loop=loop, **options), partial(_close_idle, manager)):
+            yield addresses
     finally:
         await runner.cleanup()

@@ -5,21 +5,46 @@ import contextlib
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
+from threading import Barrier
 from typing import ParamSpec, TypeVar
 
-from service.errors import StorageFull, StorageUnavailable
+from service.errors import OutOfDescriptors, StorageFull, StorageUnavailable
+from service.store.descriptors import shortage, spare
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+# They wait for the disk, not for a core.
+DISK_THREADS = 32
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 # What says that there is no such file (ENXIO: a socket has the name); all else says that nobody can tell.
 ABSENT = (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO)
+# How long what was begun waits for descriptors, which others give back as they finish.
+WAIT_SECONDS = 300.0
+WAIT_STEP_SECONDS = 0.1
 # Where neither the file system nor the C library can set blocks aside.
 _NO_FALLOCATE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
+
+
+async def start_disk_threads() -> None:
+    """Start every thread that works on the disk, for this loop: later there may be no memory for another.
+
+    Raises OSError.
+    """
+    loop, together = asyncio.get_running_loop(), Barrier(DISK_THREADS)
+    threads = ThreadPoolExecutor(DISK_THREADS, "disk")
+    loop.set_default_executor(threads)
+    try:
+        # A thread is started only while all others are busy.
+        await asyncio.gather(*(loop.run_in_executor(threads, together.wait) for _ in range(DISK_THREADS)))
+    except RuntimeError as error:
+        together.abort()
+        raise OSError(errno.EAGAIN, f"the disk threads cannot be started: {error}") from None
 
 
 @contextlib.contextmanager
@@ -30,7 +55,15 @@ def storage_errors(area: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in NO_SPACE:
             raise StorageFull(f"no space is left in {area}/") from error
+        if error.errno in NO_DESCRIPTOR:
+            raise OutOfDescriptors(f"{area}/ cannot be used: {shortage()}") from error
         raise StorageUnavailable(f"{area}/ cannot be used: {os.strerror(error.errno or errno.EIO)}") from error
+
+
+def require_descriptors(leave: int, area: str) -> None:
+    """Raise OutOfDescriptors unless one can be opened that leaves so many to others."""
+    if spare(leave) < 1:
+        raise OutOfDescriptors(f"{area}/ cannot be used: {shortage()}")
 
 
 def file_digest(path: str) -> str:
@@ -57,6 +90,19 @@ async def run_or_undo(undo: Callable[[T], object], work: Callable[P, T], *args: 
     except asyncio.CancelledError:
         running.add_done_callback(partial(_undo, undo))
         raise
+
+
+async def with_descriptors(work: Callable[[], Awaitable[T]]) -> T:
+    """Do what must not fail for want of descriptors: try until there are some, within WAIT_SECONDS."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + WAIT_SECONDS
+    while True:
+        try:
+            return await work()
+        except OutOfDescriptors:
+            if loop.time() > end:
+                raise
+        await asyncio.sleep(WAIT_STEP_SECONDS)
 
 
 def _undo(undo: Callable[[T], object], done: asyncio.Future[T]) -> None:

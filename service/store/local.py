@@ -10,9 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
 
-from service.errors import NotFound, StorageFull, StorageUnavailable
+from service.errors import NotFound, OutOfDescriptors, ServiceError, StorageFull, StorageUnavailable
+from service.store.descriptors import BEGIN, FINISH
 from service.store.directories import Directory
-from service.store.disk import ABSENT, file_digest, run_or_undo, run_to_completion, storage_errors
+from service.store.disk import (
+    ABSENT,
+    NO_DESCRIPTOR,
+    file_digest,
+    require_descriptors,
+    run_or_undo,
+    run_to_completion,
+    storage_errors,
+    with_descriptors,
+)
 from service.store.holds import Hold, lock_shared
 from service.store.layout import AREAS, Area, temp_key
 from service.store.preparing import prepare
@@ -50,6 +60,7 @@ class LocalStore(Scratch):
 
     def _probe_areas(self) -> int:
         for area in AREAS:
+            require_descriptors(BEGIN, area)
             with storage_errors(area):
                 self._directories[area].probe()
         return self._free_bytes()
@@ -139,15 +150,15 @@ class LocalStore(Scratch):
 
         Raises NotFound when there is none, or when it went while we waited for a sweep, and StorageUnavailable.
         """
-        await asyncio.to_thread(self._hold_path, path, hold)
+        await with_descriptors(lambda: run_to_completion(self._hold_path, path, hold))
 
     @staticmethod
     def _hold_path(path: str, hold: Hold) -> None:
+        require_descriptors(FINISH, "temp")
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            refusal = NotFound if error.errno in ABSENT else StorageUnavailable
-            raise refusal(f"the file cannot be opened: {error.strerror}") from error
+            raise _unheld(error) from error
         except ValueError as error:
             raise NotFound("no file can have such a name") from error
         if not S_ISREG(os.fstat(descriptor).st_mode):
@@ -178,6 +189,7 @@ class LocalStore(Scratch):
 
     def _open(self, key: str, whole: int) -> StoredFile:
         area, name = self.layout.split(key)
+        require_descriptors(BEGIN, area)
         with storage_errors(area):
             directory = self._directories[area]
             try:
@@ -187,6 +199,13 @@ class LocalStore(Scratch):
                     raise NotFound(f"there is no {key}") from error
                 raise
             return _stored(descriptor, key, whole)
+
+
+def _unheld(error: OSError) -> ServiceError:
+    refusal = NotFound if error.errno in ABSENT else StorageUnavailable
+    if error.errno in NO_DESCRIPTOR:
+        refusal = OutOfDescriptors
+    return refusal(f"the file cannot be opened: {error.strerror}")
 
 
 def _stored(descriptor: int, key: str, whole: int) -> StoredFile:

@@ -10,8 +10,17 @@ from functools import partial
 from io import BufferedWriter
 from typing import Any
 
+from service.store.descriptors import BEGIN, FINISH
 from service.store.directories import Directories, Directory
-from service.store.disk import allocate, run_or_undo, run_to_completion, storage_errors, write_all
+from service.store.disk import (
+    allocate,
+    require_descriptors,
+    run_or_undo,
+    run_to_completion,
+    storage_errors,
+    with_descriptors,
+    write_all,
+)
 from service.store.holds import Hold, lock_shared
 from service.store.layout import PRIVATE, Layout, Modes, temp_key
 
@@ -94,6 +103,7 @@ class Scratch:
                 await run_to_completion(made.discard)
 
     def _preallocate(self, key: str, size: int) -> Preallocated:
+        require_descriptors(BEGIN, "generated")
         with storage_errors("generated"):
             made = self._create(key)
             try:
@@ -118,7 +128,9 @@ class Scratch:
         return await run_or_undo(partial(self._take_back, key), self._create_held, key, hold)
 
     def _create_held(self, key: str, hold: Hold) -> BufferedWriter:
-        with storage_errors(key.partition("/")[0]):
+        area = key.partition("/")[0]
+        require_descriptors(BEGIN, area)
+        with storage_errors(area):
             made = self._create(key)
             try:
                 hold.keep(os.dup(made.descriptor))
@@ -137,14 +149,15 @@ class Scratch:
             await run_to_completion(space.append, data)
 
     async def reserve(self, count: int, hold: Hold) -> list[str]:
-        """Make `count` empty, held files in temp/ for a worker to fill; returns their keys."""
-        made = await run_or_undo(_discard_all, self._reserve, count)
+        """Make `count` empty, held files in temp/ for a worker to fill; returns their keys. Waits for descriptors."""
+        made = await with_descriptors(lambda: run_or_undo(_discard_all, self._reserve, count))
         for file in made:
             hold.keep(file.descriptor)
         return [file.key for file in made]
 
     def _reserve(self, count: int) -> list[Preallocated]:
         made: list[Preallocated] = []
+        require_descriptors(FINISH + count, "temp")
         with storage_errors("temp"):
             try:
                 made.extend(self._create(temp_key()) for _ in range(count))
