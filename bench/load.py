@@ -22,7 +22,6 @@ from PIL import Image
 from bench.processes import Memory, Server, service
 from bench.table import machine, percentile, print_table
 from bench.workload import CONTENT_TYPE, SIZE, form, originals, png_bytes
-from service.server.run import DISK_THREADS
 
 WATCHED = (sys.executable, "-m", "bench.watched")
 CORES = len(os.sched_getaffinity(0))
@@ -172,7 +171,7 @@ async def endurance(folder: Path) -> list[Row]:
             "1.10",
         ),
         ("open descriptors", f"{few.descriptors} -> {many.descriptors}", "no more"),
-        (f"threads, {DISK_THREADS} of them made as they are needed", f"{few.threads} -> {many.threads}", ""),
+        ("threads", f"{few.threads} -> {many.threads}", ""),
         ("asyncio tasks", f"{few.tasks} -> {many.tasks}", "no more"),
         (f"exports of pictures of {SMALL[0]} x {SMALL[1]} each second", f"{rate:.0f}", ""),
     ]

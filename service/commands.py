@@ -22,6 +22,7 @@ from service.orders import Failed, Variation
 from service.schemas.answers import ErrorAnswer, ThumbnailsAnswer, error_answer, exports_answer, variation_answer
 from service.schemas.fields import Fields, read_export, read_order
 from service.settings import Settings
+from service.store.disk import start_disk_threads
 from service.store.layout import request_id
 from service.thumbnails import ThumbnailService
 
@@ -81,6 +82,7 @@ async def generate(settings: Settings, texts: Mapping[str, str], image: Path | N
     order = read_order(Fields(texts), settings, request_id(), str(image) if image else None)
     target.expect([f"var-{number}" for number in range(1, order.count + 1)], order.encodings or ())
     done, failed = [], []
+    await start_disk_threads()
     if settings.emulates:
         _warn("no Gemini key: the local emulator draws, nothing is billed")
     async with AsyncExitStack() as stack:

@@ -231,6 +231,10 @@ class StorageUnavailable(ServiceError):
     code, status, title, retryable = "storage_unavailable", 503, "The storage cannot be written", True
 
 
+class OutOfDescriptors(StorageUnavailable):
+    """Nothing can be opened now; it passes when others close what they have."""
+
+
 class StorageFull(ServiceError):
     code, status, title, retryable = "storage_full", 507, "The storage is full", True
 

@@ -16,10 +16,11 @@ from service.errors import (
     ServiceError,
     SettingsError,
     StorageFull,
+    StorageUnavailable,
     UnsupportedImage,
     image_error,
 )
-from service.imaging.errors import ImagingError
+from service.imaging.errors import ImagingError, Unreadable
 from service.imaging.formats import TABLE, Format
 from service.imaging.plan import (
     MAX_SIDE,
@@ -42,7 +43,7 @@ from service.retention import sweep_area
 from service.settings import Settings, load_settings
 from service.store.disk import file_digest
 from service.store.holds import Hold, held
-from service.store.layout import AREAS, Layout, export_key, export_stem
+from service.store.layout import AREAS, PRIVATE, SHARED, Layout, export_key, export_stem
 from service.store.local import LocalStore
 from service.urls import Links
 from service.workers.pool import WorkerPool
@@ -134,7 +135,8 @@ class ImageExportService:
 
     def __init__(self, settings: Settings | None = None, events: ExportEvents | None = None) -> None:
         self.settings = settings or load_settings()
-        self.store = LocalStore(Layout({area: self.settings.area(area) for area in AREAS}))
+        modes = SHARED if self.settings.storage_mode == "shared" else PRIVATE
+        self.store = LocalStore(Layout({area: self.settings.area(area) for area in AREAS}), modes)
         self.store.prepare()
         self.links = Links(self.settings)
         self._events = events or ExportEvents()
@@ -238,7 +240,7 @@ class ImageExportService:
         if path is not None:
             try:
                 await self.store.hold_path(path, hold)
-            except NotFound:
+            except (NotFound, StorageUnavailable):
                 return None, (ExportWarning("composite_failed", "the base picture cannot be opened"),)
         return path, ()
 
@@ -298,6 +300,8 @@ def _checked(dimensions: Size | None) -> tuple[int | None, int | None]:
 
 
 def _refused(outcome: object) -> ServiceError:
+    if isinstance(outcome, Unreadable):
+        return StorageUnavailable(outcome.detail)
     if isinstance(outcome, ImagingError):
         return image_error(outcome.code, outcome.detail)
     return NoExport(f"a worker answered {type(outcome).__name__}")

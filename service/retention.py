@@ -1,7 +1,6 @@
 """How long files are kept, and the sweep that removes older ones; nothing outside the rooms is ever touched."""
 
 import contextlib
-import fcntl
 import logging
 import os
 import stat
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.settings import Settings, load_settings
+from service.store.holds import lock_alone, open_to_lock
 from service.store.layout import Area
 
 log = logging.getLogger(__name__)
@@ -82,9 +82,11 @@ def _remove_if_old(name: str, directory: int, cutoff: float, dry_run: bool, done
     seen = os.stat(name, dir_fd=directory, follow_symlinks=False)
     if not stat.S_ISREG(seen.st_mode) or _age_mark(seen) > cutoff:
         return
-    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    descriptor = open_to_lock(name, directory)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not lock_alone(descriptor):
+            done.in_use += 1
+            return
         opened = os.fstat(descriptor)
         if (opened.st_ino, opened.st_mtime_ns) != (seen.st_ino, seen.st_mtime_ns):
             return
@@ -92,8 +94,6 @@ def _remove_if_old(name: str, directory: int, cutoff: float, dry_run: bool, done
             os.unlink(name, dir_fd=directory)
         done.files += 1
         done.bytes += opened.st_size
-    except BlockingIOError:
-        done.in_use += 1
     finally:
         os.close(descriptor)
 

@@ -89,6 +89,7 @@ class Settings(BaseSettings):
     temp_dir: Path | None = None
     uploads_dir: Path | None = None
     generated_dir: Path | None = None
+    storage_mode: Literal["private", "shared"] | None = None
 
     png_compression: int = Field(9, ge=0, le=9)
     png_thorough: bool = False
@@ -159,7 +160,7 @@ class Settings(BaseSettings):
             raise ValueError("must be UTF-8")
         return value
 
-    @field_validator("log_level", "log_format", mode="before")
+    @field_validator("log_level", "log_format", "storage_mode", mode="before")
     @classmethod
     def _any_case(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value

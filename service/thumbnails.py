@@ -10,6 +10,7 @@ from service.gemini.client import Call, GeminiService, Reference
 from service.gemini.prompts import build_prompt
 from service.imaging.formats import SNIFF_BYTES, TABLE, Format, sniff
 from service.orders import Event, Events, Order, check_model
+from service.store.disk import storage_errors
 from service.store.holds import held
 from service.variations import VariationMaker, VariationState
 
@@ -84,7 +85,8 @@ class ThumbnailService:
             base = None
             if order.image_path:
                 await self._exports.store.hold_path(order.image_path, hold)
-                base = await asyncio.to_thread(source_of, order.image_path)
+                with storage_errors("uploads"):
+                    base = await asyncio.to_thread(source_of, order.image_path)
             async with self._reference(base if order.reference else None) as reference:
                 prompt = build_prompt(order.script, order.aspect_ratio, reference is not None)
                 call = Call(self.model(order), prompt, order.aspect_ratio, order.image_size, reference)
@@ -98,7 +100,8 @@ class ThumbnailService:
         if base is None:
             yield None
             return
-        kind, size = await asyncio.to_thread(_kind_and_size, base.path)
+        with storage_errors("uploads"):
+            kind, size = await asyncio.to_thread(_kind_and_size, base.path)
         if kind and size <= MAX_REFERENCE_BYTES:
             yield Reference(base.path, TABLE[kind].mime)
         else:

@@ -17,6 +17,7 @@ from service.imaging.plan import ExportPlan
 from service.orders import Events, Failed, Order, Received, Sent, Variation, default_frame
 from service.store.holds import Hold, held
 from service.store.layout import raw_key
+from service.store.scratch import Preallocated
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,8 @@ class VariationMaker:
         Its room on the disk is taken before the call goes out, so that nobody can fill it meanwhile. Its bytes end
         with this method: in line for a worker, a thousand pictures must not fill the memory.
         """
-        store, space = self._exports.store, ""
+        store = self._exports.store
+        space: Preallocated | None = None
         async with AsyncExitStack() as spaces:
 
             async def in_flight(now: bool) -> None:
@@ -112,7 +114,7 @@ class VariationMaker:
         self._called("ok" if sniff(reply.picture[:SNIFF_BYTES]) else BadReply.code, self._price(call))
         return reply
 
-    async def _keep(self, key: str, reply: Reply, hold: Hold, space: str) -> Source:
+    async def _keep(self, key: str, reply: Reply, hold: Hold, space: Preallocated | None) -> Source:
         try:
             sha256 = await self._exports.store.write(key, reply.picture, hold, space)
         except (StorageFull, StorageUnavailable) as error:

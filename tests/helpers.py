@@ -250,6 +250,11 @@ def fill_up(disk: Path) -> None:
         os.posix_fallocate(file.fileno(), file.tell(), status.f_bavail * status.f_frsize)
 
 
+def open_descriptors() -> int:
+    """How many this process has."""
+    return len(os.listdir("/proc/self/fd"))
+
+
 def assert_problem(answer: Answer, status: int, code: str, *said: str) -> dict[str, Any]:
     """The one form of every error; returns its body."""
     assert (answer.status, answer.json.get("code")) == (status, code), answer.body

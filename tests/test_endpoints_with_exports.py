@@ -722,10 +722,10 @@ async def test_a_call_that_waits_to_be_sent_again_is_cancelled(serve: Serve) -> 
 async def test_no_room_for_the_exports_is_507_and_the_raw_is_named(
     service: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*args: object) -> None:
+    def full(*args: object, **descriptors: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("service.store.local.os.rename", full, raising=True)
+    monkeypatch.setattr("os.rename", full)
     output = service.area("output")
     answer = await service.exports(upload(picture_bytes()))
     assert_problem(answer, 507, "storage_full", "output/")
@@ -823,10 +823,10 @@ async def test_a_room_of_another_name_is_named_by_its_room(
 ) -> None:
     service = await serve(generated_dir=tmp_path / "a-private-name")
 
-    def full(*args: object) -> None:
+    def full(*args: object, **descriptors: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path))
 
-    monkeypatch.setattr("service.store.local.os.rename", full)
+    monkeypatch.setattr("os.rename", full)
     answer = await service.thumbnails(*TINY)
     assert_problem(answer, 507, "storage_full", "no space is left in generated/")
     assert b"private" not in answer.body

@@ -2,12 +2,11 @@
 
 import asyncio
 import contextlib
-import os
 import re
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
 
-import aiofiles
+from aiofiles.threadpool import wrap
 from aiofiles.threadpool.binary import AsyncBufferedIOBase
 from aiohttp import ClientPayloadError, web
 from aiohttp.http_exceptions import BadHttpMessage
@@ -239,9 +238,7 @@ class _FormReader:
             raise UnsupportedImage(f"{part.name} is not a PNG, JPEG or WebP picture by its bytes")
         part.key = upload_key(self._request_id, part.name, kind)
         self.keys.append(part.key)
-        with storage_errors("uploads"):
-            part.file = await aiofiles.open(self._store.local(part.key), "xb")
-        self._hold.adopt(os.dup(part.file.fileno()))
+        part.file = wrap(await self._store.create(part.key, self._hold))
         head, part.head = bytes(part.head), bytearray()
         await self._write(part, head)
 
@@ -268,7 +265,8 @@ class _FormReader:
         if self._part and self._part.file:
             file, self._part.file = self._part.file, None
             with storage_errors("uploads"):
-                await file.close()
+                # The thread closes it also when the request goes away meanwhile.
+                await asyncio.shield(file.close())
 
 
 def _utf8(part: _Part) -> str:

@@ -8,6 +8,7 @@ from service.errors import NotReady, ServiceError
 from service.metrics import CONTENT_TYPE
 from service.server.admission import VARIATION_BYTES
 from service.server.keys import ADMISSION, EXPORTS, GEMINI, METRICS, SETTINGS, SWEEPER
+from service.store.descriptors import BEGIN, shortage, spare
 
 
 async def healthz(request: web.Request) -> web.StreamResponse:
@@ -16,10 +17,11 @@ async def healthz(request: web.Request) -> web.StreamResponse:
 
 
 async def readyz(request: web.Request) -> web.StreamResponse:
-    """Able to work: disk, workers, scheduler, emulator; raises NotReady naming what is not."""
+    """Able to work: disk, descriptors, workers, scheduler, emulator; raises NotReady naming what is not."""
     app = request.app
     checks = {
         "storage": await _storage(request),
+        "descriptors": "ok" if spare(BEGIN) > 0 else shortage(),
         "workers": "ok" if app[EXPORTS].pool.alive else "no worker is up",
         "scheduler": "ok" if app[SWEEPER].alive else "not running",
         "admission": "draining" if app[ADMISSION].draining else "ok",

@@ -10,6 +10,7 @@ class ImagingError(Exception):
     ├── UnsupportedType   not PNG, JPEG or WebP by its bytes
     ├── Undecodable       broken, cut, or of a kind that is not decoded
     │   └── Fault         a step of ours failed; a note has the traceback
+    ├── Unreadable        its file cannot be read: the disk is at fault, not the picture
     ├── TooManyPixels     more than the limit, refused before decoding
     ├── TooCostly         outran a worker's time or memory
     └── ImpossibleFrame   the asked size cannot be had from this picture
@@ -32,6 +33,10 @@ class Undecodable(ImagingError):
 
 class Fault(Undecodable):
     pass
+
+
+class Unreadable(ImagingError):
+    code = "storage_unavailable"
 
 
 class TooManyPixels(ImagingError):

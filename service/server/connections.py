@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
+from itertools import islice
 from typing import Any
 
 from aiohttp import web
@@ -12,6 +14,7 @@ from aiohttp.http_exceptions import BadHttpMessage
 from service.errors import MalformedRequest, ServiceError
 from service.logs import REQUEST
 from service.metrics import Metrics
+from service.server.accepting import accepting
 from service.server.keys import METRICS
 from service.server.problems import problem
 from service.server.sockets import open_sockets
@@ -21,7 +24,6 @@ log = logging.getLogger(__name__)
 
 # Also how long a connection may take over its request head; aiohttp's own default is an hour.
 KEEPALIVE_SECONDS = 30
-BACKLOG = 1024
 # Handlers were waited for by the admission; this is only for idle connections to close.
 CLOSE_SECONDS = 1
 
@@ -34,6 +36,11 @@ class Connection(web.RequestHandler):
     def __init__(self, *args: Any, metrics: Metrics | None, **options: Any) -> None:
         super().__init__(*args, **options)
         self._metrics = metrics
+
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for a request, or for the rest of its head."""
+        return self._waiter is not None and not self._waiter.done()
 
     def handle_error(
         self,
@@ -68,6 +75,13 @@ def _reason(exc: BaseException | None) -> str:
     return type(exc).__name__
 
 
+def _close_idle(manager: web.Server, count: int) -> None:
+    """Close so many of the connections that have waited longest and have no request under way."""
+    idle = (each for each in manager.connections if isinstance(each, Connection) and each.idle)
+    for connection in islice(idle, count):
+        connection.force_close()
+
+
 @contextlib.asynccontextmanager
 async def listening(app: web.Application, host: str, port: int) -> AsyncIterator[list[tuple[str, int]]]:
     """Start the app and serve it; yields its hosts and ports. A client that hangs up cancels its handler."""
@@ -82,16 +96,12 @@ async def listening(app: web.Application, host: str, port: int) -> AsyncIterator
         options: dict[str, Any] = {"access_log": None, "keepalive_timeout": KEEPALIVE_SECONDS, "auto_decompress": False}
         metrics = app.get(METRICS)
         sockets = await asyncio.to_thread(open_sockets, host, port)
-        servers = [
-            await loop.create_server(
-                lambda: Connection(manager, loop=loop, metrics=metrics, **options), sock=each, backlog=BACKLOG
-            )
-            for each in sockets
-        ]
-        try:
-            yield [each.getsockname()[:2] for each in sockets]
-        finally:
-            for server in servers:
-                server.close()
+        addresses = [each.getsockname()[:2] for each in sockets]
+
+        def connection() -> Connection:
+            return Connection(manager, loop=loop, metrics=metrics, **options)
+
+        with accepting(sockets, connection, partial(_close_idle, manager)):
+            yield addresses
     finally:
         await runner.cleanup()

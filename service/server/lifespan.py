@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import logging
+import math
+import time
 from collections.abc import AsyncIterator
 
 from aiohttp import web
@@ -11,14 +14,21 @@ from service.exports import ExportEvents, ImageExportService
 from service.scheduler import Sweeper
 from service.server.admission import Admission
 from service.server.keys import ADMISSION, EXPORTS, GEMINI, HOT, METRICS, SETTINGS, SWEEPER, THUMBNAILS
-from service.settings import MIB
+from service.settings import MIB, Settings
+from service.store import descriptors
 from service.store.hot import HotFiles
 from service.thumbnails import ThumbnailService
+
+log = logging.getLogger(__name__)
+
+WATCH_SECONDS = 1.0
+LOG_SECONDS = 60.0
 
 
 @contextlib.asynccontextmanager
 async def exports(app: web.Application) -> AsyncIterator[None]:
     """Storage, workers, the admission, the downloads in memory."""
+    _warn_of_private_exports(app[SETTINGS])
     metrics = app[METRICS]
     service = await asyncio.to_thread(ImageExportService, app[SETTINGS], ExportEvents(metrics.warned, metrics.worker))
     admission = Admission(app[SETTINGS], service.store)
@@ -28,8 +38,36 @@ async def exports(app: web.Application) -> AsyncIterator[None]:
         metrics.gauge("requests_inside", "Requests past the admission", lambda: sum(admission.inside.values()))
         metrics.gauge("jobs_waiting", "Jobs in line for a worker", lambda: service.pool.waiting)
         metrics.gauge("workers_busy", "Workers with a job", lambda: service.pool.busy)
+        metrics.gauge("descriptors_free", "File descriptors that may still be opened", descriptors.free)
         with contextlib.closing(hot):
-            yield
+            watch = asyncio.create_task(_watch_descriptors(hot))
+            try:
+                yield
+            finally:
+                watch.cancel()
+
+
+async def _watch_descriptors(hot: HotFiles) -> None:
+    """While there are too few, close files that are kept for downloads, and log it once a minute.
+
+    The limit can be lowered from outside, so looking at it once is not enough.
+    """
+    said = -math.inf
+    while True:
+        hot.make_way()
+        now = time.monotonic()
+        if descriptors.spare(descriptors.BEGIN) < 1 and now - said >= LOG_SECONDS:
+            said = now
+            log.warning("refusing new work: %s; raise the limit (ulimit -n)", descriptors.shortage())
+        await asyncio.sleep(WATCH_SECONDS)
+
+
+def _warn_of_private_exports(settings: Settings) -> None:
+    if settings.accel_redirect_prefix and settings.storage_mode is None:
+        log.warning(
+            "ACCEL_REDIRECT_PREFIX is set and STORAGE_MODE is not: an nginx of another user cannot read the exports;"
+            " set STORAGE_MODE=shared, or private where nginx runs as this user"
+        )
 
 
 @contextlib.asynccontextmanager

@@ -6,17 +6,14 @@ import gc
 import logging
 import resource
 import signal
-from concurrent.futures import ThreadPoolExecutor
 
 from aiohttp import web
 
 from service.server.connections import listening
 from service.server.keys import ADMISSION, SETTINGS
+from service.store.disk import start_disk_threads
 
 log = logging.getLogger(__name__)
-
-# Disk threads: they wait for the disk, not for a core.
-DISK_THREADS = 32
 
 
 async def serve(app: web.Application) -> None:
@@ -24,7 +21,7 @@ async def serve(app: web.Application) -> None:
     settings = app[SETTINGS]
     _raise_file_limit()
     loop = asyncio.get_running_loop()
-    loop.set_default_executor(ThreadPoolExecutor(DISK_THREADS, "disk"))
+    await start_disk_threads()
     signals: asyncio.Queue[int] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.put_nowait, number)

@@ -1,25 +1,50 @@
-"""The disk itself: its refusals by name, blocks set aside, folders synced, work that is finished whoever leaves."""
+"""Disk helpers: OSError as StorageFull or StorageUnavailable, preallocation, and threads that outlive their caller."""
 
 import asyncio
 import contextlib
 import errno
 import hashlib
 import os
-import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
-from pathlib import Path
+from threading import Barrier
 from typing import ParamSpec, TypeVar
 
-from service.errors import StorageFull, StorageUnavailable
+from service.errors import OutOfDescriptors, StorageFull, StorageUnavailable
+from service.store.descriptors import shortage, spare
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+# They wait for the disk, not for a core.
+DISK_THREADS = 32
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
+# What says that there is no such file (ENXIO: a socket has the name); all else says that nobody can tell.
+ABSENT = (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO)
+# How long what was begun waits for descriptors, which others give back as they finish.
+WAIT_SECONDS = 300.0
+WAIT_STEP_SECONDS = 0.1
 # Where neither the file system nor the C library can set blocks aside.
 _NO_FALLOCATE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
+
+
+async def start_disk_threads() -> None:
+    """Start every thread that works on the disk, for this loop: later there may be no memory for another.
+
+    Raises OSError.
+    """
+    loop, together = asyncio.get_running_loop(), Barrier(DISK_THREADS)
+    threads = ThreadPoolExecutor(DISK_THREADS, "disk")
+    loop.set_default_executor(threads)
+    try:
+        # A thread is started only while all others are busy.
+        await asyncio.gather(*(loop.run_in_executor(threads, together.wait) for _ in range(DISK_THREADS)))
+    except RuntimeError as error:
+        together.abort()
+        raise OSError(errno.EAGAIN, f"the disk threads cannot be started: {error}") from None
 
 
 @contextlib.contextmanager
@@ -30,7 +55,15 @@ def storage_errors(area: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in NO_SPACE:
             raise StorageFull(f"no space is left in {area}/") from error
+        if error.errno in NO_DESCRIPTOR:
+            raise OutOfDescriptors(f"{area}/ cannot be used: {shortage()}") from error
         raise StorageUnavailable(f"{area}/ cannot be used: {os.strerror(error.errno or errno.EIO)}") from error
+
+
+def require_descriptors(leave: int, area: str) -> None:
+    """Raise OutOfDescriptors unless one can be opened that leaves so many to others."""
+    if spare(leave) < 1:
+        raise OutOfDescriptors(f"{area}/ cannot be used: {shortage()}")
 
 
 def file_digest(path: str) -> str:
@@ -39,20 +72,44 @@ def file_digest(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _submit(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
+    call = partial(copy_context().run, work, *args, **kwargs)
+    return asyncio.get_running_loop().run_in_executor(None, call)
+
+
 async def run_to_completion(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """In a thread, also when the request goes away while it waits for one: then `to_thread` would leave it undone."""
-    call = partial(copy_context().run, work, *args, **kwargs)
-    return await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, call))
+    return await asyncio.shield(_submit(work, *args, **kwargs))
 
 
-@contextlib.contextmanager
-def gone_after_fault(path: Path) -> Iterator[None]:
-    """Leave no half of a file that the disk refused."""
+async def run_or_undo(undo: Callable[[T], object], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Acquire something in a thread; if the caller is cancelled meanwhile, a thread calls `undo` with it."""
+    running = _submit(work, *args, **kwargs)
     try:
-        yield
-    except OSError:
-        path.unlink(missing_ok=True)
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        running.add_done_callback(partial(_undo, undo))
         raise
+
+
+async def with_descriptors(work: Callable[[], Awaitable[T]]) -> T:
+    """Do what must not fail for want of descriptors: try until there are some, within WAIT_SECONDS."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + WAIT_SECONDS
+    while True:
+        try:
+            return await work()
+        except OutOfDescriptors:
+            if loop.time() > end:
+                raise
+        await asyncio.sleep(WAIT_STEP_SECONDS)
+
+
+def _undo(undo: Callable[[T], object], done: asyncio.Future[T]) -> None:
+    # RuntimeError: the loop is closing, and the process with it.
+    if not done.cancelled() and done.exception() is None:
+        with contextlib.suppress(RuntimeError):
+            done.get_loop().run_in_executor(None, undo, done.result())
 
 
 def allocate(descriptor: int, size: int) -> int:
@@ -68,17 +125,9 @@ def allocate(descriptor: int, size: int) -> int:
     return os.fstat(descriptor).st_blocks * 512
 
 
-def sync_directory(directory: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def probe(directory: Path) -> None:
-    """Make and remove a file: permission bits alone say nothing of a read-only or vanished file system."""
-    name = directory / f".probe-{secrets.token_hex(8)}"
-    os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    name.unlink()
+def write_all(descriptor: int, data: bytes, offset: int) -> None:
+    """Write all of `data` at `offset`: one call may take less, and never more than 2 GiB."""
+    rest = memoryview(data)
+    while rest:
+        written = os.pwrite(descriptor, rest, offset)
+        rest, offset = rest[written:], offset + written

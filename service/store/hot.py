@@ -4,8 +4,11 @@ import os
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from service.store.descriptors import CACHE, limit, spare
 from service.store.local import StoredFile
 
+# The share of this process's descriptors that kept files may have at most.
+SHARE = 8
 # What a file counts for at least: it keeps a descriptor open, and those are few.
 LEAST_BYTES = 64 * 1024
 
@@ -17,7 +20,7 @@ class _Kept:
 
 
 class HotFiles:
-    """The files used last, with data of at most `max_bytes` together.
+    """The files used last, with data of at most `max_bytes` together and an eighth of the descriptors.
 
     Each keeps its descriptor: one fstat, which never waits for the disk, tells whether the file is still what it was
     and under as many names. One that was swept or replaced is not found, from that moment on.
@@ -45,7 +48,14 @@ class HotFiles:
         self._kept[key] = _Kept(file, _mark(file))
         self._bytes += _cost(file)
         while self._bytes > self._max_bytes:
-            self._drop(next(iter(self._kept)))
+            self._drop_oldest()
+        self.make_way()
+
+    def make_way(self) -> None:
+        """Close those used least lately as far as descriptors are short."""
+        for _ in range(max(len(self._kept) - limit() // SHARE, -spare(CACHE))):
+            if self._kept:
+                self._drop_oldest()
 
     def forget_removed(self) -> None:
         """Close what was swept or replaced, so that the disk gets its space back."""
@@ -55,6 +65,9 @@ class HotFiles:
     def close(self) -> None:
         for key in list(self._kept):
             self._drop(key)
+
+    def _drop_oldest(self) -> None:
+        self._drop(next(iter(self._kept)))
 
     def _drop(self, key: str) -> None:
         kept = self._kept.pop(key, None)

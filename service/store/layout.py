@@ -4,7 +4,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 from service.imaging.formats import TABLE, Format
 
@@ -15,22 +15,32 @@ EXPORT_NAME = re.compile(r"export_[0-9a-f]{32}\.(?:png|jpg|webp)")
 _KEY = re.compile(rf"({'|'.join(AREAS)})/([A-Za-z0-9_][A-Za-z0-9_.-]{{0,199}})")
 
 
+class Modes(NamedTuple):
+    """Who may read what the service makes in the areas."""
+
+    file: int
+    directory: int
+
+
+PRIVATE, SHARED = Modes(0o600, 0o700), Modes(0o644, 0o755)
+
+
 class Layout:
     """The four rooms as absolute directories; turns keys into paths and nothing else into a path."""
 
     def __init__(self, roots: Mapping[Area, Path]) -> None:
         self.roots: dict[Area, Path] = {area: Path(roots[area]).absolute() for area in AREAS}
 
-    def split(self, key: str) -> tuple[Path, str]:
-        """The directory and file name of a key; raises ValueError for anything that is not a key."""
+    def split(self, key: str) -> tuple[Area, str]:
+        """The area and file name of a key; raises ValueError for anything that is not a key."""
         match = _KEY.fullmatch(key)
         if not match:
             raise ValueError(f"not a storage key: {key!r}")
-        return self.roots[cast("Area", match[1])], match[2]
+        return cast("Area", match[1]), match[2]
 
     def path(self, key: str) -> Path:
-        directory, name = self.split(key)
-        return directory / name
+        area, name = self.split(key)
+        return self.roots[area] / name
 
 
 def request_id() -> str:

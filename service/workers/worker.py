@@ -21,7 +21,7 @@ from PIL import Image
 from service.imaging.containers import Container, look_into
 from service.imaging.decode import decode
 from service.imaging.encode import encode
-from service.imaging.errors import Fault, ImagingError, TooCostly, Undecodable
+from service.imaging.errors import Fault, ImagingError, TooCostly, Unreadable
 from service.imaging.formats import TABLE, Format
 from service.imaging.pipeline import finish
 from service.imaging.plan import (
@@ -200,8 +200,8 @@ def _write(target: str, data: bytes) -> None:
 def _look(path: str) -> Container:
     try:
         data = Path(path).read_bytes()
-    except OSError:
-        raise Undecodable("the picture's file cannot be read") from None
+    except OSError as fault:
+        raise Unreadable(f"the picture's file cannot be read: {fault.strerror}") from None
     return look_into(data, _limits.pixels)
 
 

@@ -440,6 +440,19 @@ async def test_downloads_are_the_same_with_and_without_memory(serve: Serve, mega
 # Sent by nginx
 
 
+@pytest.mark.parametrize(("options", "warned"), [
+    ({"accel_redirect_prefix": "/_exports/"}, True),
+    ({"accel_redirect_prefix": "/_exports/", "storage_mode": "private"}, False),
+    ({"accel_redirect_prefix": "/_exports/", "storage_mode": "shared"}, False),
+    ({}, False),
+])  # fmt: skip
+async def test_exports_that_nginx_may_be_unable_to_read_are_warned_of(
+    serve: Serve, caplog: pytest.LogCaptureFixture, options: dict[str, str], warned: bool
+) -> None:
+    await serve(**options)
+    assert ("STORAGE_MODE" in caplog.text) == warned
+
+
 async def test_nginx_is_told_what_to_send(serve: Serve) -> None:
     service = await serve(sign_urls=True, signing_secret=SECRET, accel_redirect_prefix="/_exports/")
     name = put(service, ".webp")

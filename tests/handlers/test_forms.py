@@ -2,12 +2,15 @@
 
 import asyncio
 import errno
+import fcntl
 import gzip
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
 from aiofiles.threadpool.binary import AsyncBufferedIOBase
 
+from service.server.keys import ADMISSION
 from service.settings import MIB
 from tests.conftest import Serve
 from tests.helpers import (
@@ -19,6 +22,7 @@ from tests.helpers import (
     Running,
     assert_problem,
     form,
+    open_descriptors,
     picture_bytes,
     png_header,
     read_answer,
@@ -423,3 +427,27 @@ async def test_a_disk_that_refuses_an_upload_is_named(
         for answer in (await service.thumbnails(upload(PICTURE)), await service.exports(upload(PICTURE))):
             assert_problem(answer, status, code, "uploads/")
             assert b"machine" not in answer.body
+
+
+async def test_an_upload_that_is_cancelled_while_its_file_is_made_leaves_no_descriptor_and_no_file(
+    service: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, went_away, flock = threading.Event(), threading.Event(), fcntl.flock
+
+    def late(descriptor: int, operation: int) -> None:
+        begun.set()
+        went_away.wait(20)
+        flock(descriptor, operation)
+
+    body = form(("script", SCRIPT), upload(PICTURE))
+    uploads = service.area("uploads")
+    await service.get("/readyz")
+    before = open_descriptors()
+    async with service.connected() as (_, writer):
+        monkeypatch.setattr(fcntl, "flock", late)
+        writer.write(head("/api/thumbnails", f"Content-Length: {len(body) + 1}") + body)
+        assert await asyncio.to_thread(begun.wait, 20)
+        writer.transport.abort()
+        await until(lambda: not service.app[ADMISSION].inside["thumbnails"])
+        went_away.set()
+    await until(lambda: open_descriptors() <= before and service.area("uploads") == uploads)

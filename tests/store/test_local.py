@@ -1,7 +1,10 @@
 import asyncio
 import errno
+import fcntl
+import gc
 import hashlib
 import os
+import shutil
 import threading
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +17,19 @@ import pytest
 from service.errors import NotFound, SettingsError, StorageFull, StorageUnavailable
 from service.retention import sweep
 from service.store.holds import Hold, held
-from service.store.layout import AREAS, EXPORT_NAME, Layout, export_key, export_stem, raw_key, request_id, temp_key
+from service.store.layout import (
+    AREAS,
+    EXPORT_NAME,
+    Area,
+    Layout,
+    export_key,
+    export_stem,
+    raw_key,
+    request_id,
+    temp_key,
+)
 from service.store.local import LocalStore, StoredFile
-from tests.helpers import fill_up, small_disk, until
+from tests.helpers import fill_up, open_descriptors, small_disk, until
 
 KEY = "output/export_" + "a" * 32 + ".png"
 RAW = raw_key(request_id(), 1, ".png")
@@ -109,16 +122,16 @@ async def test_space_that_is_not_there_is_refused_and_leaves_nothing(disk: Local
 async def test_a_picture_whose_name_finds_no_room_stays_in_temp(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **descriptors: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "rename", refuse)
     async with held() as hold, store.space(MIB) as space:
         with pytest.raises(StorageFull, match="generated/") as caught:
             await store.write(RAW, b"picture", hold, space)
-    assert caught.value.storage_path == space
-    assert files_in(store) == [space]
-    assert Path(store.local(space)).read_bytes() == b"picture"
+    assert caught.value.storage_path == space.key
+    assert files_in(store) == [space.key]
+    assert Path(store.local(space.key)).read_bytes() == b"picture"
 
 
 async def test_a_picture_larger_than_its_space_finds_more(store: LocalStore) -> None:
@@ -132,7 +145,7 @@ async def test_a_picture_larger_than_its_space_finds_more(store: LocalStore) -> 
 
 async def test_space_that_was_not_needed_is_given_back(disk: LocalStore) -> None:
     async with disk.space(6 * MIB) as space:
-        os.utime(disk.local(space), (0, 0))
+        os.utime(disk.local(space.key), (0, 0))
         assert sweep(disk.layout.roots["temp"], 1).in_use == 1
     assert files_in(disk) == []
     async with disk.space(6 * MIB):
@@ -191,26 +204,29 @@ async def test_a_file_system_that_sets_nothing_aside_is_used_all_the_same(
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
     async with held() as hold, store.space(4 * MIB) as space:
-        assert Path(store.local(space)).stat().st_size == 0
+        assert Path(store.local(space.key)).stat().st_size == 0
         await store.write(RAW, b"picture", hold, space)
     assert files_in(store) == [RAW]
 
 
 async def goes_away_while_a_file_is_made(request: Coroutine[None, None, None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cancel the request between the making of its file and the hold on it."""
-    made, went_away, adopt = threading.Event(), threading.Event(), Hold.adopt
+    """Cancel the request between the making of its file and the lock on it."""
+    made, went_away, flock = threading.Event(), threading.Event(), fcntl.flock
 
-    def late(self: Hold, descriptor: int) -> None:
+    def late(descriptor: int, operation: int) -> None:
         made.set()
         went_away.wait(20)
-        adopt(self, descriptor)
+        flock(descriptor, operation)
 
-    monkeypatch.setattr(Hold, "adopt", late)
-    task = asyncio.create_task(request)
-    assert await asyncio.to_thread(made.wait, 20)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    went_away.set()
+    before = open_descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", late)
+        task = asyncio.create_task(request)
+        assert await asyncio.to_thread(made.wait, 20)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        went_away.set()
+        await until(lambda: open_descriptors() <= before, 5)
 
 
 async def test_space_for_a_request_that_went_away_is_given_back(
@@ -220,6 +236,7 @@ async def test_space_for_a_request_that_went_away_is_given_back(
         async with store.space(4096):
             pass
 
+    await store.probe()
     await goes_away_while_a_file_is_made(request(), monkeypatch)
     await until(lambda: files_in(store) == [], 5)
 
@@ -269,18 +286,123 @@ async def test_a_request_that_goes_away_while_every_disk_thread_is_busy_loses_an
     await until(lambda: files_in(store) == [RAW] * written, 5)
 
 
-async def test_space_for_a_file_that_cannot_be_opened_is_given_back(
-    store: LocalStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
+def no_descriptor_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **options: object) -> int:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
+    for name in ("open", "dup", "pipe", "scandir", "listdir"):
+        monkeypatch.setattr(os, name, refuse)
+
+
+async def test_what_has_space_is_written_without_another_descriptor(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with held() as hold, store.space(4096) as space:
-        monkeypatch.setattr(os, "open", refuse)
-        with pytest.raises(StorageUnavailable):
+        with monkeypatch.context() as patch:
+            no_descriptor_left(patch)
+            with pytest.raises(StorageUnavailable):
+                await store.write(KEY, b"picture", hold)
             await store.write(RAW, b"picture", hold, space)
+        os.utime(store.local(RAW), (0, 0))
+        assert sweep(store.layout.roots["generated"], 1).in_use == 1
+    assert files_in(store) == [RAW]
+
+
+async def test_a_reply_that_came_in_pieces_is_kept_without_another_descriptor(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = f"temp/{request_id()}_1.body"
+    async with held() as hold, store.space(0, body) as space:
+        assert files_in(store) == [body]
+        no_descriptor_left(monkeypatch)
+        await store.append(space, b"one ")
+        await store.append(space, b"two")
+        digest = await store.keep(RAW, hold, space)
         monkeypatch.undo()
+    assert files_in(store) == [RAW]
+    assert Path(store.local(RAW)).read_bytes() == b"one two"
+    assert digest == hashlib.sha256(b"one two").hexdigest()
+
+
+async def test_space_that_was_written_to_and_not_kept_goes_away(store: LocalStore) -> None:
+    async with store.space(0) as space:
+        await store.append(space, b"half a reply")
     assert files_in(store) == []
+
+
+@pytest.mark.parametrize("area", AREAS)
+async def test_an_area_that_vanished_is_unavailable_and_used_again_when_it_is_back(
+    store: LocalStore, area: Area
+) -> None:
+    root = store.layout.roots[area]
+    async with held() as hold:
+        await store.write(KEY, b"before", hold)
+        await store.write(RAW, b"before", hold)
+    aside = root.rename(root.with_suffix(".aside"))
+    with pytest.raises(StorageUnavailable, match=f"{area}/"):
+        await store.probe()
+    if area in ("output", "generated"):
+        with pytest.raises(StorageUnavailable, match=f"{area}/"):
+            await store.open(f"{area}/export_{'a' * 32}.png")
+    root.mkdir()
+    async with held() as hold:
+        await store.write(KEY, b"another", hold)
+        await store.write(RAW, b"another", hold)
+    assert Path(store.local(KEY)).read_bytes() == Path(store.local(RAW)).read_bytes() == b"another"
+    shutil.rmtree(root)
+    aside.rename(root)
+    await store.probe()
+    file = await store.open(KEY)
+    assert file.body.read() == (b"before" if area == "output" else b"another")
+    file.close()
+
+
+async def test_a_picture_in_flight_is_kept_when_its_areas_are_replaced(store: LocalStore) -> None:
+    async with held() as hold, store.space(4096) as space:
+        for area in ("temp", "generated"):
+            root = store.layout.roots[area]
+            root.rename(root.with_suffix(".aside"))
+            root.mkdir()
+        await store.write(RAW, b"picture", hold, space)
+    assert files_in(store) == [RAW]
+
+
+async def test_descriptors_of_the_areas_are_kept_and_closed_with_the_store(tmp_path: Path) -> None:
+    before = open_descriptors()
+    store = LocalStore(Layout({area: tmp_path / area for area in AREAS}))
+    store.prepare()
+    for _ in range(3):
+        await store.probe()
+    assert open_descriptors() <= before + len(AREAS) + 1  # and a disk thread's
+    del store
+    gc.collect()
+    assert open_descriptors() <= before + 1
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [(errno.ENOENT, NotFound), (errno.ELOOP, NotFound), (errno.ENOTDIR, NotFound), (errno.EMFILE, StorageUnavailable),
+     (errno.ENFILE, StorageUnavailable), (errno.EACCES, StorageUnavailable), (errno.EIO, StorageUnavailable),
+     (errno.ESTALE, StorageUnavailable), (errno.ENOMEM, StorageUnavailable)],
+)  # fmt: skip
+async def test_only_what_says_that_a_file_is_absent_is_not_found(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
+) -> None:
+    async with held() as hold:
+        await store.write(KEY, b"picture", hold)
+    real = os.open
+
+    def refuse(path: Path | str, *args: Any, **options: Any) -> int:
+        if str(path).endswith(".png"):
+            raise OSError(number, os.strerror(number))
+        return real(path, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        with pytest.raises(kind):
+            await store.open(KEY)
+        with pytest.raises(kind):
+            await store.hold_path(store.local(KEY), Hold())
 
 
 async def test_publish_is_all_or_nothing(store: LocalStore) -> None:
@@ -301,15 +423,16 @@ async def test_reserved_files_are_held(store: LocalStore) -> None:
     assert sweep(store.layout.roots["temp"], 1).files == 3
 
 
-async def test_files_made_for_a_request_that_went_away_are_let_go(
+async def test_files_made_for_a_request_that_went_away_go_away(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def request() -> None:
         async with held() as hold:
             await store.reserve(1, hold)
 
+    await store.probe()
     await goes_away_while_a_file_is_made(request(), monkeypatch)
-    await until(lambda: sweep(store.layout.roots["temp"], 1e-9).files == 1, 5)
+    await until(lambda: files_in(store) == [], 5)
 
 
 async def test_open_follows_no_link_and_opens_only_files(store: LocalStore, tmp_path: Path) -> None:
@@ -330,10 +453,10 @@ async def test_open_follows_no_link_and_opens_only_files(store: LocalStore, tmp_
 
 
 async def test_what_cannot_be_removed_is_left_to_the_sweep(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path, missing_ok: bool = False) -> None:
+    def refuse(*_: object, **options: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(Path, "unlink", refuse)
+    monkeypatch.setattr(os, "unlink", refuse)
     await store.remove([KEY])
 
 
@@ -399,13 +522,13 @@ async def test_holding_a_file_waits_for_a_sweep_and_notices_its_removal(
     async with held() as hold:
         await store.write(KEY, b"picture", hold)
     path = store.local(KEY)
-    real = Hold.adopt
+    real = fcntl.flock
 
-    def sweep_first(self: Hold, descriptor: int) -> None:
+    def sweep_first(descriptor: int, operation: int) -> None:
         Path(path).unlink()
-        real(self, descriptor)
+        real(descriptor, operation)
 
-    monkeypatch.setattr(Hold, "adopt", sweep_first)
+    monkeypatch.setattr(fcntl, "flock", sweep_first)
     async with held() as hold:
         with pytest.raises(NotFound):
             await store.hold_path(path, hold)

@@ -1,0 +1,195 @@
+"""Scratch files: what lies in temp/ on the local disk while it is made, held against sweeps."""
+
+import contextlib
+import hashlib
+import logging
+import os
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from io import BufferedWriter
+from typing import Any
+
+from service.store.descriptors import BEGIN, FINISH
+from service.store.directories import Directories, Directory
+from service.store.disk import (
+    allocate,
+    require_descriptors,
+    run_or_undo,
+    run_to_completion,
+    storage_errors,
+    with_descriptors,
+    write_all,
+)
+from service.store.holds import Hold, lock_shared
+from service.store.layout import PRIVATE, Layout, Modes, temp_key
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class Preallocated:
+    """An open, locked temp file with `allocated` bytes of the disk, for one file that is to be kept.
+
+    Nothing has to be opened or found to write and keep it: a process short of descriptors or disk can.
+    """
+
+    key: str
+    name: str
+    directory: Directory
+    descriptor: int
+    allocated: int = 0
+    length: int = 0
+    _hash: Any = field(default_factory=hashlib.sha256)
+
+    @property
+    def sha256(self) -> str:
+        """Of what was written, in hex."""
+        return str(self._hash.hexdigest())
+
+    def append(self, data: bytes) -> None:
+        """Add to what was written; raises OSError. Blocks."""
+        write_all(self.descriptor, data, self.length)
+        self.length += len(data)
+        self._hash.update(data)
+
+    def sync(self) -> None:
+        """Cut what was allocated and not written, and make the rest durable; raises OSError."""
+        os.ftruncate(self.descriptor, self.length)
+        os.fsync(self.descriptor)
+
+    def discard(self) -> None:
+        """Remove and close it; what the disk refuses to give up is left to the sweep."""
+        try:
+            self.directory.unlink(self.name)
+        except OSError as error:
+            log.warning("%s could not be removed: %s", self.key, error.strerror)
+        os.close(self.descriptor)
+
+
+class Scratch:
+    """Temp files by key. They are on a local disk wherever the finished files are kept."""
+
+    def __init__(self, layout: Layout, modes: Modes = PRIVATE) -> None:
+        self.layout = layout
+        self._modes = modes
+        self._directories = Directories(layout)
+        # Temp file -> bytes of the disk that it holds for a picture to come.
+        self._spaces: dict[str, int] = {}
+
+    def local(self, key: str) -> str:
+        """The absolute path of a key, to lend to workers."""
+        return str(self.layout.path(key))
+
+    @contextlib.asynccontextmanager
+    async def space(self, size: int, key: str | None = None) -> AsyncIterator[Preallocated]:
+        """A temp file, of a key of its own unless given, with `size` bytes of the disk; removed unless it is kept.
+
+        Raises StorageFull, StorageUnavailable. A file system that cannot set blocks aside holds none.
+        """
+        key = key or temp_key()
+        self._spaces[key] = 0
+        try:
+            made = await run_or_undo(Preallocated.discard, self._preallocate, key, size)
+        except BaseException:
+            del self._spaces[key]
+            raise
+        self._spaces[key] = made.allocated
+        try:
+            yield made
+        finally:
+            # A write takes it over, and may outlive a request that is cancelled.
+            if self._spaces.pop(key, None) is not None:
+                await run_to_completion(made.discard)
+
+    def _preallocate(self, key: str, size: int) -> Preallocated:
+        require_descriptors(BEGIN, "generated")
+        with storage_errors("generated"):
+            made = self._create(key)
+            try:
+                made.allocated = allocate(made.descriptor, size) if size else 0
+            except OSError:
+                made.discard()
+                raise
+        return made
+
+    def _create(self, key: str) -> Preallocated:
+        directory, name = self._directories.of(key)
+        made = Preallocated(key, name, directory, directory.create(name, self._modes.file))
+        try:
+            lock_shared(made.descriptor)
+        except OSError:
+            made.discard()
+            raise
+        return made
+
+    async def create(self, key: str, hold: Hold) -> BufferedWriter:
+        """A new, held file to write to as its bytes come; close it. Raises StorageFull, StorageUnavailable."""
+        return await run_or_undo(partial(self._take_back, key), self._create_held, key, hold)
+
+    def _create_held(self, key: str, hold: Hold) -> BufferedWriter:
+        area = key.partition("/")[0]
+        require_descriptors(BEGIN, area)
+        with storage_errors(area):
+            made = self._create(key)
+            try:
+                hold.keep(os.dup(made.descriptor))
+            except OSError:
+                made.discard()
+                raise
+        return os.fdopen(made.descriptor, "wb")
+
+    def _take_back(self, key: str, file: BufferedWriter) -> None:
+        file.close()
+        self._remove([key])
+
+    async def append(self, space: Preallocated, data: bytes) -> None:
+        """Write on in `space`; raises StorageFull, StorageUnavailable."""
+        with storage_errors("temp"):
+            await run_to_completion(space.append, data)
+
+    async def reserve(self, count: int, hold: Hold) -> list[str]:
+        """Make `count` empty, held files in temp/ for a worker to fill; returns their keys. Waits for descriptors."""
+        made = await with_descriptors(lambda: run_or_undo(_discard_all, self._reserve, count))
+        for file in made:
+            hold.keep(file.descriptor)
+        return [file.key for file in made]
+
+    def _reserve(self, count: int) -> list[Preallocated]:
+        made: list[Preallocated] = []
+        require_descriptors(FINISH + count, "temp")
+        with storage_errors("temp"):
+            try:
+                made.extend(self._create(temp_key()) for _ in range(count))
+            except OSError:
+                _discard_all(made)
+                raise
+        return made
+
+    async def fill(self, key: str, data: bytes) -> str:
+        """Put data into a reserved temp file, not durably; returns its sha256 in hex."""
+        return await run_to_completion(self._fill, key, data)
+
+    def _fill(self, key: str, data: bytes) -> str:
+        with storage_errors("temp"):
+            directory, name = self._directories.of(key)
+            with os.fdopen(directory.open(name, os.O_WRONLY | os.O_TRUNC), "wb") as file:
+                file.write(data)
+        return hashlib.sha256(data).hexdigest()
+
+    async def remove(self, keys: Iterable[str]) -> None:
+        """Remove files; what the disk refuses to give up is left to the sweep."""
+        await run_to_completion(self._remove, list(keys))
+
+    def _remove(self, keys: list[str]) -> None:
+        for key in keys:
+            try:
+                directory, name = self._directories.of(key)
+                directory.unlink(name)
+            except OSError as error:
+                log.warning("%s could not be removed: %s", key, error.strerror)
+
+
+def _discard_all(files: list[Preallocated]) -> None:
+    for file in files:
+        file.discard()
