@@ -1,14 +1,11 @@
 """The body of one reply as it comes: in memory while all replies together leave room for it, beyond that on disk."""
 
 import asyncio
-import logging
 from typing import Protocol
 
 from service.errors import BadReply, GeminiError, ServiceError
 from service.gemini.reply import Reply, try_reply
 from service.gemini.wire import Bytes
-
-log = logging.getLogger(__name__)
 
 
 class Spill(Protocol):
@@ -98,8 +95,6 @@ class ReplyBody:
     async def _spill(self, file: Spill) -> None:
         written = await asyncio.to_thread(file.write, self._rest, self.spilled)
         self._disk_full = written < len(self._rest)
-        if self._disk_full:
-            log.warning("the disk takes no more of a reply: the rest stays in memory, over GEMINI_REPLIES_MEMORY_MB")
         self.spilled += written
         self._rest = self._rest[written:]
 

@@ -55,7 +55,7 @@ class SpillFile:
                 while done < len(rest):
                     done += os.pwrite(self._descriptor, rest[done:], offset + done)
             except OSError as error:
-                log.warning("temp/ takes no more of a reply: %s", error.strerror)
+                log.warning("temp/ takes no more of a reply, the rest stays in memory: %s", error.strerror)
         return done
 
     def read(self, size: int) -> bytes:
