@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 from service.emulator.process import EmulatorProcess
 from service.gemini.client import GeminiAccess, GeminiService, open_gemini
-from service.settings import Settings
+from service.settings import MIB, Settings
 
 EMULATOR_START_SECONDS = 30.0
 
@@ -30,9 +30,11 @@ def _access(settings: Settings, base_url: str | None) -> GeminiAccess:
     return GeminiAccess(
         api_key="emulator" if settings.emulates or key is None else key.get_secret_value(),
         base_url=base_url,
+        local=settings.emulates,
         api_version=settings.gemini_api_version,
         timeout=settings.gemini_timeout_seconds,
         retry=settings.gemini_retry_seconds,
         concurrency=settings.gemini_concurrency,
         max_reply_bytes=settings.gemini_max_reply_bytes,
+        replies_memory=settings.gemini_replies_memory_mb * MIB,
     )

@@ -66,7 +66,7 @@ def serve(host: str | None, port: int | None) -> None:
 
     async def work(settings: Settings) -> int:
         settings.require_host()
-        set_up_logging(settings.log_level, settings.log_format)
+        set_up_logging(settings.log_level, settings.log_format, settings.secret_key)
         await run.serve(create_app(settings))
         return 0
 

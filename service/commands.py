@@ -107,7 +107,7 @@ async def generate(settings: Settings, texts: Mapping[str, str], image: Path | N
 
 
 def _failure(error: ErrorAnswer) -> str:
-    kept = f"; the picture is kept as {error.storage_path}" if error.storage_path else ""
+    kept = f"; what Gemini sent is kept as {error.storage_path}" if error.storage_path else ""
     return f"{error.id}: {error.code}: {error.detail}{kept}"
 
 

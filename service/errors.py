@@ -3,14 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import ClassVar, TypeVar
 
+from service.quoting import visible, whole_characters
+
 
 class SettingsError(Exception):
     """A setting that stops the start; the message is one line for the operator."""
-
-
-def whole_characters(text: str) -> str:
-    """Gemini's words may be cut within a character, and no answer can carry half of one: `?` stands for it."""
-    return text.encode(errors="replace").decode()
 
 
 class ServiceError(Exception):
@@ -47,7 +44,7 @@ class ServiceError(Exception):
         billed: bool | None = False,
         storage_path: str | None = None,
     ) -> None:
-        self.detail = whole_characters(detail)
+        self.detail = visible(whole_characters(detail))
         super().__init__(self.detail)
         self.headers = dict(headers or {})
         self.billed = billed
@@ -56,7 +53,7 @@ class ServiceError(Exception):
     @property
     def worth_retrying(self) -> bool:
         """Whether the same request may do better later; never where that would be paid for twice."""
-        return self.retryable and not self.billed
+        return self.retryable and self.billed is False
 
 
 class RequestError(ServiceError):

@@ -13,6 +13,8 @@ from typing import Literal, TextIO
 
 from aiohttp import web
 
+from service.quoting import log_safe
+
 REQUEST: ContextVar[str] = ContextVar("request_id", default="-")
 
 access = logging.getLogger("service.access")
@@ -25,10 +27,10 @@ BATCH_BYTES = select.PIPE_BUF
 _QUIET = ("aiohttp", "apscheduler", "google_genai", "asyncio", "PIL")
 
 
-def set_up_logging(level: str, log_format: Literal["text", "json"]) -> None:
-    """Send all records to stderr."""
+def set_up_logging(level: str, log_format: Literal["text", "json"], key: str = "") -> None:
+    """Send all records to stderr; `key` is the secret that none of them may show."""
     handler = BatchHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    handler.setFormatter(JsonFormatter(key) if log_format == "json" else TextFormatter(key))
     # What no format of ours shows need not be found out for every record.
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
@@ -105,14 +107,25 @@ class AccessRecord(logging.LogRecord):
 _ACCESS = vars(logging.LogRecord(access.name, logging.INFO, "", 0, "%s %r %s %s ms", None, None))
 
 
-class TextFormatter(logging.Formatter):
+class SafeFormatter(logging.Formatter):
+    """Shows neither the secret `key` nor a character that a terminal would obey, whoever wrote the record."""
+
+    def __init__(self, key: str = "") -> None:
+        super().__init__()
+        self._key = key
+
+    def safe(self, text: str, keep: str = "\n\t") -> str:
+        return log_safe(text, self._key, keep)
+
+
+class TextFormatter(SafeFormatter):
     """One line for people, and below it the trace of an exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         time_of_day = f"{_spelled(int(record.created))},{int(record.msecs):03}"
         mark = getattr(record, "request_id", "-")
-        line = f"{time_of_day} {record.levelname:7} {mark} {record.getMessage()}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        line = f"{time_of_day} {record.levelname:7} {mark} {self.safe(record.getMessage(), keep='')}"
+        return f"{line}\n{self.safe(self.formatException(record.exc_info))}" if record.exc_info else line
 
 
 @lru_cache(maxsize=1)
@@ -121,7 +134,7 @@ def _spelled(second: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
 
 
-class JsonFormatter(logging.Formatter):
+class JsonFormatter(SafeFormatter):
     """One JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -130,11 +143,11 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "request_id": getattr(record, "request_id", "-"),
-            "message": record.getMessage(),
+            "message": self.safe(record.getMessage()),
         }
         line |= getattr(record, "fields", {})
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = self.safe(self.formatException(record.exc_info))
         return json.dumps(line, ensure_ascii=False)
 
 

@@ -116,6 +116,7 @@ class Settings(BaseSettings):
     gemini_retry_seconds: float = Field(30, ge=0, le=3600, allow_inf_nan=False)
     gemini_concurrency: int = Field(64, ge=1, le=10_000)
     gemini_max_reply_bytes: int = Field(96 * MIB, ge=1, le=1024 * MIB)
+    gemini_replies_memory_mb: int = Field(256, ge=1, le=65_536)
     gemini_emulator: bool | None = None
 
     max_requests: int = Field(1000, ge=1, le=100_000)
@@ -210,6 +211,11 @@ class Settings(BaseSettings):
         if self.gemini_emulator is not None:
             return self.gemini_emulator
         return self.gemini_api_key is None and self.gemini_base_url is None and self.is_loopback
+
+    @property
+    def secret_key(self) -> str:
+        """Gemini's key, which nothing may show; empty without one."""
+        return self.gemini_api_key.get_secret_value() if self.gemini_api_key else ""
 
     def require_gemini(self) -> None:
         """Raise SettingsError unless there is a key, or the emulator stands in."""

@@ -2,22 +2,24 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from dataclasses import dataclass, replace
 from typing import Any
 
 from service.errors import BadReply, NoExport, ServiceError, StorageFull, StorageUnavailable, TooCostly
 from service.exports import ExportSet, ImageExportService, Source
 from service.gemini import models
+from service.gemini.body import ReplyBody
 from service.gemini.client import Call, GeminiService, InFlight
 from service.gemini.reply import Reply
 from service.imaging.formats import SNIFF_BYTES, TABLE, sniff
 from service.imaging.plan import ExportPlan
 from service.orders import Events, Failed, Order, Received, Sent, Variation, default_frame
 from service.store.holds import Hold, held
-from service.store.layout import raw_key
+from service.store.layout import raw_key, spill_key
 from service.store.scratch import Preallocated
+from service.store.spill import spill_file
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +79,8 @@ class VariationMaker:
         Its room on the disk is taken before the call goes out, so that nobody can fill it meanwhile. Its bytes end
         with this method: in line for a worker, a thousand pictures must not fill the memory.
         """
-        store = self._exports.store
         space: Preallocated | None = None
+        body = self._gemini.reply_body()
         async with AsyncExitStack() as spaces:
 
             async def in_flight(now: bool) -> None:
@@ -87,19 +89,36 @@ class VariationMaker:
                 if not now:
                     await spaces.aclose()
                     return
-                space = await spaces.enter_async_context(store.space(models.raw_bytes(call.image_size)))
+                space = await spaces.enter_async_context(self._space(order, variation, call, body))
                 if not variation.sent:
                     variation.sent = True
                     events.put_nowait(Sent(variation.id))
 
-            reply = await self._draw(call, in_flight)
+            try:
+                reply = await self._draw(replace(call, body=body), in_flight)
+            except BadReply as error:
+                await self._keep_unread(order, variation, body, error, hold, space)
+                raise
             kind = sniff(reply.picture[:SNIFF_BYTES])
             key = raw_key(order.request_id, variation.number, TABLE[kind].suffix if kind else ".bin")
-            source = await self._keep(key, reply, hold, space)
+            source = await self._keep(key, reply.picture, hold, space)
         events.put_nowait(Received(variation.id, key, len(reply.picture)))
         if kind is None:
-            raise BadReply("what Gemini sent is not a picture", billed=reply.billed, storage_path=key)
-        return _Raw(key, source, reply.usage, reply.billed)
+            raise BadReply("what Gemini sent is not a picture", billed=True, storage_path=key)
+        return _Raw(key, source, reply.usage)
+
+    @asynccontextmanager
+    async def _space(
+        self, order: Order, variation: VariationState, call: Call, body: ReplyBody
+    ) -> AsyncIterator[Preallocated]:
+        """Room on the disk for the picture, and an open file for a reply that memory has no room for."""
+        store, spill = self._exports.store, spill_key(order.request_id, variation.number)
+        async with (
+            store.space(models.raw_bytes(call.image_size)) as space,
+            spill_file(store.layout, spill) as body.file,
+        ):
+            with closing(body):
+                yield space
 
     async def _draw(self, call: Call, in_flight: InFlight) -> Reply:
         """One call, counted by its outcome."""
@@ -114,13 +133,34 @@ class VariationMaker:
         self._called("ok" if sniff(reply.picture[:SNIFF_BYTES]) else BadReply.code, self._price(call))
         return reply
 
-    async def _keep(self, key: str, reply: Reply, hold: Hold, space: Preallocated | None) -> Source:
+    async def _keep(
+        self, key: str, data: bytes, hold: Hold, space: Preallocated | None, billed: bool | None = True
+    ) -> Source:
         try:
-            sha256 = await self._exports.store.write(key, reply.picture, hold, space)
+            sha256 = await self._exports.store.write(key, data, hold, space)
         except (StorageFull, StorageUnavailable) as error:
-            error.billed = reply.billed
+            error.billed = billed
             raise
         return Source(self._exports.store.local(key), sha256)
+
+    async def _keep_unread(
+        self,
+        order: Order,
+        variation: VariationState,
+        body: ReplyBody,
+        error: BadReply,
+        hold: Hold,
+        space: Preallocated | None,
+    ) -> None:
+        """Keep a reply without a picture that can be read, whole, and let the error name it."""
+        key = raw_key(order.request_id, variation.number, ".reply")
+        if body.spilled:
+            if not await body.file_rest():
+                error.detail += "; the disk took only a part of it"
+            await self._exports.store.publish([(spill_key(order.request_id, variation.number), key)])
+        elif body.size:
+            await self._keep(key, await asyncio.to_thread(bytes, body.rest), hold, space, error.billed)
+        error.storage_path = key if body.size else None
 
     async def _export(self, order: Order, raw: "_Raw", base: Source | None) -> ExportSet:
         """Raises NoExport, whatever went wrong: the client learns why, and where the paid picture is."""
@@ -159,15 +199,14 @@ class VariationMaker:
 
 @dataclass(frozen=True, slots=True)
 class _Raw:
-    """A picture that Gemini sent, kept under `key`; `billed` is what is known of its price."""
+    """A picture that Gemini sent, kept under `key`."""
 
     key: str
     source: Source
-    usage: dict[str, Any]
-    billed: bool | None
+    usage: dict[str, Any] | None
 
 
 def _no_export(reason: str, raw: _Raw, status: int) -> NoExport:
-    error = NoExport(f"the picture is kept, but {reason}", billed=raw.billed, storage_path=raw.key)
+    error = NoExport(f"the picture is kept, but {reason}", billed=True, storage_path=raw.key)
     error.status = status
     return error

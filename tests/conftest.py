@@ -18,7 +18,14 @@ from tests.helpers import KEY, QuickEmulator, Running, running
 MakeSettings = Callable[..., Settings]
 Serve = Callable[..., Awaitable[Running]]
 
-_ELSEWHERE = ("GOOGLE_GENAI_USE_VERTEXAI", "EMULATOR_DELAY_SECONDS", "EMULATOR_FAULTS")
+_PROXIES = [f"{scheme}_proxy" for scheme in ("http", "https", "all", "no")]
+_ELSEWHERE = (
+    "GOOGLE_GENAI_USE_VERTEXAI",
+    "EMULATOR_DELAY_SECONDS",
+    "EMULATOR_FAULTS",
+    *_PROXIES,
+    *map(str.upper, _PROXIES),
+)
 
 
 def _variables() -> Iterator[str]:

@@ -31,6 +31,7 @@ from service.emulator.faults import (
     one_picture,
     parts,
 )
+from service.emulator.wrappings import WRAPPINGS
 from service.errors import ServiceError, StorageFull, StorageUnavailable
 from service.exports import ExportSet, Source
 from service.gemini.reply import REFUSALS
@@ -395,6 +396,8 @@ async def test_the_file_path_is_the_key_wherever_output_is(serve: Serve, tmp_pat
 
 OK: tuple[Any, ...] = (200, None, None, None, None)
 BAD_REPLY = (502, "bad_reply", None, False, None)
+KEPT_REPLY = (502, "bad_reply", None, False, ".reply")
+MOVED = (502, "gemini_rejected", None, False, None)
 AUTH = (502, "gemini_auth", False, False, None)
 REJECTED = (502, "gemini_rejected", False, False, None)
 FAILED = (502, "gemini_failed", False, True, None)
@@ -420,13 +423,19 @@ OUTCOMES: dict[str, tuple[Any, ...]] = {
     "no_content": BAD_REPLY,
     "server_error_html": FAILED,
     "server_error_not_json": FAILED,
+    "empty_body": BAD_REPLY,
     **dict.fromkeys(
-        ("malformed", "html", "empty_body", "empty_object", "list", "null", "number", "wrong_candidates",
+        ("malformed", "html", "empty_object", "list", "null", "number", "wrong_candidates",
          "wrong_candidate", "wrong_content", "no_candidates", "cut_at_eof"),
-        BAD_REPLY,
+        KEPT_REPLY,
     ),
-    "error_in_200": FAILED,
-    "bad_base64": (502, "bad_reply", True, False, None),
+    "error_in_200": (502, "gemini_failed", None, False, None),
+    "error_in_200_billed": (502, "gemini_failed", True, False, None),
+    "bad_base64": (502, "bad_reply", True, False, ".reply"),
+    "file_uri": (502, "bad_reply", True, False, ".reply"),
+    **dict.fromkeys((name for name in FAULTS if name.startswith("redirect_")), MOVED),
+    "not_modified": MOVED,
+    "blocked_billed": (422, "blocked", True, False, None),
     **{f"blocked_{reason.lower()}": REFUSED for reason in (*BLOCK_REASONS, "UNKNOWN")},
     **{
         f"finish_{reason.lower()}": (422, "blocked" if reason in REFUSALS else "no_image", None, False, None)
@@ -435,7 +444,8 @@ OUTCOMES: dict[str, tuple[Any, ...]] = {
     "text_only": (422, "no_image", True, False, None),
     **dict.fromkeys(
         ("finish_unknown", "no_usage", "text_beside", "draft_first", "drafts_only", "several", "jpeg", "webp",
-         "jpeg_as_png", "webp_as_png", "rgba", "grey", "palette", "cmyk", "grey16"),
+         "jpeg_as_png", "webp_as_png", "rgba", "grey", "palette", "cmyk", "grey16", "huge_usage", "hidden_characters",
+         *WRAPPINGS),
         OK,
     ),
     "gif": (502, "bad_reply", True, False, ".bin"),
@@ -779,7 +789,8 @@ async def test_only_calls_that_are_out_take_room_for_their_raws(serve: Serve, tm
         asked = asyncio.create_task(service.thumbnails(("count", "4"), ("image_size", "2K"), *TINY))
 
         async def calls_and_rooms(calls: int, rooms: int) -> bool:
-            as_many = (emulator.requests, len(service.area("temp"))) == (calls, rooms)
+            spaces = [name for name in service.area("temp") if name.endswith(".part")]
+            as_many = (emulator.requests, len(spaces)) == (calls, rooms)
             return as_many and await store.free_bytes() == free
 
         for now in ((2, 2), (2, 0), (4, 2)):

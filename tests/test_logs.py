@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 
@@ -52,6 +53,33 @@ def test_a_json_line_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
         "message": "Grüße\nund mehr",
         "status": 200,
     }
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_no_line_shows_a_secret_or_what_a_terminal_would_obey(
+    capsys: pytest.CaptureFixture[str], log_format: Literal["text", "json"]
+) -> None:
+    set_up_logging("info", log_format, "the-key")
+    words = "\x1b[31m\u202e the-key http://user:word@proxy:3128 \x9b"
+    logging.getLogger("service").info("it said %s", words)
+    try:
+        raise ZeroDivisionError(words)
+    except ZeroDivisionError:
+        logging.getLogger("google_genai").exception("a fault")
+    written = capsys.readouterr().err
+    assert written.count("[key]") == 2
+    assert written.count("[user]@proxy") == 2
+    assert written.count("u202e") == 2
+    assert not {"\x1b", "\u202e", "\x9b"} & {*written}
+    assert "the-key" not in written
+    assert "word@" not in written
+
+
+def test_a_line_of_text_cannot_be_forged(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_logging("info", "text")
+    logging.getLogger("service").info("it said\n2026-01-01 00:00:00,000 INFO - all is well")
+    [line] = capsys.readouterr().err.splitlines()
+    assert "it said\\u000a2026" in line
 
 
 def test_an_exception_stays_on_its_line(capsys: pytest.CaptureFixture[str]) -> None:

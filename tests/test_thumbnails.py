@@ -175,7 +175,7 @@ async def test_pictures_that_wait_for_a_worker_are_not_kept_in_memory(
     for _ in range(3):
         await waiting.get()
     objects = gc.get_objects()
-    in_memory = [each for each in objects if isinstance(each, Reply) or (isinstance(each, Exchange) and each.reply)]
+    in_memory = [each for each in objects if isinstance(each, Reply) or (isinstance(each, Exchange) and each.body.size)]
     del objects
     go.set()
     await reading

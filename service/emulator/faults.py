@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 
 from service.emulator.wire import Json, Received, detail, dump, picture_part, reply
 from service.emulator.wire import error as error_body
+from service.emulator.wrappings import WRAPPINGS, Wrapping
 
 _JSON = "application/json; charset=UTF-8"
 
@@ -110,6 +111,40 @@ def edited(edit: Callable[[Json], object], billed: bool = True) -> Answer:
     return answer
 
 
+def wrapped(wrapping: Wrapping) -> Answer:
+    """A good answer, wrapped."""
+
+    async def answer(call: Call) -> web.Response:
+        body = call.reply(picture_part(await call.paint()))
+        data = await asyncio.to_thread(wrapping.wrap, body)
+        return json_response(data, wrapping.status, dict(wrapping.headers))
+
+    return answer
+
+
+def redirect(status: int, location: str | None) -> Answer:
+    """A redirect, to this very address if `location` is empty."""
+
+    async def answer(call: Call) -> web.Response:
+        headers = {} if location is None else {"Location": location or str(call.request.url)}
+        return json_response(dump(call.reply(picture_part(await call.paint()))), status, headers)
+
+    return answer
+
+
+def _file_uri(body: Json) -> None:
+    uri = "https://files.example/v1/files/abc"
+    body["candidates"][0]["content"]["parts"] = [{"fileData": {"mimeType": "image/png", "fileUri": uri}}]
+
+
+def _endless(body: Json) -> None:
+    body["usageMetadata"]["notes"] = ["a note"] * 200_000
+
+
+def _hidden(body: Json) -> None:
+    body["usageMetadata"]["note"] = "\x1b[31m\u202enot what it seems"
+
+
 def _bad_base64(body: Json) -> None:
     body["candidates"][0]["content"]["parts"][0]["inlineData"]["data"] = "!not base64!"
 
@@ -174,22 +209,9 @@ _PER_MINUTE = _quota("GenerateRequestsPerMinutePerProjectPerModel")
 _HTML = b"<!doctype html><title>Error</title><h1>502. That's an error.</h1>"
 
 FINISH_REASONS = [
-    "STOP",
-    "MAX_TOKENS",
-    "SAFETY",
-    "RECITATION",
-    "LANGUAGE",
-    "OTHER",
-    "BLOCKLIST",
-    "PROHIBITED_CONTENT",
-    "SPII",
-    "IMAGE_SAFETY",
-    "IMAGE_PROHIBITED_CONTENT",
-    "IMAGE_OTHER",
-    "NO_IMAGE",
-    "IMAGE_RECITATION",
-    "MALFORMED_RESPONSE",
-]
+    "STOP", "MAX_TOKENS", "SAFETY", "RECITATION", "LANGUAGE", "OTHER", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII",
+    "IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_OTHER", "NO_IMAGE", "IMAGE_RECITATION", "MALFORMED_RESPONSE",
+]  # fmt: skip
 BLOCK_REASONS = ("SAFETY", "OTHER", "BLOCKLIST", "PROHIBITED_CONTENT", "IMAGE_SAFETY")
 
 FAULTS: dict[str, Answer] = {
@@ -236,6 +258,15 @@ FAULTS: dict[str, Answer] = {
     "finish_unknown": edited(_unknown_finish),
     "no_candidates": edited(lambda body: body.update(candidates=[]), billed=False),
     "no_usage": edited(lambda body: body.pop("usageMetadata")),
+    "error_in_200_billed": edited(lambda body: body.update(error_body(503, "Late."), candidates=[])),
+    "blocked_billed": edited(lambda body: body.update(promptFeedback={"blockReason": "SAFETY"}, candidates=[])),
+    "huge_usage": edited(_endless),
+    "hidden_characters": edited(_hidden),
+    "file_uri": edited(_file_uri),
+    **{f"redirect_{status}": redirect(status, "") for status in (300, 301, 302, 303, 307, 308)},
+    "redirect_nowhere": redirect(307, None),
+    "not_modified": raw(304),
+    **{name: wrapped(wrapping) for name, wrapping in WRAPPINGS.items()},
     # parts
     "text_only": parts(lambda _: [{"text": "I can describe it, but not draw it."}]),
     "text_beside": parts(lambda picture: [{"text": "Here it is:"}, picture_part(picture), {"text": "Enjoy."}]),

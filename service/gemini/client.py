@@ -7,10 +7,9 @@ import json
 import math
 import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 from google import genai
@@ -28,9 +27,20 @@ from service.errors import (
     QuotaExhausted,
     StorageUnavailable,
 )
-from service.gemini.reply import Reply, read_reply
-from service.gemini.transport import EXCHANGE, PLACEHOLDER, Exchange, ReplyTooLarge, session
+from service.gemini.body import ReplyBody, ReplyMemory
+from service.gemini.proxy import proxy_for
+from service.gemini.reply import Reply
+from service.gemini.transport import (
+    EXCHANGE,
+    PLACEHOLDER,
+    Exchange,
+    NotAnAnswer,
+    ProxyRefused,
+    ReplyTooLarge,
+    session,
+)
 
+GOOGLE = "https://generativelanguage.googleapis.com/"
 # Google refuses a deadline under 10 s (the SDK sends ours along); shorter ones are kept on our side alone.
 MIN_SERVER_SECONDS = 10.0
 FIRST_PAUSE_SECONDS = 1.0
@@ -60,26 +70,40 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What one call asks for; `aspect_ratio` and `image_size` as Gemini spells them (`16:9`, `1K`)."""
+    """What one call asks for; `aspect_ratio` and `image_size` as Gemini spells them (`16:9`, `1K`).
+
+    `body` takes the reply; its owner keeps it until the picture is stored, and closes it.
+    """
 
     model: str
     prompt: str
     aspect_ratio: str
     image_size: str
     reference: Reference | None = None
+    body: ReplyBody | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class GeminiAccess:
-    """Where Gemini is and how long it may take; seconds."""
+    """Where Gemini is and how long it may take; seconds and bytes.
+
+    `local`: it is the emulator of this service, which is reached without a proxy and whose key is no secret.
+    """
 
     api_key: str = field(repr=False)
     base_url: str | None = None
+    local: bool = False
     api_version: str | None = None
     timeout: float = 180
     retry: float = 30
     concurrency: int = 64
     max_reply_bytes: int = 96 * 1024 * 1024
+    replies_memory: int = 256 * 1024 * 1024
+
+    @property
+    def secret(self) -> str:
+        """What no word shown may hold."""
+        return "" if self.local else self.api_key
 
 
 class _NotExecuted(Exception):
@@ -109,7 +133,12 @@ class GeminiService:
         self._client = client
         self._access = access
         self._slots = asyncio.Semaphore(access.concurrency)
+        self._memory = ReplyMemory(access.replies_memory)
         self._resume_at: dict[str, float] = {}
+
+    def reply_body(self) -> ReplyBody:
+        """For the reply to one call; to be closed."""
+        return ReplyBody(self._memory)
 
     async def draw(self, call: Call, in_flight: InFlight = _unheard) -> Reply:
         """One picture. Raises GeminiError, its `billed` saying what is known of the cost.
@@ -152,18 +181,20 @@ class GeminiService:
 
     async def _once(self, call: Call) -> Reply:
         reference = await asyncio.to_thread(call.reference.encode) if call.reference else b""
-        exchange = Exchange(self._access.max_reply_bytes, reference)
+        body = call.body or self.reply_body()
+        body.clear()
+        exchange = Exchange(body, self._access.max_reply_bytes, reference, self._access.secret)
         EXCHANGE.set(exchange)
         try:
-            with _translated():
+            with _translated(exchange):
                 async with asyncio.timeout(self._access.timeout):
                     await self._client.aio.models.generate_content(
                         model=call.model, contents=_contents(call), config=_config(call)
                     )
-            return await asyncio.to_thread(read_reply, exchange.reply)
         finally:
             # The context lives on, in the caller's task and in timers of the connection.
-            exchange.reference, exchange.reply = b"", bytearray()
+            exchange.reference = b""
+        return await body.read(self._access.secret)
 
 
 def _contents(call: Call) -> types.Content:
@@ -185,7 +216,7 @@ def _config(call: Call) -> types.GenerateContentConfig:
 
 
 @contextlib.contextmanager
-def _translated() -> Any:
+def _translated(exchange: Exchange) -> Iterator[None]:
     """The SDK's many ways to fail, as ours."""
     try:
         yield
@@ -193,16 +224,35 @@ def _translated() -> Any:
         raise _from_api(error) from error
     except json.JSONDecodeError as error:
         raise GeminiFailed("Gemini answered an error that cannot be read") from error
+    except NotAnAnswer as error:
+        raise _not_an_answer(error.status) from error
     except TimeoutError as error:
-        raise GeminiTimeout("Gemini did not answer in time; the call may have been billed", billed=None) from error
-    except aiohttp.ClientConnectorError as error:
-        raise _NotExecuted(GeminiUnavailable("Gemini cannot be reached")) from error
+        raise _too_slow(exchange.connected) from error
+    except (ProxyRefused, aiohttp.ClientHttpProxyError) as error:
+        raise _NotExecuted(GeminiUnavailable("the proxy refused to connect to Gemini")) from error
     except (aiohttp.ClientError, OSError) as error:
-        raise OutcomeUnknown("the connection to Gemini broke; the call may have been billed", billed=None) from error
+        raise _broken(exchange.connected) from error
     except ReplyTooLarge as error:
-        raise BadReply(f"Gemini's reply is larger than {error} (GEMINI_MAX_REPLY_BYTES)", billed=None) from error
-    except ValueError as error:
-        raise BadReply("Gemini's reply cannot be read", billed=None) from error
+        too_large = f"Gemini's reply is larger than {error} (GEMINI_MAX_REPLY_BYTES): what is kept of it is cut there"
+        raise BadReply(too_large, billed=None) from error
+
+
+def _not_an_answer(status: int) -> GeminiError:
+    if status >= 300:
+        return GeminiRejected(f"Gemini answered {status}, and a redirect is not followed", billed=None)
+    return BadReply(f"Gemini answered {status} without a reply", billed=None)
+
+
+def _too_slow(connected: bool) -> GeminiTimeout:
+    if connected:
+        return GeminiTimeout("Gemini did not answer in time; the call may have been billed", billed=None)
+    return GeminiTimeout("Gemini could not be reached in time")
+
+
+def _broken(connected: bool) -> Exception:
+    if connected:
+        return OutcomeUnknown("the connection to Gemini broke; the call may have been billed", billed=None)
+    return _NotExecuted(GeminiUnavailable("Gemini cannot be reached"))
 
 
 def _from_api(error: errors.APIError) -> Exception:
@@ -251,7 +301,8 @@ def _seconds(delay: re.Match[str]) -> float:
 @contextlib.asynccontextmanager
 async def open_gemini(access: GeminiAccess, up: Callable[[], bool] = lambda: True) -> AsyncIterator[GeminiService]:
     """A GeminiService with a connection pool of its own, closed at the end."""
-    async with session() as own:
+    proxy = None if access.local else proxy_for(access.base_url or GOOGLE)
+    async with session(proxy) as own:
         client = await asyncio.to_thread(_client, access, own)
         yield GeminiService(client, access, up)
 
@@ -261,10 +312,13 @@ def _client(access: GeminiAccess, own: aiohttp.ClientSession) -> genai.Client:
         api_key=access.api_key,
         vertexai=False,
         http_options=types.HttpOptions(
-            base_url=access.base_url or "https://generativelanguage.googleapis.com/",
+            base_url=access.base_url or GOOGLE,
             api_version=access.api_version,
             timeout=round(1000 * max(access.timeout, MIN_SERVER_SECONDS)),
             aiohttp_client=own,
+            # The clients that the SDK makes beside ours, and never uses, fail on a proxy that they do not support.
+            client_args={"trust_env": False},
+            async_client_args={"trust_env": False},
             # The SDK would otherwise send a dropped call again, and pay twice.
             retry_options=types.HttpRetryOptions(attempts=1),
         ),

@@ -1,13 +1,17 @@
 """A reply of Gemini: the picture in it, or a typed reason why there is none."""
 
-import base64
-import binascii
 import json
-from collections.abc import Iterator
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from service.errors import BadReply, Blocked, GeminiError, GeminiFailed, NoImage, whole_characters
+from service.errors import BadReply, Blocked, GeminiError, GeminiFailed, NoImage
+from service.gemini import blobs, wire
+from service.gemini.wire import Answer, Bytes, Json
+from service.imaging.formats import sniff
+from service.quoting import visible, whole_characters, without_key
 
 # Reasons of finishReason that are a refusal; every other one without a picture means that nothing was drawn.
 REFUSALS = frozenset({
@@ -17,111 +21,223 @@ REFUSALS = frozenset({
 EXCERPT = 200
 # Levels of a usage that are kept; it has three.
 DEEPEST = 16
+# The most of a usage, as JSON, that is passed on.
+MAX_USAGE_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The bytes that Gemini sent as its picture, whatever they are, and what it says they cost in tokens."""
+    """The bytes that Gemini sent as its picture, whatever they are, and what it says they cost in tokens.
+
+    `usage` is None when it is too large to be passed on.
+    """
 
     picture: bytes
-    usage: dict[str, Any]
+    usage: Json | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Blob:
+    """A picture as it lies in a reply, and whether it is only a draft."""
+
+    data: bytes | memoryview
+    draft: bool
 
     @property
-    def billed(self) -> bool | None:
-        return billed(self.usage)
+    def is_picture(self) -> bool:
+        return sniff(blobs.head(self.data)) is not None
 
 
-def billed(usage: dict[str, Any]) -> bool | None:
-    """True when candidate tokens were counted; None when nothing is known."""
-    tokens = usage.get("candidatesTokenCount")
-    return True if isinstance(tokens, int) and tokens > 0 else None
+def read_reply(body: Bytes, key: str = "") -> Reply:
+    """The picture of a reply: of the first candidate with any, the last that is no draft, else the last draft.
 
-
-def read_reply(body: bytes | bytearray) -> Reply:
-    """The picture of a 200 answer: of the first candidate with any, the last that is no draft, else the last draft.
-
-    Raises GeminiError.
+    Several values are one reply in pieces. `key` is the secret that no quoted word may show. Raises GeminiError; slow
+    for large pictures.
     """
     try:
-        # Decoded first: json would decode bytes in a way that takes three times as long.
-        answer = json.loads(body.decode()) if body else {}
-    except (ValueError, RecursionError):
-        raise BadReply("Gemini's reply is not JSON", billed=None) from None
-    if not isinstance(answer, dict) or not answer:
-        raise BadReply("Gemini's reply is empty", billed=None)
-    if "error" in answer:
-        raise GeminiFailed(f"Gemini answered an error: {_excerpt(_dict(answer['error']).get('message'))}")
-    usage = _carriable(_dict(answer.get("usageMetadata")))
-    candidates = list(_dicts(answer.get("candidates")))
-    pictures = next(filter(None, map(_pictures, candidates)), [])
-    if not pictures:
-        raise _why_not(answer, next(iter(candidates), {}), usage)
-    finished = [part for part in pictures if part.get("thought") is not True]
-    data = (finished or pictures)[-1]["inlineData"]["data"]
-    return Reply(_decode(data, usage), usage)
+        return _Reader(wire.read(body), key).read()
+    except RecursionError:
+        raise BadReply("Gemini's reply cannot be read", billed=None) from None
 
 
-def _pictures(candidate: dict[str, Any]) -> list[dict[str, Any]]:
-    return [part for part in _parts(candidate) if _dict(part.get("inlineData")).get("data")]
+def try_reply(body: Bytes, key: str = "") -> Reply | GeminiError:
+    """The same with the error as a value, whose trace would keep the body in memory."""
+    try:
+        return read_reply(body, key)
+    except GeminiError as error:
+        error.__context__ = None
+        return error.with_traceback(None)
 
 
-def _parts(candidate: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    return _dicts(_dict(candidate.get("content")).get("parts"))
+def billed(usage: Json) -> bool | None:
+    """True when candidate tokens were counted; None when nothing is known."""
+    details = _dicts(_get(usage, "candidatesTokensDetails"))
+    counts = [_get(usage, "candidatesTokenCount"), *(_get(each, "tokenCount") for each in details)]
+    return True if any(map(_positive, counts)) else None
 
 
-def _carriable(value: Any, depth: int = DEEPEST) -> Any:
-    """A copy without half characters and endless nests, of which no answer can carry any."""
+def _positive(count: object) -> bool:
+    """As the SDK reads it: a number, or its digits as a string."""
+    try:
+        return not isinstance(count, bool) and isinstance(count, int | float | str) and float(count) > 0
+    except ValueError:
+        return False
+
+
+class _Reader:
+    def __init__(self, answer: Answer, key: str) -> None:
+        self._answer = answer
+        self._key = key
+        self._usage = self._last_usage()
+        self._billed = billed(self._usage)
+        self._candidates = list(self._merged_candidates())
+
+    def read(self) -> Reply:
+        found = next(filter(None, (list(self._blobs(parts)) for parts, _ in self._candidates)), [])
+        if not found:
+            raise self._why_not()
+        picture = _decoded(found)
+        if picture is None:
+            raise BadReply("the picture in Gemini's reply is not base64", billed=self._billed)
+        return Reply(picture, self._carriable_usage())
+
+    def _last_usage(self) -> Json:
+        """Of several the last that counts candidate tokens: each piece of a reply counts all that came before it."""
+        usages = [usage for usage in self._dicts_of("usageMetadata") if usage]
+        return next((usage for usage in reversed(usages) if billed(usage)), usages[-1] if usages else {})
+
+    def _dicts_of(self, name: str) -> Iterator[Json]:
+        for each in self._answer.objects:
+            yield from _dicts(_get(each, name))
+
+    def _merged_candidates(self) -> Iterator[tuple[list[Json], Json]]:
+        """The parts of each candidate, and its other fields, the last value of each."""
+        merged: dict[int, tuple[list[Json], Json]] = {}
+        for each in self._answer.objects:
+            for position, candidate in enumerate(_dicts(_get(each, "candidates"))):
+                index = _get(candidate, "index")
+                parts, fields = merged.setdefault(index if isinstance(index, int) else position, ([], {}))
+                for content in _dicts(_get(candidate, "content")):
+                    parts.extend(_dicts(_get(content, "parts")))
+                fields.update({_plain(name): value for name, value in candidate.items() if value})
+        yield from merged.values()
+
+    def _blobs(self, parts: Sequence[Json]) -> Iterator[_Blob]:
+        for part in parts:
+            draft = _get(part, "thought") is True
+            for inline in _dicts(_get(part, "inlineData")):
+                if data := _get(inline, "data"):
+                    yield _Blob(self._encoded(data), draft)
+            files = (_get(each, "fileUri") for each in _dicts(_get(part, "fileData")))
+            for text in (_get(part, "text"), *files):
+                yield from (_Blob(data, draft) for data in self._uris(text))
+
+    def _encoded(self, data: object) -> bytes | memoryview:
+        long = self._answer.long(data)
+        if long:
+            return long.encoded()
+        # What is no string is no base64 either.
+        return data.encode(errors="replace") if isinstance(data, str) else b"?"
+
+    def _uris(self, text: object) -> Iterator[bytes]:
+        """The pictures in a text; a data URI of anything else is part of the text."""
+        for mime, data in blobs.data_uris(self._answer.text(text)):
+            encoded = data.encode()
+            if mime.startswith("image/") or sniff(blobs.head(encoded)):
+                yield encoded
+
+    def _why_not(self) -> GeminiError:
+        if error := next(filter(None, (_get(each, "error") for each in self._answer.objects)), None):
+            message = _get(error, "message") if isinstance(error, dict) else error
+            return GeminiFailed(f"Gemini answered an error: {self._excerpt(message)}", billed=self._billed)
+        for feedback in self._dicts_of("promptFeedback"):
+            if reason := _get(feedback, "blockReason"):
+                message = _get(feedback, "blockReasonMessage")
+                return Blocked(self._sentence("Gemini refused the prompt", reason, message), billed=bool(self._billed))
+        parts, fields = self._candidates[0] if self._candidates else ([], {})
+        reason, message = fields.get("finishreason"), fields.get("finishmessage")
+        if REFUSALS & set(_names(reason)):
+            return Blocked(self._sentence("Gemini refused to draw", reason, message), billed=self._billed)
+        return self._why_nothing_drawn(parts, reason, message)
+
+    def _why_nothing_drawn(self, parts: Sequence[Json], reason: object, message: object) -> GeminiError:
+        text = " ".join(filter(None, (self._answer.text(_get(part, "text")) for part in parts)))
+        if not self._answer.whole:
+            return BadReply("Gemini's reply cannot be read", billed=self._billed)
+        if any(_get(part, "fileData") for part in parts):
+            return BadReply("Gemini sent only the address of a picture, which is not fetched", billed=self._billed)
+        if reason or text:
+            return NoImage(self._sentence("Gemini sent no picture", reason, message or text), billed=self._billed)
+        return BadReply("Gemini's reply holds neither a picture nor a reason", billed=self._billed)
+
+    def _sentence(self, what: str, reason: object, more: object) -> str:
+        names = self._quoted(", ".join(_names(reason)))[:EXCERPT] or "no reason given"
+        return f"{what} ({names})" + (f": {self._excerpt(more)}" if more else "")
+
+    def _excerpt(self, text: object) -> str:
+        words = self._answer.text(text) if isinstance(text, str) else str(text or "no message")
+        plain = self._quoted(" ".join(words.split()))
+        return plain if len(plain) <= EXCERPT else f"{plain[:EXCERPT]}…"
+
+    def _quoted(self, text: str) -> str:
+        return visible(whole_characters(without_key(text, self._key)))
+
+    def _carriable_usage(self) -> Json | None:
+        usage: Json = _copied(self._usage, lambda text: self._quoted(self._answer.text(text)))
+        return usage if len(json.dumps(usage, ensure_ascii=False).encode()) <= MAX_USAGE_BYTES else None
+
+
+def _copied(value: Any, words: Callable[[str], str], depth: int = DEEPEST) -> Any:
+    """A copy that an answer can carry: names spelled as Google does, strings as `words` has them, no endless nests."""
     if isinstance(value, str):
-        return whole_characters(value)
+        return words(value)
+    if isinstance(value, dict | list) and not depth:
+        return None
     if isinstance(value, dict):
-        return {_carriable(key): _carriable(each, depth - 1) for key, each in value.items()} if depth else None
+        return {words(_camel(name)): _copied(each, words, depth - 1) for name, each in value.items()}
     if isinstance(value, list):
-        return [_carriable(each, depth - 1) for each in value] if depth else None
-    return value
+        return [_copied(each, words, depth - 1) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _decode(data: object, usage: dict[str, Any]) -> bytes:
-    """Google sends standard base64, its SDK the URL-safe kind: both are accepted."""
-    if isinstance(data, str):
+def _decoded(found: Sequence[_Blob]) -> bytes | None:
+    """The last picture that is no draft, else the last draft; what is no picture only if there is none."""
+    newest = ([blob for blob in found if not blob.draft] or found)[::-1]
+    for blob in sorted(newest, key=lambda blob: not blob.is_picture):
         try:
-            return base64.b64decode(_standard(data), validate=True)
-        except (binascii.Error, ValueError):
-            pass
-    raise BadReply("the picture in Gemini's reply is not base64", billed=billed(usage))
+            return blobs.decode(blob.data)
+        except ValueError:
+            continue
+    return None
 
 
-def _standard(data: str) -> str:
-    return data.replace("-", "+").replace("_", "/") if "-" in data or "_" in data else data
+def _get(value: Json, name: str) -> Any:
+    """A field, spelled as Google does or in any other way: inlineData, inline_data; the first that holds anything."""
+    if held := value.get(name):
+        return held
+    wanted = _plain(name)
+    return next((each for key, each in value.items() if each and _plain(key) == wanted), value.get(name))
 
 
-def _why_not(answer: dict[str, Any], candidate: dict[str, Any], usage: dict[str, Any]) -> GeminiError:
-    feedback = _dict(answer.get("promptFeedback"))
-    if reason := feedback.get("blockReason"):
-        return Blocked(_sentence("Gemini refused the prompt", reason, feedback.get("blockReasonMessage")), billed=False)
-    if not candidate:
-        return BadReply("Gemini's reply is empty", billed=billed(usage))
-    reason, message = candidate.get("finishReason"), candidate.get("finishMessage")
-    if reason in REFUSALS:
-        return Blocked(_sentence("Gemini refused to draw", reason, message), billed=billed(usage))
-    text = " ".join(str(part["text"]) for part in _parts(candidate) if part.get("text"))
-    if not reason and not text:
-        return BadReply("Gemini's reply holds neither a picture nor a reason", billed=billed(usage))
-    return NoImage(_sentence("Gemini sent no picture", reason, message or text), billed=billed(usage))
+def _plain(name: str) -> str:
+    return name.replace("_", "").lower()
 
 
-def _sentence(what: str, reason: object, more: object) -> str:
-    return f"{what} ({reason or 'no reason given'})" + (f": {_excerpt(more)}" if more else "")
+def _camel(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])_([a-z0-9])", lambda match: match[1].upper(), name)
 
 
-def _excerpt(text: object) -> str:
-    plain = " ".join(str(text or "no message").split())
-    return plain if len(plain) <= EXCERPT else f"{plain[:EXCERPT]}…"
+def _names(reason: object) -> list[str]:
+    """A reason in capitals, as the SDK reads it; of a list each, of a number its digits."""
+    if isinstance(reason, list):
+        return [name for each in reason for name in _names(each)]
+    return [str(reason).upper()] if reason else []
 
 
-def _dict(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _dicts(value: object) -> Iterator[dict[str, Any]]:
-    if isinstance(value, list):
-        yield from (item for item in value if isinstance(item, dict))
+def _dicts(value: object) -> Iterator[Json]:
+    """The objects in a value, one or a list of them."""
+    if isinstance(value, dict):
+        yield value
+    elif isinstance(value, list):
+        for each in value:
+            yield from _dicts(each)

@@ -44,7 +44,7 @@ class VariationMetadata(PictureAnswer):
     prompt: str
     model: str
     aspect_ratio: str
-    usage: dict[str, Any]
+    usage: dict[str, Any] | None
     cost_usd: float | None
 
 

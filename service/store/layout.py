@@ -67,3 +67,8 @@ def upload_key(request: str, field: str, picture_format: Format) -> str:
 def raw_key(request: str, number: int, suffix: str) -> str:
     """The raw picture of variation `number` of a request, as Gemini sent it."""
     return f"generated/{request}_{number}{suffix}"
+
+
+def spill_key(request: str, number: int) -> str:
+    """Where the reply of a variation goes while there is no memory for it."""
+    return f"temp/{request}_{number}.body"

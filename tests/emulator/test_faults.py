@@ -1,5 +1,6 @@
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 
 import aiohttp
 import pytest
@@ -8,6 +9,7 @@ from pydantic import ValidationError
 
 from service.emulator.app import Emulator
 from service.emulator.faults import BLOCK_REASONS, FAULTS, FINISH_REASONS, error, repainted
+from service.emulator.wrappings import WRAPPINGS
 from tests.emulator.helpers import Connect, ask, drawn, pictures
 
 ERRORS = {
@@ -41,13 +43,24 @@ RAISED: dict[str, type[Exception]] = {
     "drop": aiohttp.ServerDisconnectedError,
     "half_body": aiohttp.ClientPayloadError,
 }
-EMPTY = ("empty_body", "empty_object", "list", "null", "error_in_200", "wrong_candidates", "no_candidates", "text_only")
+EMPTY = (
+    "empty_body", "empty_object", "list", "null", "error_in_200", "error_in_200_billed", "blocked_billed",
+    "wrong_candidates", "no_candidates", "text_only", "file_uri",
+)  # fmt: skip
+NOT_FOLLOWED = ("redirect_nowhere", "not_modified", *(name for name in FAULTS if name.startswith("redirect_3")))
+# Ways to wrap a picture that the SDK takes off by itself; the others cost it the picture.
+READ_BY_THE_SDK = {
+    "unpadded", "url_safe", "url_safe_unpadded", "snake_case", "html_safe", "error_null", "gzip", "deflate",
+    "deflate_bare", "unknown_encoding",
+}  # fmt: skip
 BLOCKED = {f"blocked_{reason.lower()}": reason for reason in BLOCK_REASONS}
 FINISHED = {f"finish_{reason.lower()}": reason for reason in FINISH_REASONS}
 UNKNOWN = ("blocked_unknown", "finish_unknown")
 # name -> declared MIME type, first bytes, Pillow's mode; None where the bytes are no whole picture
 PICTURES: dict[str, tuple[str, bytes, str | None]] = {
     "no_usage": ("image/png", b"\x89PNG", "RGB"),
+    "huge_usage": ("image/png", b"\x89PNG", "RGB"),
+    "hidden_characters": ("image/png", b"\x89PNG", "RGB"),
     "text_beside": ("image/png", b"\x89PNG", "RGB"),
     "jpeg": ("image/jpeg", b"\xff\xd8\xff", "RGB"),
     "webp": ("image/webp", b"RIFF", "RGB"),
@@ -66,7 +79,9 @@ SEVERAL = {"draft_first": [True, None], "drafts_only": [True, True], "several": 
 
 
 def test_every_fault_is_tried_here() -> None:
-    tables: tuple[Iterable[str], ...] = (ERRORS, RAISED, EMPTY, BLOCKED, FINISHED, UNKNOWN, PICTURES, SEVERAL, ["hang"])
+    tables: tuple[Iterable[str], ...] = (
+        ERRORS, RAISED, EMPTY, BLOCKED, FINISHED, UNKNOWN, PICTURES, SEVERAL, NOT_FOLLOWED, WRAPPINGS, ["hang"],
+    )  # fmt: skip
     assert sorted(name for table in tables for name in table) == sorted(FAULTS)
 
 
@@ -142,6 +157,23 @@ async def test_the_finish_message_is_on_the_wire(connect: Connect) -> None:
     reply = await ask(client, config=raw)
     assert reply.sdk_http_response
     assert "Stopped: IMAGE_SAFETY." in (reply.sdk_http_response.body or "")
+
+
+@pytest.mark.parametrize("name", WRAPPINGS)
+async def test_a_wrapping_is_one_that_the_sdk_takes_off_or_not(connect: Connect, name: str) -> None:
+    client, found = await connect(Emulator(then=name)), []
+    with suppress(errors.APIError, ValueError, TypeError, AttributeError, aiohttp.ClientPayloadError):
+        found = pictures(await ask(client))
+    assert [data[:4] for data in found] == [b"\x89PNG"] * (name in READ_BY_THE_SDK)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in NOT_FOLLOWED if not name.startswith("redirect_30") or name == "redirect_300"]
+)
+async def test_what_leads_elsewhere(connect: Connect, name: str) -> None:
+    with pytest.raises(errors.APIError) as caught:
+        await ask(await connect(Emulator(then=name)))
+    assert 300 <= caught.value.code < 400
 
 
 @pytest.mark.parametrize("name", UNKNOWN)

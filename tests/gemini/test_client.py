@@ -61,8 +61,8 @@ async def test_what_is_sent(connect: Connect, tmp_path: Path) -> None:
     call = Call("gemini-3-pro-image", "a prompt", "16:9", "2K", Reference(str(base), "image/webp"))
     reply = await gemini.draw(call)
     assert sniff(reply.picture[:64]) == "png"
+    assert reply.usage
     assert reply.usage["candidatesTokenCount"] == 1120
-    assert reply.billed is True
     [sent] = emulator.received
     assert (sent.version, sent.model, sent.prompt) == ("v1beta", "gemini-3-pro-image", "a prompt")
     assert (sent.aspect_ratio, sent.image_size, sent.modalities) == ("16:9", "2K", ("IMAGE",))
@@ -220,7 +220,7 @@ async def test_a_long_message_is_cut_and_of_one_line(connect: Connect) -> None:
     assert caught.value.detail.isprintable()
 
 
-@pytest.mark.parametrize("status", [301, 418, 451, 501, 502, 520])
+@pytest.mark.parametrize("status", [418, 451, 501, 502, 520])
 async def test_any_other_status_is_a_502(connect: Connect, status: int) -> None:
     emulator = QuickEmulator(then=raw(status, b"odd", "text/plain"))
     with pytest.raises(GeminiError) as caught:
@@ -260,10 +260,9 @@ async def test_a_cancelled_call_gives_its_place_back(connect: Connect) -> None:
     assert (await gemini.draw(CALL)).picture
 
 
-@pytest.mark.parametrize("status", [200, 500])
-async def test_a_reply_without_end_is_given_up(connect: Connect, status: int) -> None:
+async def test_a_reply_without_end_is_given_up(connect: Connect) -> None:
     async def endless(asked: Asked) -> web.StreamResponse:
-        response = web.StreamResponse(status=status, headers={"Content-Type": "application/json"})
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(asked.request)
         with suppress(ConnectionError):
             while True:

@@ -1,0 +1,89 @@
+"""The bytes in a reply: base64 of every kind, alone or in a data URI."""
+
+import binascii
+import re
+from collections.abc import Iterator
+from urllib.parse import unquote_to_bytes
+
+from service.imaging.formats import SNIFF_BYTES
+
+# Decoded piece by piece: the decoder holds the interpreter, and with it the event loop, for as long as it works.
+PIECE = 1024 * 1024
+# A line of base64 that goes on in the next one is shorter: 64 or 76 by the standards.
+WRAPPED_LINE = 1024
+_HEAD_BYTES = 1024
+
+_STANDARD = bytes.maketrans(b"-_", b"+/")
+_WHITE_SPACE = b" \t\r\n\f\v"
+_URI_HEAD = re.compile(rb"\s*data:[^,]{0,200},", re.IGNORECASE)
+_PADDING = re.compile(rb"=+")
+_URI = re.compile(
+    r"(?:data:(?P<mime>[^,;\s\"'()<>]{0,100})(?:;[^,;\s\"'()<>]{1,100}){0,9};base64,\s*)+(?P<data>[\w+/%-]+=*)",
+    re.IGNORECASE | re.ASCII,
+)
+_NEXT_LINE = re.compile(r"\r?\n[ \t]*([\w+/-]+=*)[ \t]*(?=\r?\n|$|[)\"'>\]])", re.ASCII)
+
+
+def decode(data: bytes | memoryview) -> bytes:
+    """Base64, standard or URL-safe, padded or not, with white space, percent-encoded, after the head of a data URI.
+
+    Raises ValueError for anything else.
+    """
+    return b"".join(_blocks(data))
+
+
+def head(data: bytes | memoryview) -> bytes:
+    """The first bytes of what `decode` would make of it, enough to tell a picture's type; may be empty."""
+    first = b""
+    try:
+        for block in _blocks(data[:_HEAD_BYTES]):
+            first += block
+            if len(first) >= SNIFF_BYTES:
+                break
+    except ValueError:
+        pass
+    return first[:SNIFF_BYTES]
+
+
+def _blocks(data: bytes | memoryview) -> Iterator[bytes]:
+    while uri := _URI_HEAD.match(data):
+        data = data[uri.end() :]
+    rest = b""
+    for piece in _pieces(data):
+        # An encoder that works block by block may pad each of them.
+        *ended, rest = _PADDING.split(rest + piece)
+        yield from map(_quanta, ended)
+        whole = len(rest) & ~3
+        yield _quanta(rest[:whole])
+        rest = rest[whole:]
+    yield _quanta(rest)
+
+
+def _pieces(data: bytes | memoryview) -> Iterator[bytes]:
+    for at in range(0, len(data), PIECE):
+        piece = bytes(data[at : at + PIECE])
+        if b"%" in piece:
+            # An escape may lie across two pieces, so the rest is taken as one.
+            yield unquote_to_bytes(bytes(data[at:])).translate(_STANDARD, _WHITE_SPACE)
+            return
+        yield piece.translate(_STANDARD, _WHITE_SPACE)
+
+
+def _quanta(data: bytes) -> bytes:
+    return binascii.a2b_base64(data + b"=" * (-len(data) % 4), strict_mode=True)
+
+
+def data_uris(text: str) -> Iterator[tuple[str, str]]:
+    """The MIME type and the base64 of each data URI in a text; the type may be empty."""
+    for match in _URI.finditer(text):
+        yield match["mime"].lower(), match["data"] + "".join(_next_lines(text, match))
+
+
+def _next_lines(text: str, first: re.Match[str]) -> Iterator[str]:
+    """The lines that the base64 of a data URI goes on in: each but the last is as long as the first."""
+    full, at, length = len(first["data"]), first.end(), len(first["data"])
+    while length == full <= WRAPPED_LINE and (line := _NEXT_LINE.match(text, at)):
+        if (length := len(line[1])) > full:
+            return
+        yield line[1]
+        at = line.end(1)

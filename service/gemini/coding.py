@@ -1,0 +1,95 @@
+"""Content-Encoding, taken off piece by piece; what is not coded as declared stays as it came."""
+
+import asyncio
+import contextlib
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+# The encodings that are asked for: those that need nothing but the standard library.
+ACCEPTED = "gzip, deflate"
+# The most that one piece becomes: some kilobytes can stand for megabytes.
+PIECE = 1024 * 1024
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_GZIP, _RAW_DEFLATE = 16 + zlib.MAX_WBITS, -zlib.MAX_WBITS
+# How JSON begins; deflated data does so only if it is tiny.
+_PLAIN = b"{[ \t\r\n\xef"
+
+
+class ContentDecoder:
+    """Decodes one body: `feed` what has come, then take `piece` after piece until one is empty; at the end `end`."""
+
+    def __init__(self, encoding: str) -> None:
+        self._encoding = encoding.strip().lower()
+        self._waiting = b""
+        self._inflater: Any = None
+        # Whether a member of the stream is being decoded; whether anything came of it; whether the rest is dropped.
+        self._begun = self._given = self._over = False
+
+    def feed(self, data: bytes) -> None:
+        if not self._over:
+            self._waiting += data
+
+    def piece(self) -> bytes:
+        # Two bytes tell whether it is coded at all.
+        if not self._begun and len(self._waiting) > 1:
+            self._begin()
+        if self._over or not self._begun:
+            return b""
+        data, self._waiting = self._waiting, b""
+        piece = self._inflate(data) if self._inflater else data
+        self._given = self._given or bool(piece)
+        return piece
+
+    async def next_piece(self) -> bytes:
+        """The same, in a thread where there is something to decompress."""
+        return await asyncio.to_thread(self.piece) if self._inflater else self.piece()
+
+    def end(self) -> Iterator[bytes]:
+        """What is left when all has come."""
+        self._begun, self._over = True, self._over or not (self._begun or not self._given)
+        while piece := self.piece():
+            yield piece
+
+    def _begin(self) -> None:
+        inflater = _inflater(self._encoding, self._waiting)
+        # What follows a whole gzip stream is another one, or of no use.
+        self._over = self._given and not self._waiting.startswith(_GZIP_MAGIC)
+        self._begun, self._inflater = True, inflater
+
+    def _inflate(self, data: bytes) -> bytes:
+        before = self._inflater.copy()
+        try:
+            piece: bytes = self._inflater.decompress(data, PIECE)
+        except zlib.error:
+            return self._salvage(before, data)
+        self._waiting = self._inflater.unconsumed_tail
+        if self._inflater.eof:
+            self._begun, self._waiting = False, self._inflater.unused_data
+        return piece
+
+    def _salvage(self, inflater: Any, data: bytes) -> bytes:
+        """What can be had up to the fault; all of it as it came if that is nothing."""
+        pieces, size = [], 0
+        with contextlib.suppress(zlib.error):
+            for at in range(len(data)):
+                pieces.append(inflater.decompress(data[at : at + 1], PIECE))
+                if (size := size + len(pieces[-1])) > PIECE:
+                    break
+        if size or self._given:
+            self._over = True
+            return b"".join(pieces)
+        self._inflater = None
+        return data
+
+
+def _inflater(encoding: str, head: bytes) -> Any:
+    """A decompressor, or None for what is not compressed. The magic bytes count more than the header."""
+    if head.startswith(_GZIP_MAGIC):
+        return zlib.decompressobj(_GZIP)
+    if encoding != "deflate" or head[0] in _PLAIN:
+        return None
+    # Some send it bare, without the two bytes that zlib puts before it.
+    zlib_header = head[0] & 0x0F == zlib.DEFLATED and int.from_bytes(head[:2], "big") % 31 == 0
+    return zlib.decompressobj(zlib.MAX_WBITS if zlib_header else _RAW_DEFLATE)

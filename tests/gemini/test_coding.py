@@ -1,0 +1,58 @@
+"""Content-Encoding in pieces of any size."""
+
+import gzip
+import zlib
+
+import pytest
+
+from service.emulator.wrappings import bare_deflate
+from service.gemini.coding import PIECE, ContentDecoder
+
+BODY = b'{"candidates": [%s]}' % (b"1234567890," * 1000)
+
+
+def decoded(data: bytes, encoding: str, step: int) -> bytes:
+    decoder, pieces = ContentDecoder(encoding), []
+    for at in range(0, len(data), step):
+        decoder.feed(data[at : at + step])
+        while piece := decoder.piece():
+            pieces.append(piece)
+    pieces += decoder.end()
+    assert all(len(piece) <= PIECE for piece in pieces)
+    return b"".join(pieces)
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000, 10**9])
+@pytest.mark.parametrize(
+    ("coded", "encoding"),
+    [
+        (BODY, ""), (BODY, "gzip"), (BODY, "deflate"), (BODY, "br"), (BODY, "identity"),
+        (gzip.compress(BODY), "gzip"), (gzip.compress(BODY), "x-gzip"), (gzip.compress(BODY), ""),
+        (gzip.compress(BODY[:99]) + gzip.compress(BODY[99:]), "gzip"),
+        (gzip.compress(BODY) + b"padding", "gzip"),
+        (gzip.compress(BODY)[:-8], "gzip"), (gzip.compress(BODY)[:-8] + bytes(8), "gzip"),
+        (zlib.compress(BODY), "deflate"), (bare_deflate(BODY), "Deflate "),
+    ],
+)  # fmt: skip
+def test_what_comes_out_is_the_body(coded: bytes, encoding: str, step: int) -> None:
+    assert decoded(coded, encoding, step) == BODY
+
+
+@pytest.mark.parametrize("body", [b"", b"7", b"{}", b"\x1f"])
+def test_a_body_too_short_for_any_encoding(body: bytes) -> None:
+    assert decoded(body, "gzip", 1) == body
+
+
+def test_a_bomb_comes_in_pieces() -> None:
+    assert decoded(gzip.compress(bytes(20 * PIECE)), "gzip", 10**9) == bytes(20 * PIECE)
+
+
+def test_what_is_broken_is_kept_up_to_the_fault() -> None:
+    stored = zlib.compressobj(0, zlib.DEFLATED, 31)
+    coded = bytearray(stored.compress(BODY * 20) + stored.flush())
+    coded[-8:-4] = b"oops"
+    assert decoded(bytes(coded), "gzip", 70_000) == BODY * 20
+
+
+def test_what_cannot_be_decoded_at_all_stays_as_it_is() -> None:
+    assert decoded(b"\x1f\x8bnot gzip", "gzip", 100) == b"\x1f\x8bnot gzip"

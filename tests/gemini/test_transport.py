@@ -1,0 +1,186 @@
+"""What leaves by the session, and what comes back: redirects, statuses, encodings, the key."""
+
+import asyncio
+import gzip
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import pytest
+from aiohttp import web
+
+from service.emulator.app import Emulator
+from service.emulator.faults import Answer, edited, error, finished, json_response, parts, raw
+from service.emulator.faults import Call as Asked
+from service.emulator.wire import dump, picture_part
+from service.errors import BadReply, GeminiError, GeminiRejected, GeminiUnavailable, OutcomeUnknown
+from service.gemini.client import Call, GeminiAccess, GeminiService, open_gemini
+from service.imaging.formats import sniff
+from service.server.connections import listening
+from tests.helpers import KEY, QuickEmulator
+
+CALL = Call("gemini-nano-banana-2.1", "a prompt", "1:8", "1K")
+
+Connect = Callable[..., Awaitable[GeminiService]]
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    async with AsyncExitStack() as stack:
+
+        async def connected(emulator: Emulator, **options: object) -> GeminiService:
+            [(host, port)] = await stack.enter_async_context(listening(emulator.create_app(), "127.0.0.1", 0))
+            access = GeminiAccess(**{"api_key": KEY, "base_url": f"http://{host}:{port}", **options})  # type: ignore[arg-type]
+            return await stack.enter_async_context(open_gemini(access))
+
+        yield connected
+
+
+@pytest.fixture
+async def elsewhere() -> AsyncIterator[tuple[str, list[bytes]]]:
+    """Another host, and all that it ever hears."""
+    heard: list[bytes] = []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read(65536))
+        writer.close()
+
+    server = await asyncio.start_server(listen, "127.0.0.1", 0)
+    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/models/x:generateContent", heard
+    server.close()
+
+
+def redirect(status: int, location: str | None) -> Answer:
+    async def answer(asked: Asked) -> web.Response:
+        headers = {} if location is None else {"Location": location.replace("SELF", str(asked.request.url))}
+        return json_response(dump(asked.reply(picture_part(await asked.paint()))), status, headers)
+
+    return answer
+
+
+@pytest.mark.parametrize("status", range(300, 309))
+@pytest.mark.parametrize(
+    "location", ["{elsewhere}", "SELF", "/", "//", "", "not an address", "file:///etc/passwd", None]
+)
+async def test_no_redirect_is_followed(
+    connect: Connect, elsewhere: tuple[str, list[bytes]], status: int, location: str | None
+) -> None:
+    address, heard = elsewhere
+    emulator = QuickEmulator(then=redirect(status, location and location.replace("{elsewhere}", address)))
+    with pytest.raises(GeminiRejected) as caught:
+        await (await connect(emulator)).draw(CALL)
+    assert (caught.value.status, caught.value.code) == (502, "gemini_rejected")
+    assert (caught.value.billed, caught.value.worth_retrying) == (None, False)
+    assert str(status) in caught.value.detail
+    assert emulator.requests == 1
+    assert heard == []
+
+
+@pytest.mark.parametrize("status", [101, 199])
+async def test_a_status_that_is_no_answer(connect: Connect, status: int) -> None:
+    async def answer(asked: Asked) -> web.StreamResponse:
+        assert asked.request.transport
+        asked.request.transport.write(f"HTTP/1.1 {status} Odd\r\nConnection: close\r\n\r\n".encode())
+        asked.request.transport.close()
+        return web.Response()
+
+    with pytest.raises((BadReply, OutcomeUnknown)) as caught:
+        await (await connect(QuickEmulator(then=answer))).draw(CALL)
+    assert caught.value.billed is None
+
+
+@pytest.mark.parametrize("status", [200, 201, 250, 299, 600, 999])
+async def test_a_reply_of_any_other_status_is_read(connect: Connect, status: int) -> None:
+    async def answer(asked: Asked) -> web.StreamResponse:
+        body = dump(asked.reply(picture_part(await asked.paint())))
+        assert asked.request.transport
+        asked.request.transport.write(f"HTTP/1.1 {status} Odd\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        asked.request.transport.close()
+        return web.Response()
+
+    reply = await (await connect(QuickEmulator(then=answer))).draw(CALL)
+    assert sniff(reply.picture[:16]) == "png"
+
+
+@pytest.mark.parametrize("fault", [raw(200), raw(204), raw(205), raw(299), raw(200, b" \r\n")])
+async def test_a_reply_without_a_body_is_bad_and_of_unknown_price(connect: Connect, fault: Answer) -> None:
+    with pytest.raises(BadReply) as caught:
+        await (await connect(QuickEmulator(then=fault))).draw(CALL)
+    assert (caught.value.billed, caught.value.worth_retrying) == (None, False)
+
+
+async def test_half_a_body_stays_unknown_whatever_its_encoding(connect: Connect) -> None:
+    async def answer(asked: Asked) -> web.StreamResponse:
+        body = gzip.compress(dump(asked.reply(picture_part(await asked.paint()))))
+        head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n"
+        assert asked.request.transport
+        asked.request.transport.write(head.encode() + body[: len(body) // 2])
+        asked.request.transport.close()
+        return web.Response()
+
+    with pytest.raises(OutcomeUnknown):
+        await (await connect(QuickEmulator(then=answer))).draw(CALL)
+
+
+async def test_the_words_of_an_error_are_decompressed(connect: Connect) -> None:
+    async def answer(asked: Asked) -> web.Response:
+        body = gzip.compress(dump({"error": {"code": 400, "message": "no such aspect"}}))
+        return json_response(body, 400, {"Content-Encoding": "gzip"})
+
+    with pytest.raises(GeminiRejected, match="no such aspect"):
+        await (await connect(QuickEmulator(then=answer))).draw(CALL)
+
+
+HIDDEN = f"\x1b[31m\u202e key={KEY} \x9b"
+SHOWN = "\\u001b[31m\\u202e key=[key] \\u009b"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        error(400, HIDDEN),
+        error(429, HIDDEN),
+        error(503, HIDDEN),
+        error(500, "x" * 180 + KEY),
+        raw(403, HIDDEN.encode(), "text/plain"),
+        raw(200, dump({"error": {"message": HIDDEN}})),
+        raw(200, dump({"error": HIDDEN})),
+        raw(200, dump({"promptFeedback": {"blockReason": "OTHER", "blockReasonMessage": HIDDEN}})),
+        raw(200, dump({"promptFeedback": {"blockReason": HIDDEN}})),
+        finished("SAFETY", HIDDEN),
+        finished(HIDDEN),
+        finished(HIDDEN, "x" * 190 + KEY),
+        parts(lambda _: [{"text": HIDDEN}]),
+        parts(lambda _: [{"text": "x" * 190 + KEY}]),
+    ],
+)
+async def test_neither_the_key_nor_a_hidden_character_is_quoted(
+    connect: Connect, fault: Answer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    gemini = await connect(QuickEmulator(then=fault), retry=0)
+    with pytest.raises(GeminiError) as caught:
+        await gemini.draw(CALL)
+    assert caught.value.detail.isprintable()
+    assert KEY[:8] not in caught.value.detail
+    assert KEY not in caplog.text
+
+
+async def test_the_usage_is_fit_to_be_shown(connect: Connect) -> None:
+    emulator = QuickEmulator(then=edited(lambda body: body["usageMetadata"].update({f"note {KEY}": [HIDDEN]})))
+    reply = await (await connect(emulator)).draw(CALL)
+    assert reply.usage
+    assert reply.usage["note [key]"] == [SHOWN]
+
+
+async def test_the_key_of_the_emulator_is_no_secret(connect: Connect) -> None:
+    gemini = await connect(QuickEmulator(then=finished("SAFETY", "says the emulator")), local=True, api_key="emulator")
+    with pytest.raises(GeminiError, match="says the emulator"):
+        await gemini.draw(CALL)
+
+
+async def test_what_cannot_be_connected_to_was_not_billed() -> None:
+    async with open_gemini(GeminiAccess(KEY, "http://no-such-host.invalid", retry=0)) as gemini:
+        with pytest.raises(GeminiUnavailable) as caught:
+            await gemini.draw(CALL)
+    assert caught.value.billed is False

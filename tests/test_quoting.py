@@ -1,0 +1,43 @@
+import pytest
+
+from service.errors import BadReply
+from service.quoting import log_safe, visible, without_key
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain, é 日本 👩‍🚀", "plain, é 日本 👩‍🚀"),
+        ("\x1b[31mred\x07", "\\u001b[31mred\\u0007"),
+        ("pay \u202efdp.exe\u2069", "pay \\u202efdp.exe\\u2069"),
+        ("a\nb\tc\r\x00\x7f\x9b", "a\\u000ab\\u0009c\\u000d\\u0000\\u007f\\u009b"),
+        ("\u200e\u200f\u061c\u2028\u2066\ufeff", "\\u200e\\u200f\\u061c\\u2028\\u2066\\ufeff"),
+    ],
+)
+def test_hidden_characters_become_visible(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+def test_what_is_to_be_kept_is_kept() -> None:
+    assert visible("a\n\tb\x1b", keep="\n\t") == "a\n\tb\\u001b"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "shown"),
+    [
+        ("key AIza-secret!", "AIza-secret", "key [key]!"),
+        ("?key=a%2Fb%2Bc&x=a/b+c", "a/b+c", "?key=[key]&x=[key]"),
+        ("nothing", "", "nothing"),
+    ],
+)
+def test_the_key_is_hidden_as_it_is_and_as_in_a_url(text: str, key: str, shown: str) -> None:
+    assert without_key(text, key) == shown
+
+
+def test_a_log_line_shows_no_password_of_a_url() -> None:
+    shown = log_safe("cannot reach http://user:pass%40word@proxy:3128/x for me@example.com", "")
+    assert shown == "cannot reach http://[user]@proxy:3128/x for me@example.com"
+
+
+def test_every_detail_can_be_shown() -> None:
+    assert BadReply("half \ud83d \x1b[1m \u202e").detail == "half ? \\u001b[1m \\u202e"
