@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from service.errors import ImageError, StorageFull
-from service.exports import REFERENCE_ENCODING, REFERENCE_LONGEST, ImageExportService
+from service.errors import ImageError, StorageFull, StorageUnavailable
+from service.exports import REFERENCE_ENCODING, REFERENCE_LONGEST, ImageExportService, Source
 from service.imaging.encode import encode
 from service.settings import load_settings
 from service.store.local import LocalStore
@@ -138,3 +138,8 @@ def test_any_reference_of_the_largest_size_is_within_the_limit() -> None:
     noise = Image.frombytes("RGB", size, os.urandom(3 * size[0] * size[1]))
     noise = noise.point([255 * (level > 127) for level in range(256)] * 3)
     assert len(encode(noise, REFERENCE_ENCODING, (255, 255, 255))) < MAX_REFERENCE_BYTES
+
+
+async def test_a_picture_that_the_disk_does_not_give_is_not_called_broken(service: ImageExportService) -> None:
+    with pytest.raises(StorageUnavailable, match="cannot be read"):
+        await service.inspect(Source(str(service.settings.area("uploads") / "vanished.png"), "0" * 64))

@@ -9,8 +9,8 @@ class ImagingError(Exception):
     ImagingError
     ├── UnsupportedType   not PNG, JPEG or WebP by its bytes
     ├── Undecodable       broken, cut, or of a kind that is not decoded
-    │   └── Fault         a step of ours failed; a note has the traceback
-    ├── Unreadable        its file cannot be read: the disk is at fault, not the picture
+    │   ├── Fault         a step of ours failed; a note has the traceback
+    │   └── Unreadable    the disk is at fault, not the picture
     ├── TooManyPixels     more than the limit, refused before decoding
     ├── TooCostly         outran a worker's time or memory
     └── ImpossibleFrame   the asked size cannot be had from this picture
@@ -35,8 +35,8 @@ class Fault(Undecodable):
     pass
 
 
-class Unreadable(ImagingError):
-    code = "storage_unavailable"
+class Unreadable(Undecodable):
+    pass
 
 
 class TooManyPixels(ImagingError):

@@ -27,9 +27,14 @@ def limit() -> int:
 
 def free() -> int:
     """How many may still be opened; less than none where the limit was lowered under what is open."""
-    listing = _listing(os.getpid())
-    # Linux 6.2 counts them in the directory's size; before, they have to be listed.
-    return limit() - (os.fstat(listing).st_size or len(os.listdir(listing)))
+    try:
+        listing = _listing(os.getpid())
+        # Linux 6.2 counts them in the directory's size; before, they have to be listed.
+        return limit() - (os.fstat(listing).st_size or len(os.listdir(listing)))
+    except FileNotFoundError:  # no /proc: nobody can tell before it fails
+        return limit()
+    except OSError:
+        return 0
 
 
 def spare(leave: int) -> int:

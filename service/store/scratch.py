@@ -168,7 +168,7 @@ class Scratch:
 
     async def fill(self, key: str, data: bytes) -> str:
         """Put data into a reserved temp file, not durably; returns its sha256 in hex."""
-        return await run_to_completion(self._fill, key, data)
+        return await with_descriptors(lambda: run_to_completion(self._fill, key, data))
 
     def _fill(self, key: str, data: bytes) -> str:
         with storage_errors("temp"):

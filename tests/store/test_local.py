@@ -16,6 +16,7 @@ import pytest
 
 from service.errors import NotFound, SettingsError, StorageFull, StorageUnavailable
 from service.retention import sweep
+from service.store import disk as store_disk
 from service.store.holds import Hold, held
 from service.store.layout import (
     AREAS,
@@ -399,6 +400,7 @@ async def test_only_what_says_that_a_file_is_absent_is_not_found(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", refuse)
+        patch.setattr(store_disk, "WAIT_SECONDS", 0)
         with pytest.raises(kind):
             await store.open(KEY)
         with pytest.raises(kind):
