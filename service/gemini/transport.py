@@ -3,11 +3,14 @@
 import base64
 import io
 import secrets
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 import aiohttp
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
+
+from service.gemini.refusals import raise_for_status
 
 # What the SDK is given instead of a reference picture; its base64 stands in the request exactly once.
 PLACEHOLDER = secrets.token_bytes(33)
@@ -22,12 +25,14 @@ class ReplyTooLarge(Exception):
 class Exchange:
     """The bodies of one call: URL-safe base64 to put in place of PLACEHOLDER, and the 200 answer as it came.
 
-    No answer may be longer than `max_reply_bytes`.
+    No answer may be longer than `max_reply_bytes`. `sent` is called when there is a connection, just before the first
+    byte goes out.
     """
 
     max_reply_bytes: int
     reference: bytes = b""
     reply: bytearray = field(default_factory=bytearray)
+    sent: Callable[[], None] = lambda: None
 
 
 EXCHANGE: ContextVar[Exchange] = ContextVar("exchange")
@@ -36,8 +41,23 @@ EXCHANGE: ContextVar[Exchange] = ContextVar("exchange")
 def session() -> aiohttp.ClientSession:
     """A session for the SDK; each call sets EXCHANGE first. Connections are not limited here, but by the service."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0), middlewares=(_put_reference,), response_class=_Response
+        connector=aiohttp.TCPConnector(limit=0),
+        middlewares=(_put_reference, raise_for_status),
+        response_class=_Response,
+        trace_configs=[_tell_sent()],
     )
+
+
+def _tell_sent() -> aiohttp.TraceConfig:
+    """Between these signals and the first byte nothing is awaited: until then a call can be cancelled for nothing."""
+
+    async def connected(*_: object) -> None:
+        EXCHANGE.get().sent()
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_end.append(connected)
+    trace.on_connection_reuseconn.append(connected)
+    return trace
 
 
 async def _put_reference(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
