@@ -1,10 +1,9 @@
 """The commands that make pictures: the use cases, told on a terminal."""
 
 import asyncio
-import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ from service.orders import Failed, Variation
 from service.schemas.answers import ErrorAnswer, ThumbnailsAnswer, error_answer, exports_answer, variation_answer
 from service.schemas.fields import Fields, read_export, read_order
 from service.settings import Settings
+from service.signals import STOP_SIGNALS, on_stop_signal
 from service.store.disk import start_disk_threads
 from service.store.layout import request_id
 from service.thumbnails import ThumbnailService
@@ -85,12 +85,13 @@ async def generate(settings: Settings, texts: Mapping[str, str], image: Path | N
     await start_disk_threads()
     if settings.emulates:
         _warn("no Gemini key: the local emulator draws, nothing is billed")
-    async with AsyncExitStack() as stack:
+    async with _stoppable() as stopping, AsyncExitStack() as stack:
         exports = await stack.enter_async_context(ImageExportService(settings, ExportEvents(notice=_warn)))
         if image:
             await exports.inspect(await asyncio.to_thread(source_of, str(image)))
         thumbnails = ThumbnailService(await stack.enter_async_context(gemini_service(settings)), exports)
-        _stop_gently(thumbnails.stop)
+        stack.push_async_callback(thumbnails.close)
+        stopping.on_first = thumbnails.stop
         bar = stack.enter_context(_progress(order.count, "variations"))
         events = await stack.enter_async_context(aclosing(thumbnails.generate(order)))
         async for event in events:
@@ -103,6 +104,8 @@ async def generate(settings: Settings, texts: Mapping[str, str], image: Path | N
                 failed.append(error_answer(event))
     for failure in failed:
         _warn(_failure(failure))
+    if unsent := order.count - len(done) - len(failed):
+        _warn(f"{unsent} of {order.count} variations were not sent")
     return target.report([ThumbnailsAnswer(request_id=order.request_id, variations=done, errors=failed)])
 
 
@@ -153,16 +156,43 @@ def _progress(length: int, label: str) -> "ProgressBar[int]":
     return click.progressbar(length=length, label=label, file=sys.stderr, show_eta=False, width=24)
 
 
-def _stop_gently(stop: Callable[[], None]) -> None:
-    """The first Ctrl-C sends no more calls, but waits for those that may cost money; the second ends at once."""
-    loop = asyncio.get_running_loop()
+class _Stopping:
+    """What signals do to the current task: the first calls `on_first`, once that is set, the next one cancels."""
 
-    def first() -> None:
-        loop.remove_signal_handler(signal.SIGINT)
-        _warn("waiting for the calls that are out; Ctrl-C again gives them up")
-        stop()
+    def __init__(self) -> None:
+        self._task = asyncio.current_task()
+        self.on_first: Callable[[], None] | None = None
+        self.calls_given_up = False
+        self._warned = False
 
-    loop.add_signal_handler(signal.SIGINT, first)
+    def heard(self) -> None:
+        if self.on_first and not self._warned:
+            self._warned = True
+            self.on_first()
+            _warn("waiting for the calls that are out; Ctrl-C again, or another signal, gives them up")
+            return
+        self.calls_given_up = self._warned
+        # Whoever insists a third time means the process.
+        for number in STOP_SIGNALS:
+            asyncio.get_running_loop().remove_signal_handler(number)
+        if self._task:
+            self._task.cancel()
+
+
+@asynccontextmanager
+async def _stoppable() -> AsyncIterator[_Stopping]:
+    """The first Ctrl-C, SIGTERM or SIGHUP sends no more calls, but waits for those that may cost money.
+
+    The second ends at once. Raises CancelledError if nothing was sent, click.Abort if calls were given up.
+    """
+    stopping = _Stopping()
+    on_stop_signal(stopping.heard)
+    try:
+        yield stopping
+    except asyncio.CancelledError:
+        if stopping.calls_given_up:
+            raise click.Abort from None
+        raise
 
 
 def _warn(text: str) -> None:

@@ -1,6 +1,6 @@
 """The error tree: one class for each code that a client can meet, and the status it stands for."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, TypeVar
 
 from service.quoting import visible, whole_characters
@@ -23,7 +23,7 @@ class ServiceError(Exception):
     │   └── 422 MissingField UnknownField InvalidField ImageError
     ├── GeminiError                       a call failed; `billed` says what is known of its price
     │   ├── 422 Blocked NoImage
-    │   ├── 429 QuotaExhausted
+    │   ├── 429 QuotaExhausted CreditsExhausted
     │   ├── 502 GeminiAuth GeminiRejected GeminiFailed BadReply OutcomeUnknown
     │   ├── 503 GeminiUnavailable
     │   └── 504 GeminiTimeout
@@ -52,7 +52,7 @@ class ServiceError(Exception):
 
     @property
     def worth_retrying(self) -> bool:
-        """Whether the same request may do better later; never where that would be paid for twice."""
+        """Whether the same request may do better later; never where it may have been billed already."""
         return self.retryable and self.billed is False
 
 
@@ -180,6 +180,12 @@ class QuotaExhausted(GeminiError):
     code, status, title, retryable = "quota_exhausted", 429, "Gemini's quota is used up", True
 
 
+class CreditsExhausted(QuotaExhausted):
+    """A quota that somebody has to pay for or raise: it does not clear by itself."""
+
+    retryable = False
+
+
 class GeminiAuth(GeminiError):
     code, title = "gemini_auth", "Gemini does not accept the service's key"
 
@@ -205,7 +211,7 @@ class GeminiUnavailable(GeminiError):
 
 
 class GeminiTimeout(GeminiError):
-    code, status, title = "gemini_timeout", 504, "Gemini was too slow; the call may have been billed"
+    code, status, title = "gemini_timeout", 504, "Gemini was too slow"
 
 
 class NoExport(ServiceError):
@@ -239,12 +245,18 @@ class StorageFull(ServiceError):
 E = TypeVar("E", bound=ServiceError)
 
 # When no variation succeeded, the answer's status is the first of these that any of them had.
-STATUS_ORDER = (507, 504, 502, 429, 503, 422)
+STATUS_ORDER = (507, 504, 502, 429, 503, 422, 409)
 
 
-def most_telling(errors: list[ServiceError]) -> ServiceError:
-    """The error that speaks for all when nothing succeeded."""
-    return min(errors, key=lambda error: STATUS_ORDER.index(error.status) if error.status in STATUS_ORDER else 0)
+def most_telling(errors: Sequence[ServiceError]) -> ServiceError:
+    """The error that speaks for all when nothing succeeded: by STATUS_ORDER, an unexpected fault last."""
+    return min(errors, key=_rank)
+
+
+def _rank(error: ServiceError) -> int:
+    if error.status in STATUS_ORDER:
+        return STATUS_ORDER.index(error.status)
+    return len(STATUS_ORDER) + (error.code == ServiceError.code)
 
 
 def classes(root: type[E]) -> Iterator[type[E]]:

@@ -30,6 +30,7 @@ class ThumbnailService:
         self._exports = exports
         self._maker = VariationMaker(gemini, exports, called)
         self._running: dict[asyncio.Task[None], list[VariationState]] = {}
+        self._stopped = False
 
     def model(self, order: Order) -> str:
         return order.model or self._exports.settings.gemini_model
@@ -46,7 +47,7 @@ class ThumbnailService:
 
         Closing the iterator cancels the calls that are not out yet; those that are, are received, kept and
         exported all the same, and `done` is called when the last of them is. Raises InvalidField for what the
-        model lacks, ImageError for a reference that cannot be sent.
+        model lacks, ImageError for a reference that cannot be sent, CancelledError after `stop`.
         """
         events: Events = asyncio.Queue()
         variations = [VariationState(f"var-{number}", number) for number in range(1, order.count + 1)]
@@ -59,21 +60,26 @@ class ThumbnailService:
             done()
 
         work.add_done_callback(finish)
+        if self._stopped:
+            work.cancel()
         try:
             while (event := await events.get()) is not None:
                 yield event
             await work
         finally:
+            # The only place where it matters that the reader is gone: an order to be made all the same would skip it.
             if not work.done():
                 _abandon(work, variations)
 
     def stop(self) -> None:
-        """Cancel every call that is not out yet; iterators go on with the others to their end."""
+        """Send nothing from now on; iterators go on with the calls that are out to their end."""
+        self._stopped = True
         for work, variations in self._running.items():
             _abandon(work, variations)
 
     async def close(self) -> None:
         """End what is still under way; wait for it first where its pictures are wanted."""
+        self._stopped = True
         for task in self._running:
             task.cancel()
         if self._running:
@@ -125,9 +131,8 @@ def _kind_and_size(path: str) -> tuple[Format | None, int]:
 
 
 def _abandon(work: asyncio.Task[None], variations: list[VariationState]) -> None:
-    """Cancel what was not sent."""
+    """Send nothing more for an order; what is out is received."""
     if all(variation.task is None for variation in variations):
         work.cancel()
     for variation in variations:
-        if variation.task and not variation.committed:
-            variation.task.cancel()
+        variation.abandon()

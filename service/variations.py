@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from service.errors import BadReply, NoExport, ServiceError, StorageFull, Storag
 from service.exports import ExportSet, ImageExportService, Source
 from service.gemini import models
 from service.gemini.body import ReplyBody
-from service.gemini.client import Call, GeminiService, InFlight
+from service.gemini.client import Call, Flight, GeminiService
 from service.gemini.reply import Reply
 from service.imaging.formats import SNIFF_BYTES, TABLE, sniff
 from service.imaging.plan import ExportPlan
@@ -28,13 +28,20 @@ EMULATOR_MODEL = "emulator"
 
 @dataclass(slots=True)
 class VariationState:
-    """Where one variation stands; `committed` from when its call is about to go out."""
+    """Where one variation stands. `out`: its call may cost money by now; `wanted`: somebody waits for it."""
 
     id: str
     number: int
     task: asyncio.Task[None] | None = None
     sent: bool = False
-    committed: bool = False
+    out: bool = False
+    wanted: bool = True
+
+    def abandon(self) -> None:
+        """Nobody waits any more: a call that is out is received and kept, but none goes out from now on."""
+        self.wanted = False
+        if self.task and not self.out:
+            self.task.cancel()
 
 
 class VariationMaker:
@@ -79,29 +86,17 @@ class VariationMaker:
         Its room on the disk is taken before the call goes out, so that nobody can fill it meanwhile. Its bytes end
         with this method: in line for a worker, a thousand pictures must not fill the memory.
         """
-        space: Preallocated | None = None
         body = self._gemini.reply_body()
         async with AsyncExitStack() as spaces:
-
-            async def in_flight(now: bool) -> None:
-                nonlocal space
-                variation.committed = now
-                if not now:
-                    await spaces.aclose()
-                    return
-                space = await spaces.enter_async_context(self._space(order, variation, call, body))
-                if not variation.sent:
-                    variation.sent = True
-                    events.put_nowait(Sent(variation.id))
-
+            flight = _Flight(variation, events, spaces, lambda: self._space(order, variation, call, body))
             try:
-                reply = await self._draw(replace(call, body=body), in_flight)
+                reply = await self._draw(replace(call, body=body), flight)
             except BadReply as error:
-                await self._keep_unread(order, variation, body, error, hold, space)
+                await self._keep_unread(order, variation, body, error, hold, flight.space)
                 raise
             kind = sniff(reply.picture[:SNIFF_BYTES])
             key = raw_key(order.request_id, variation.number, TABLE[kind].suffix if kind else ".bin")
-            source = await self._keep(key, reply.picture, hold, space)
+            source = await self._keep(key, reply.picture, hold, flight.space)
         events.put_nowait(Received(variation.id, key, len(reply.picture)))
         if kind is None:
             raise BadReply("what Gemini sent is not a picture", billed=True, storage_path=key)
@@ -120,15 +115,13 @@ class VariationMaker:
             with closing(body):
                 yield space
 
-    async def _draw(self, call: Call, in_flight: InFlight) -> Reply:
-        """One call, counted by its outcome."""
+    async def _draw(self, call: Call, flight: "_Flight") -> Reply:
+        """One call, counted by its outcome; one that was never made is not."""
         try:
-            reply = await self._gemini.draw(call, in_flight)
-        except (StorageFull, StorageUnavailable):
-            # Nothing was called.
-            raise
+            reply = await self._gemini.draw(call, flight)
         except Exception as error:
-            self._called(error.code if isinstance(error, ServiceError) else ServiceError.code, None)
+            if flight.prepared:
+                self._called(error.code if isinstance(error, ServiceError) else ServiceError.code, None)
             raise
         self._called("ok" if sniff(reply.picture[:SNIFF_BYTES]) else BadReply.code, self._price(call))
         return reply
@@ -195,6 +188,42 @@ class VariationMaker:
     def _price(self, call: Call) -> float | None:
         """USD; the stand-in is free, a model outside the table is unknown."""
         return 0.0 if self._emulates else models.price(call.model, call.image_size)
+
+
+class _Flight(Flight):
+    """The call of one variation, with space on the disk for its picture from before it goes out."""
+
+    def __init__(
+        self,
+        variation: VariationState,
+        events: Events,
+        spaces: AsyncExitStack,
+        take_space: Callable[[], AbstractAsyncContextManager[Preallocated]],
+    ) -> None:
+        self._variation = variation
+        self._events = events
+        self._spaces = spaces
+        self._take_space = take_space
+        self.prepared = False
+        self.space: Preallocated | None = None
+
+    @property
+    def wanted(self) -> bool:
+        return self._variation.wanted
+
+    async def prepare(self) -> None:
+        self.space = await self._spaces.enter_async_context(self._take_space())
+        self.prepared = True
+
+    def sent(self) -> None:
+        self._variation.out = True
+        if not self._variation.sent:
+            self._variation.sent = True
+            self._events.put_nowait(Sent(self._variation.id))
+
+    async def refused(self) -> None:
+        self._variation.out = False
+        await self._spaces.aclose()
 
 
 @dataclass(frozen=True, slots=True)

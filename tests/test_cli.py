@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from service import backend
+from service import backend, commands
 from service.cli import main
 from service.settings import Settings
 from service.thumbnails import ThumbnailService
@@ -141,14 +141,18 @@ def test_a_file_that_cannot_be_written_out_costs_only_itself(tmp_path: Path, pic
     assert "holiday-400x300.png: Is a directory; it is kept as output/export_" in answer.stderr
 
 
-def test_ctrl_c_before_anything_was_sent_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(("owner", "name"), [(ThumbnailService, "_reference"), (commands, "gemini_service")])
+def test_a_signal_before_anything_was_sent_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals, owner: object, name: str
+) -> None:
     @asynccontextmanager
     async def interrupted(*_: object) -> AsyncIterator[None]:
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
         await asyncio.Event().wait()
         yield
 
-    monkeypatch.setattr(ThumbnailService, "_reference", interrupted)
+    monkeypatch.setattr(owner, name, interrupted)
     answer = run("generate", "My script")
     assert (answer.exit_code, answer.stdout) == (1, "")
     assert answer.stderr.splitlines()[-1] == "error: stopped before anything was sent"

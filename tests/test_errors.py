@@ -1,7 +1,21 @@
 import re
 from pathlib import Path
 
-from service.errors import ServiceError, StorageFull, classes
+import pytest
+
+from service.errors import (
+    Blocked,
+    GeminiAuth,
+    GeminiTimeout,
+    GeminiUnavailable,
+    InvalidField,
+    NotFound,
+    QuotaExhausted,
+    ServiceError,
+    StorageFull,
+    classes,
+    most_telling,
+)
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -15,6 +29,24 @@ def test_readme_has_every_code_under_its_status_and_no_other() -> None:
     assert [code for code, status in tree.items() if str(status) not in listed[code]] == []
 
 
-def test_what_was_billed_is_never_called_retryable() -> None:
-    assert StorageFull("no space is left").worth_retrying
-    assert not StorageFull("no space is left", billed=True).worth_retrying
+@pytest.mark.parametrize(("billed", "retryable"), [(False, True), (True, False), (None, False)])
+def test_only_what_was_surely_not_billed_is_called_retryable(billed: bool | None, retryable: bool) -> None:
+    for kind in classes(ServiceError):
+        assert kind("no space is left", billed=billed).worth_retrying == (kind.retryable and retryable)
+
+
+def test_no_title_speaks_of_a_bill_beside_one_that_was_not_made() -> None:
+    assert [kind.code for kind in classes(ServiceError) if "billed" in kind.title] == ["outcome_unknown"]
+
+
+def test_an_unexpected_fault_speaks_for_the_others_last() -> None:
+    conflict = ServiceError("for later")
+    conflict.status, absent = 409, NotFound("gone")
+    ranked = [
+        StorageFull("full"), GeminiTimeout("slow"), GeminiAuth("key"), QuotaExhausted("quota"),
+        GeminiUnavailable("busy"), Blocked("no"), conflict, absent, ServiceError("a fault"),
+    ]  # fmt: skip
+    for place, error in enumerate(ranked):
+        assert most_telling(ranked[: place - 1 : -1] if place else ranked[::-1]) is error
+    # Of two with one status, the first.
+    assert most_telling([first := Blocked("no"), InvalidField("no")]) is first

@@ -4,10 +4,7 @@ import asyncio
 import base64
 import contextlib
 import json
-import math
-import random
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,18 +14,18 @@ from google.genai import errors, types
 
 from service.errors import (
     BadReply,
-    GeminiAuth,
     GeminiError,
     GeminiFailed,
     GeminiRejected,
     GeminiTimeout,
     GeminiUnavailable,
     OutcomeUnknown,
-    QuotaExhausted,
     StorageUnavailable,
 )
 from service.gemini.body import ReplyBody, ReplyMemory
 from service.gemini.proxy import proxy_for
+from service.gemini.queue import CallQueue
+from service.gemini.refusals import ErrorStatus, NotExecuted, refusal
 from service.gemini.reply import Reply
 from service.gemini.transport import (
     EXCHANGE,
@@ -43,14 +40,6 @@ from service.gemini.transport import (
 GOOGLE = "https://generativelanguage.googleapis.com/"
 # Google refuses a deadline under 10 s (the SDK sends ours along); shorter ones are kept on our side alone.
 MIN_SERVER_SECONDS = 10.0
-FIRST_PAUSE_SECONDS = 1.0
-LONGEST_PAUSE_SECONDS = 16.0
-# The most that Google's Duration can say, some 10,000 years.
-LONGEST_DELAY_SECONDS = 315_576_000_000
-DAILY_RETRY_AFTER_SECONDS = 3600
-# A quota of a day, or of nothing at all, does not clear within a request.
-_LASTING_QUOTA = re.compile(r"per[ _-]?day|daily|limit:\s*0\b", re.IGNORECASE)
-_DELAY = re.compile(r"(\d+(?:\.\d+)?)s?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,20 +95,25 @@ class GeminiAccess:
         return "" if self.local else self.api_key
 
 
-class _NotExecuted(Exception):
-    """Gemini did nothing, so the call may be made again, not before `seconds` if it said so."""
+class Flight:
+    """What the owner of a call hears of it, and whether it is still wanted; this one only waits.
 
-    def __init__(self, error: GeminiError, seconds: float | None = None) -> None:
-        super().__init__(error.detail)
-        self.error = error
-        self.seconds = seconds
+    Until `sent` a call can be cancelled and costs nothing.
+    """
 
+    @property
+    def wanted(self) -> bool:
+        """Whether a call that Gemini refused may be sent again."""
+        return True
 
-InFlight = Callable[[bool], Awaitable[None]]
+    async def prepare(self) -> None:
+        """The call has a slot and is about to go out; what this raises prevents it."""
 
+    def sent(self) -> None:
+        """The call goes out now: from here on it may cost money."""
 
-async def _unheard(now: bool) -> None:
-    pass
+    async def refused(self) -> None:
+        """Gemini surely did nothing with the call."""
 
 
 class GeminiService:
@@ -132,58 +126,38 @@ class GeminiService:
         self.up = up
         self._client = client
         self._access = access
-        self._slots = asyncio.Semaphore(access.concurrency)
+        self._queue = CallQueue(access.concurrency, access.retry)
         self._memory = ReplyMemory(access.replies_memory)
-        self._resume_at: dict[str, float] = {}
 
     def reply_body(self) -> ReplyBody:
         """For the reply to one call; to be closed."""
         return ReplyBody(self._memory)
 
-    async def draw(self, call: Call, in_flight: InFlight = _unheard) -> Reply:
-        """One picture. Raises GeminiError, its `billed` saying what is known of the cost.
+    async def draw(self, call: Call, flight: Flight | None = None) -> Reply:
+        """One picture. Raises GeminiError, its `billed` saying what is known of the cost."""
+        flight = flight or Flight()
+        with self._queue.join(call.model) as queued:
 
-        `in_flight` hears True when the call is about to go out, which what it raises prevents, and False when
-        Gemini surely did nothing with it.
-        """
-        clock = asyncio.get_running_loop().time
-        give_up_at = pause = 0.0
-        while True:
-            await self._cool_down(call.model)
-            async with self._slots:
-                if self._cooling(call.model) > 0:
-                    continue
-                await in_flight(True)
+            def sent() -> None:
+                flight.sent()
+                self._queue.sent(queued)
+
+            while True:
                 try:
-                    return await self._once(call)
-                except _NotExecuted as refusal:
-                    await in_flight(False)
-                    pause = min(pause * 2, LONGEST_PAUSE_SECONDS) or FIRST_PAUSE_SECONDS
-                    wait = max(pause * random.uniform(0.5, 1), refusal.seconds or 0)  # noqa: S311  # jitter
-                    give_up_at = give_up_at or clock() + self._access.retry
-                    if clock() + wait > give_up_at:
-                        raise refusal.error from None
-                    self._pause_model(call.model, clock() + wait)
+                    async with self._queue.slot(queued):
+                        await flight.prepare()
+                        return await self._once(call, sent)
+                except NotExecuted as refused:
+                    over = queued.hopeless
+                    await flight.refused()
+                    if over or not flight.wanted:
+                        raise refused.error from None
 
-    async def _cool_down(self, model: str) -> None:
-        """Wait while Gemini wants no calls for this model; all calls share the pause."""
-        while (wait := self._cooling(model)) > 0:
-            await asyncio.sleep(wait)
-
-    def _cooling(self, model: str) -> float:
-        """Seconds until the model may be called again."""
-        return self._resume_at.get(model, 0) - asyncio.get_running_loop().time()
-
-    def _pause_model(self, model: str, until: float) -> None:
-        now = asyncio.get_running_loop().time()
-        self._resume_at = {name: end for name, end in self._resume_at.items() if end > now}
-        self._resume_at[model] = max(until, self._resume_at.get(model, 0))
-
-    async def _once(self, call: Call) -> Reply:
+    async def _once(self, call: Call, sent: Callable[[], None]) -> Reply:
         reference = await asyncio.to_thread(call.reference.encode) if call.reference else b""
         body = call.body or self.reply_body()
         body.clear()
-        exchange = Exchange(body, self._access.max_reply_bytes, reference, self._access.secret)
+        exchange = Exchange(body, self._access.max_reply_bytes, reference, self._access.secret, sent=sent)
         EXCHANGE.set(exchange)
         try:
             with _translated(exchange):
@@ -193,8 +167,12 @@ class GeminiService:
                     )
         finally:
             # The context lives on, in the caller's task and in timers of the connection.
-            exchange.reference = b""
+            exchange.reference, exchange.sent = b"", _unheard
         return await body.read(self._access.secret)
+
+
+def _unheard() -> None:
+    pass
 
 
 def _contents(call: Call) -> types.Content:
@@ -220,8 +198,10 @@ def _translated(exchange: Exchange) -> Iterator[None]:
     """The SDK's many ways to fail, as ours."""
     try:
         yield
+    except ErrorStatus as error:
+        raise refusal(error) from error
     except errors.APIError as error:
-        raise _from_api(error) from error
+        raise BadReply(f"Gemini answered {error.code}", billed=None) from error
     except json.JSONDecodeError as error:
         raise GeminiFailed("Gemini answered an error that cannot be read") from error
     except NotAnAnswer as error:
@@ -229,7 +209,7 @@ def _translated(exchange: Exchange) -> Iterator[None]:
     except TimeoutError as error:
         raise _too_slow(exchange.connected) from error
     except (ProxyRefused, aiohttp.ClientHttpProxyError) as error:
-        raise _NotExecuted(GeminiUnavailable("the proxy refused to connect to Gemini")) from error
+        raise NotExecuted(GeminiUnavailable("the proxy refused to connect to Gemini")) from error
     except (aiohttp.ClientError, OSError) as error:
         raise _broken(exchange.connected) from error
     except ReplyTooLarge as error:
@@ -252,50 +232,7 @@ def _too_slow(connected: bool) -> GeminiTimeout:
 def _broken(connected: bool) -> Exception:
     if connected:
         return OutcomeUnknown("the connection to Gemini broke; the call may have been billed", billed=None)
-    return _NotExecuted(GeminiUnavailable("Gemini cannot be reached"))
-
-
-def _from_api(error: errors.APIError) -> Exception:
-    said = f"Gemini answered {error.code}: {' '.join(str(error.message or error.status or '').split())[:200]}"
-    if error.code == 429:
-        return _from_quota(error, said)
-    if error.code == 503:
-        return _NotExecuted(GeminiUnavailable(said), _asked_delay(error))
-    if error.code == 504:
-        return GeminiTimeout(said)
-    if error.code in (401, 403) or "API_KEY_INVALID" in str(error.details):
-        return GeminiAuth(said)
-    if 400 <= error.code < 500:
-        return GeminiRejected(said)
-    if error.code >= 500:
-        return GeminiFailed(said)
-    return BadReply(said, billed=None)
-
-
-def _from_quota(error: errors.APIError, said: str) -> Exception:
-    delay = _asked_delay(error)
-    lasting = _LASTING_QUOTA.search(f"{error.message} {error.details}") is not None
-    seconds = FIRST_PAUSE_SECONDS if delay is None else delay
-    if lasting:
-        seconds = max(seconds, DAILY_RETRY_AFTER_SECONDS)
-    quota = QuotaExhausted(said, headers={"Retry-After": str(max(1, math.ceil(seconds)))})
-    return quota if lasting else _NotExecuted(quota, delay)
-
-
-def _asked_delay(error: errors.APIError) -> float | None:
-    """Seconds to wait by RetryInfo in the body, else by Retry-After; None when neither says."""
-    details = error.details.get("error", error.details) if isinstance(error.details, dict) else {}
-    infos = details.get("details") if isinstance(details, dict) else None
-    for info in infos if isinstance(infos, list) else []:
-        if isinstance(info, dict) and (match := _DELAY.fullmatch(str(info.get("retryDelay", "")))):
-            return _seconds(match)
-    headers = getattr(error.response, "headers", None) or {}
-    match = _DELAY.fullmatch(str(headers.get("Retry-After", "")))
-    return _seconds(match) if match else None
-
-
-def _seconds(delay: re.Match[str]) -> float:
-    return min(float(delay[1]), LONGEST_DELAY_SECONDS)
+    return NotExecuted(GeminiUnavailable("Gemini cannot be reached"))
 
 
 @contextlib.asynccontextmanager

@@ -1,9 +1,10 @@
 """The HTTP session under the SDK: large bodies bypass its base64 and JSON code, which would block the event loop."""
 
+import asyncio
 import base64
 import io
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -14,13 +15,16 @@ from yarl import URL
 
 from service.gemini.body import ReplyBody
 from service.gemini.coding import ACCEPTED, ContentDecoder
+from service.gemini.refusals import ErrorStatus
 from service.quoting import without_key
 
 # What the SDK is given instead of a reference picture; its base64 stands in the request exactly once.
 PLACEHOLDER = secrets.token_bytes(33)
 _PLACEHOLDER_BASE64 = base64.urlsafe_b64encode(PLACEHOLDER)
 REPLY, PROXY_AUTHENTICATION_REQUIRED = 200, 407
+# An error is a few KB of JSON or HTML. The status alone decides; what comes late or in bulk only loses its words.
 MAX_ERROR_BYTES = 256 * 1024
+ERROR_BODY_SECONDS = 1.0
 
 
 class ReplyTooLarge(Exception):
@@ -44,8 +48,8 @@ class Exchange:
     """What one call sends and receives beside the SDK.
 
     `reference` is URL-safe base64 to put in place of PLACEHOLDER; the reply's body goes into `body`, at most
-    `max_reply_bytes` of it. `connected` is set when there is a connection, just before the first byte goes out. No word
-    that is quoted may hold `key`.
+    `max_reply_bytes` of it. `connected` is set, and `sent` called, when there is a connection, just before the first
+    byte goes out. No word that is quoted may hold `key`.
     """
 
     body: ReplyBody
@@ -53,6 +57,7 @@ class Exchange:
     reference: bytes = b""
     key: str = ""
     connected: bool = False
+    sent: Callable[[], None] = lambda: None
 
     async def take(self, data: bytes) -> None:
         """Add to the body; raises ReplyTooLarge."""
@@ -70,7 +75,7 @@ def session(proxy: URL | None = None) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
         headers={"Accept-Encoding": ACCEPTED},
-        middlewares=(_put_reference, _sort_by_status),
+        middlewares=(_put_reference, _check_status),
         response_class=_Response,
         auto_decompress=False,
         proxy=proxy,
@@ -79,10 +84,12 @@ def session(proxy: URL | None = None) -> aiohttp.ClientSession:
 
 
 def _tell_connected() -> aiohttp.TraceConfig:
-    """Nothing was executed of what fails before."""
+    """Nothing was executed of what fails before, and nothing is awaited between this and the first byte."""
 
     async def connected(*_: object) -> None:
-        EXCHANGE.get().connected = True
+        exchange = EXCHANGE.get()
+        exchange.connected = True
+        exchange.sent()
 
     trace = aiohttp.TraceConfig()
     trace.on_connection_create_end.append(connected)
@@ -97,8 +104,12 @@ async def _put_reference(request: ClientRequest, handler: ClientHandlerType) -> 
     return await handler(request)
 
 
-async def _sort_by_status(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
-    """Raise before aiohttp follows a redirect, with the key and the whole request, to wherever it leads."""
+async def _check_status(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+    """Raise for all but a reply.
+
+    aiohttp would follow a redirect, with the key and the whole request, to wherever it leads; the SDK would parse the
+    body of an error first and let that fail in the error's place.
+    """
     response = await handler(request)
     if response.status == PROXY_AUTHENTICATION_REQUIRED:
         response.close()
@@ -106,46 +117,52 @@ async def _sort_by_status(request: ClientRequest, handler: ClientHandlerType) ->
     if response.status < 200 or 300 <= response.status < 400:
         response.close()
         raise NotAnAnswer(response.status)
-    if not 400 <= response.status < 600:
-        # The SDK takes any other for an error.
-        response.status = REPLY
+    if 400 <= response.status < 600:
+        raise ErrorStatus(response.status, response.headers, *await _error_body(response))
+    # The SDK takes any other status for an error.
+    response.status = REPLY
     return response
+
+
+async def _error_body(response: ClientResponse) -> tuple[bytes, bool]:
+    """The body of an error without the key, as far as it came in time, and whether that is all of it."""
+    body, whole = bytearray(), False
+    try:
+        async with asyncio.timeout(ERROR_BODY_SECONDS), aclosing(pieces(response)) as coming:
+            async for piece in coming:
+                body += piece
+                if len(body) > MAX_ERROR_BYTES:
+                    break
+            else:
+                whole = True
+    except (aiohttp.ClientError, OSError, ValueError):
+        pass
+    finally:
+        response.close()
+    key = EXCHANGE.get().key
+    return without_key(body[:MAX_ERROR_BYTES].decode("latin-1"), key).encode("latin-1"), whole
+
+
+async def pieces(response: ClientResponse) -> AsyncGenerator[bytes, None]:
+    """What comes, without its Content-Encoding; the connection is given up if not all of it is taken."""
+    decoder = ContentDecoder(response.headers.get("Content-Encoding", ""))
+    try:
+        async for chunk in response.content.iter_any():
+            decoder.feed(chunk)
+            while piece := await decoder.next_piece():
+                yield piece
+        for piece in decoder.end():
+            yield piece
+    except BaseException:
+        response.close()
+        raise
 
 
 class _Response(ClientResponse):
     async def text(self, encoding: str | None = None, errors: str = "strict") -> str:
-        """The text of an error. The body of a reply is set aside as bytes instead."""
-        if self.status != REPLY:
-            return await super().text(encoding, errors)
+        """Set the body of a reply aside as bytes: the SDK is given nothing to parse."""
         exchange = EXCHANGE.get()
-        async with aclosing(self.pieces()) as pieces:
-            async for piece in pieces:
+        async with aclosing(pieces(self)) as coming:
+            async for piece in coming:
                 await exchange.take(piece)
         return ""
-
-    async def read(self) -> bytes:
-        """As much of an error as is looked at for its words, which do not show the key."""
-        if self._body is None:
-            body = b""
-            async with aclosing(self.pieces()) as pieces:
-                async for piece in pieces:
-                    body += piece
-                    if len(body) > MAX_ERROR_BYTES:
-                        break
-            key = EXCHANGE.get().key
-            self._body = without_key(body[:MAX_ERROR_BYTES].decode("latin-1"), key).encode("latin-1")
-        return self._body
-
-    async def pieces(self) -> AsyncGenerator[bytes, None]:
-        """What comes, without its Content-Encoding; the connection is given up if not all of it is taken."""
-        decoder = ContentDecoder(self.headers.get("Content-Encoding", ""))
-        try:
-            async for chunk in self.content.iter_any():
-                decoder.feed(chunk)
-                while piece := await decoder.next_piece():
-                    yield piece
-            for piece in decoder.end():
-                yield piece
-        except BaseException:
-            self.close()
-            raise

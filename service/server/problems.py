@@ -18,8 +18,8 @@ def problem(error: ServiceError, request_id: str, errors: Sequence[ErrorAnswer] 
         detail=error.detail,
         code=error.code,
         request_id=request_id,
-        # The whole request would go again, with what was billed of it.
-        retryable=error.worth_retrying and not billed,
+        # The whole request would go again, with what was billed, or may have been, of any variation.
+        retryable=error.worth_retrying and billed is False,
         billed=billed,
         errors=None if errors is None else list(errors),
     )

@@ -226,7 +226,8 @@ const unreachable = () => ({
     "If the request had arrived, its picture is still made and kept on the server. Check that the service is running.",
   code: "network",
   billed: null,
-  retryable: true,
+  retryable: false,
+  unknown: true,
 });
 
 const strange = (response) => ({
@@ -235,7 +236,8 @@ const strange = (response) => ({
   code: `status ${response.status}`,
   request_id: response.headers.get("X-Request-Id"),
   billed: null,
-  retryable: response.status >= 500,
+  retryable: false,
+  unknown: response.status >= 500,
 });
 
 // Turns, in the order of asking
@@ -338,7 +340,7 @@ class Card {
     const words = [make("strong", { textContent: problem.title }), make("p", { textContent: problem.detail })];
     more.append(make("div", { className: "problem" }, ...words), factsOf(problem));
     const wantsKey = problem.code === "unauthorized";
-    if (problem.retryable || wantsKey) more.append(this.retryButton("Try again"));
+    if (problem.retryable || problem.unknown || wantsKey) more.append(...this.retry("Try again", problem.billed !== false));
     if (wantsKey) askForKey();
     tell(`${this.name} failed: ${problem.title}. ${this.run.summary()}`);
   }
@@ -346,14 +348,29 @@ class Card {
   showCancelled() {
     const wasSent = this.state === "sent";
     this.enter("cancelled", wasSent ? "cancelled" : "never sent");
-    this.part(".card-more").append(this.retryButton(wasSent ? "Ask again" : "Send it"));
+    this.part(".card-more").append(...this.retry(wasSent ? "Ask again" : "Send it", wasSent));
   }
 
-  retryButton(words) {
+  // A button that asks for the variation again. Where the request before may have been billed it says so at the first
+  // press, and the second one sends: nobody can find out yet what became of that request.
+  retry(words, mayHaveBeenBilled) {
     const button = make("button", { type: "button", className: "quiet", textContent: words });
     button.setAttribute("aria-label", `${words}: ${this.name}`);
-    button.addEventListener("click", () => this.run.resume(this));
-    return button;
+    const warning = make("p", { className: "again" });
+    let asks = mayHaveBeenBilled;
+    button.addEventListener("click", (event) => {
+      // The second click of a double click confirms nothing.
+      if (event.detail > 1) return;
+      if (!asks) return this.run.resume(this);
+      asks = false;
+      warning.textContent = BILLED_TWICE;
+      tell(BILLED_TWICE);
+      button.textContent = "Send again: may be billed twice";
+      button.setAttribute("aria-label", `${button.textContent}: ${this.name}`);
+    });
+    // Nor does a key that is held down.
+    button.addEventListener("keydown", (event) => event.repeat && event.preventDefault());
+    return [warning, button];
   }
 }
 
@@ -441,6 +458,11 @@ const CANCELLED =
   "Cancelled: this page no longer waits. " +
   "What was already sent is still received, exported and kept on the server" +
   (config.emulator ? "." : ", and may be billed.");
+
+const BILLED_TWICE =
+  "The request before may have reached Gemini. Sent again, it may be billed twice" +
+  (config.emulator ? " (the emulator is free)." : ".") +
+  " Press once more to send it.";
 
 const runs = new Set();
 
