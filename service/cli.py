@@ -3,16 +3,20 @@
 import asyncio
 import logging
 import sys
+import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from service.errors import RequestError, ServiceError, SettingsError
 from service.logs import set_up_logging
 from service.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from service.store.sweeping import Sweep
 
 EXIT_FAULT, EXIT_USAGE = 1, 2
 
@@ -112,17 +116,27 @@ def cleanup(dry_run: bool) -> None:
     from service.store.layout import AREAS
 
     async def work(settings: Settings) -> int:
-        faults = 0
-        for area in AREAS:
-            done = await asyncio.to_thread(sweep_area, settings, area, dry_run=dry_run)
-            verb = "would remove" if dry_run else "removed"
-            click.echo(f"{area}: {verb} {done.files} files, {done.bytes} bytes; {done.in_use} in use")
-            for error in done.errors:
-                click.echo(f"{area}: {error}", err=True)
-            faults += len(done.errors)
-        return EXIT_FAULT if faults else 0
+        stop = threading.Event()
+        try:
+            failed = 0
+            for area in AREAS:
+                done = await asyncio.to_thread(sweep_area, settings, area, dry_run=dry_run, stopped=stop.is_set)
+                _report_sweep(area, done, "would remove" if dry_run else "removed")
+                failed += done.failed
+        finally:
+            # Ctrl-C leaves the loop, whose end waits for its threads.
+            stop.set()
+        return EXIT_FAULT if failed else 0
 
     _run(work)
+
+
+def _report_sweep(area: str, done: "Sweep", verb: str) -> None:
+    click.echo(f"{area}: {verb} {done.files} files, {done.bytes} bytes; {done.in_use} in use")
+    for error in done.errors:
+        click.echo(f"{area}: {error}", err=True)
+    if more := done.failed - len(done.errors):
+        click.echo(f"{area}: {more} more files could not be removed", err=True)
 
 
 @main.command()

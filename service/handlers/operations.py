@@ -21,7 +21,7 @@ async def readyz(request: web.Request) -> web.StreamResponse:
     checks = {
         "storage": await _storage(request),
         "workers": "ok" if app[EXPORTS].pool.alive else "no worker is up",
-        "scheduler": "ok" if app[SWEEPER].alive else "not running",
+        "scheduler": app[SWEEPER].state(),
         "admission": "draining" if app[ADMISSION].draining else "ok",
     }
     if app[SETTINGS].emulates:

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from service.errors import NotFound, SettingsError, StorageFull, StorageUnavailable
-from service.retention import sweep
 from service.store.holds import Hold, held
 from service.store.layout import AREAS, EXPORT_NAME, Layout, export_key, export_stem, raw_key, request_id, temp_key
 from service.store.local import LocalStore, StoredFile
+from service.store.sweeping import sweep
 from tests.helpers import fill_up, small_disk, until
 
 KEY = "output/export_" + "a" * 32 + ".png"
