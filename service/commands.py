@@ -173,31 +173,30 @@ async def export(
 
 
 @asynccontextmanager
-async def _spooled(exports: ImageExportService, data: bytes | None) -> AsyncIterator[Source | None]:
-    """The picture from stdin as a file that workers can read, for as long as the context is open."""
+async def _spooled(exports: ImageExportService, data: bytes | None) -> AsyncIterator[str]:
+    """The path of a file with the picture from stdin, for as long as the context is open."""
     if data is None:
-        yield None
+        yield STDIN
         return
     async with held() as hold:
         keys = await exports.store.reserve(1, hold)
         try:
-            yield Source(exports.store.local(keys[0]), await exports.store.fill(keys[0], data))
+            await exports.store.fill(keys[0], data)
+            yield exports.store.local(keys[0])
         finally:
             await exports.store.remove(keys)
 
 
-async def _inspected(
-    exports: ImageExportService, path: str, spooled: Source | None, frame: Frame
-) -> tuple[Source, str] | None:
+async def _inspected(exports: ImageExportService, path: str, spooled: str, frame: Frame) -> tuple[Source, str] | None:
     """A picture and the name of its exports; None, with a word on stderr, if it cannot be used."""
     try:
-        source = spooled if spooled and path == STDIN else await asyncio.to_thread(source_of, path)
+        source = await asyncio.to_thread(source_of, spooled if path == STDIN else path)
         picture = await exports.inspect(source)
         width, height = frame.size((picture.width, picture.height))
     except (RequestError, ImpossibleFrame) as error:
         _warn(f"{path}: {error.code}: {error.detail}")
     else:
-        return source, f"{'stdin' if source is spooled else Path(path).stem}-{width}x{height}"
+        return source, f"{'stdin' if path == STDIN else Path(path).stem}-{width}x{height}"
     return None
 
 
