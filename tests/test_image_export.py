@@ -1,6 +1,5 @@
 """ImageExportService, as Python programs use it."""
 
-import asyncio
 import base64
 import io
 import os
@@ -145,23 +144,6 @@ async def test_arguments_of_another_kind_are_type_errors_before_any_work(
     with pytest.raises(TypeError, match=f"^{name} must be "):
         await service.process_and_export_image(png(), **argument)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
-
-
-def test_a_second_event_loop_is_told_at_once(tmp_path: Path) -> None:
-    service = ImageExportService(load_settings(storage_dir=tmp_path, export_workers=1))
-
-    async def use() -> int:
-        return len(await service.process_and_export_image(png()))
-
-    async def beside() -> None:
-        assert await use() == 3
-        with pytest.raises(RuntimeError, match="in use in another event loop: make one for each loop"):
-            await asyncio.to_thread(asyncio.run, use())
-        assert await use() == 3
-
-    asyncio.run(beside())
-    assert asyncio.run(use()) == 3
-    asyncio.run(service.__aexit__())
 
 
 @pytest.mark.parametrize("dimensions", [(0, 10), (10, 8193), (-1, 5), (1.5, 2), (True, 2), ("3", 4), (5,), (1, 2, 3)])

@@ -36,6 +36,13 @@ def daemonic(service):
     process.start()
     process.join()
 
+def beside_another(service):
+    async def work():
+        await service.process_and_export_image(picture.getvalue())
+        await asyncio.to_thread(use, service)
+        return len(await service.process_and_export_image(picture.getvalue()))
+    print(asyncio.run(work()), flush=True)
+
 def closed_by_child(service):
     async def work():
         async with service:
@@ -51,6 +58,7 @@ FORKED = (
     "RuntimeError: ImageExportService was used before this process was forked:"
     " use it in the parent, or start this process with multiprocessing's spawn"
 )
+BESIDE = "RuntimeError: this ImageExportService is in use in another event loop: make one for each loop"
 DAEMONIC = "RuntimeError: a daemonic process may have no workers: use ImageExportService in one that is not"
 
 
@@ -63,6 +71,7 @@ DAEMONIC = "RuntimeError: a daemonic process may have no workers: use ImageExpor
         ("use(service); forked(ImageExportService()); use(service)", ["9", FORKED, "9"]),
         ("daemonic(service); use(service)", [DAEMONIC, "9"]),
         ("closed_by_child(service)", ["3"]),
+        ("beside_another(service); use(service)", [BESIDE, "3", "9"]),
     ],
 )
 def test_it_works_or_says_at_once_why_not(tmp_path: Path, steps: str, printed: list[str]) -> None:
