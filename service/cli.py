@@ -3,22 +3,29 @@
 import asyncio
 import logging
 import sys
+import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from service.errors import RequestError, ServiceError, SettingsError
 from service.logs import set_up_logging
 from service.settings import Settings, load_settings
+from service.streams import STDIN, lasting_streams
+
+if TYPE_CHECKING:
+    from service.store.sweeping import Sweep
 
 EXIT_FAULT, EXIT_USAGE = 1, 2
 
 Command = Callable[..., None]
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+# As a text, in which `./-` is a file: as a Path it would be `-`, the standard input.
+_FILE_OR_STDIN = click.Path(exists=True, dir_okay=False, allow_dash=True)
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)
 
 # The form's export fields, by the same names and read by the same rules.
@@ -60,7 +67,7 @@ def main() -> None:
 @click.option("--host", help="address to listen on (HOST)")
 @click.option("--port", type=int, help="port to listen on (PORT)")
 def serve(host: str | None, port: int | None) -> None:
-    """Run the HTTP service until SIGTERM or Ctrl-C."""
+    """Run the HTTP service until SIGTERM, SIGHUP or Ctrl-C."""
     from service.app import create_app
     from service.server import run
 
@@ -74,7 +81,8 @@ def serve(host: str | None, port: int | None) -> None:
 
 
 @main.command()
-@click.argument("script")
+@click.argument("script", required=False)
+@click.option("--script-file", type=_FILE_OR_STDIN, help="read the script from this file (- for standard input)")
 @click.option("--image", type=_FILE, help="base picture: sent along, and blended under the result")
 @click.option("--count", help="how many variations (default 1)")
 @click.option("--aspect-ratio", help="such as 16:9 (default)")
@@ -82,26 +90,46 @@ def serve(host: str | None, port: int | None) -> None:
 @click.option("--image-size", help="1K (default), 2K or 4K")
 @click.option("--reference", help="send the base to Gemini: true (default) or false")
 @_export_options
-def generate(script: str, image: Path | None, out: Path, force: bool, as_json: bool, **texts: str | None) -> None:
-    """Make thumbnails of SCRIPT: the whole job, without a server."""
+def generate(
+    script: str | None,
+    script_file: str | None,
+    image: Path | None,
+    out: Path,
+    force: bool,
+    as_json: bool,
+    **texts: str | None,
+) -> None:
+    """Make thumbnails of SCRIPT (- reads it from standard input): the whole job, without a server."""
     from service import commands
 
+    if (script is None) == (script_file is None):
+        raise click.UsageError("give either SCRIPT or --script-file")
     target = commands.Target(out, force, as_json)
-    _run(lambda settings: commands.generate(settings, _texts(texts) | {"script": script}, image, target))
+
+    def work(settings: Settings) -> Coroutine[Any, Any, int]:
+        given = {"script": commands.read_script(script, script_file)}
+        return commands.generate(settings, _texts(texts) | given, image, target)
+
+    _run(work)
 
 
 @main.command()
-@click.argument("pictures", nargs=-1, required=True, type=_FILE)
+@click.argument("pictures", nargs=-1, required=True, type=_FILE_OR_STDIN)
 @click.option("--base", type=_FILE, help="picture to blend under the others")
 @_export_options
 def export(
-    pictures: tuple[Path, ...], base: Path | None, out: Path, force: bool, as_json: bool, **texts: str | None
+    pictures: tuple[str, ...], base: Path | None, out: Path, force: bool, as_json: bool, **texts: str | None
 ) -> None:
-    """Export PICTURES in every format: no Gemini, no server."""
+    """Export PICTURES (- reads one from standard input) in every format: no Gemini, no server."""
     from service import commands
 
     target = commands.Target(out, force, as_json)
-    _run(lambda settings: commands.export(settings, _texts(texts), pictures, base, target))
+
+    def work(settings: Settings) -> Coroutine[Any, Any, int]:
+        stdin = commands.read_picture(settings.max_upload_bytes) if STDIN in pictures else None
+        return commands.export(settings, _texts(texts), pictures, stdin, base, target)
+
+    _run(work)
 
 
 @main.command()
@@ -112,17 +140,27 @@ def cleanup(dry_run: bool) -> None:
     from service.store.layout import AREAS
 
     async def work(settings: Settings) -> int:
-        faults = 0
-        for area in AREAS:
-            done = await asyncio.to_thread(sweep_area, settings, area, dry_run=dry_run)
-            verb = "would remove" if dry_run else "removed"
-            click.echo(f"{area}: {verb} {done.files} files, {done.bytes} bytes; {done.in_use} in use")
-            for error in done.errors:
-                click.echo(f"{area}: {error}", err=True)
-            faults += len(done.errors)
-        return EXIT_FAULT if faults else 0
+        stop = threading.Event()
+        try:
+            failed = 0
+            for area in AREAS:
+                done = await asyncio.to_thread(sweep_area, settings, area, dry_run=dry_run, stopped=stop.is_set)
+                _report_sweep(area, done, "would remove" if dry_run else "removed")
+                failed += done.failed
+        finally:
+            # Ctrl-C leaves the loop, whose end waits for its threads.
+            stop.set()
+        return EXIT_FAULT if failed else 0
 
     _run(work)
+
+
+def _report_sweep(area: str, done: "Sweep", verb: str) -> None:
+    click.echo(f"{area}: {verb} {done.files} files, {done.bytes} bytes; {done.in_use} in use")
+    for error in done.errors:
+        click.echo(f"{area}: {error}", err=True)
+    if more := done.failed - len(done.errors):
+        click.echo(f"{area}: {more} more files could not be removed", err=True)
 
 
 @main.command()
@@ -170,7 +208,15 @@ def _texts(options: dict[str, str | None]) -> dict[str, str]:
 
 
 def _run(work: Callable[[Settings], Coroutine[Any, Any, int]], **overrides: object) -> NoReturn:
-    """Read the settings, do the work, exit with its status; an error is one line."""
+    """Read the settings, do the work, exit with its status; an error is one line.
+
+    `work` is called before the loop runs: there it may wait for standard input, and Ctrl-C ends that.
+    """
+    with lasting_streams():
+        _exit_with(work, overrides)
+
+
+def _exit_with(work: Callable[[Settings], Coroutine[Any, Any, int]], overrides: dict[str, object]) -> NoReturn:
     try:
         settings = load_settings(**{name: value for name, value in overrides.items() if value is not None})
         # What concerns the caller is told by the command itself; `serve` sets up its log.

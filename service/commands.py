@@ -1,6 +1,7 @@
 """The commands that make pictures: the use cases, told on a terminal."""
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
@@ -12,24 +13,56 @@ import click
 from pydantic import BaseModel
 
 from service.backend import gemini_service
-from service.errors import InvalidField, RequestError, ServiceError
+from service.errors import InvalidField, RequestError, ServiceError, TooLarge
 from service.exports import ExportEvents, ExportSet, ImageExportService, Source, source_of
 from service.imaging.errors import ImpossibleFrame
 from service.imaging.formats import TABLE
 from service.imaging.plan import Encoding, Frame
 from service.orders import Failed, Variation
 from service.schemas.answers import ErrorAnswer, ThumbnailsAnswer, error_answer, exports_answer, variation_answer
-from service.schemas.fields import Fields, read_export, read_order
+from service.schemas.fields import MAX_SCRIPT, Fields, read_export, read_order, script_too_long
 from service.settings import Settings
 from service.signals import STOP_SIGNALS, on_stop_signal
 from service.store.disk import start_disk_threads
+from service.store.holds import held
 from service.store.layout import request_id
+from service.streams import STDIN, print_line, standard_input
 from service.thumbnails import ThumbnailService
 
 if TYPE_CHECKING:
     from click._termui_impl import ProgressBar
 
 EXIT_FAULT, EXIT_PARTIAL = 1, 3
+
+# UTF-8 takes at most 4 bytes a character; a byte order mark, which is no part of the script, takes 3.
+MAX_SCRIPT_BYTES = 4 * MAX_SCRIPT + 3
+
+
+def read_script(argument: str | None, path: str | None) -> str:
+    """The script as given, or in UTF-8 from a file or standard input; raises OSError, InvalidField.
+
+    Bytes that are not UTF-8 become lone surrogates, as they do on the command line.
+    """
+    if argument is not None and argument != STDIN:
+        return argument
+    if path is None or path == STDIN:
+        data = standard_input().read(MAX_SCRIPT_BYTES + 1)
+    else:
+        with open(path, "rb") as file:
+            data = file.read(MAX_SCRIPT_BYTES + 1)
+    if len(data) > MAX_SCRIPT_BYTES:
+        raise script_too_long()
+    return data.decode("utf-8-sig", "surrogateescape")
+
+
+def read_picture(max_bytes: int) -> bytes:
+    """A picture from standard input; raises InvalidField, TooLarge."""
+    data = standard_input().read(max_bytes + 1)
+    if not data:
+        raise InvalidField("standard input is empty: a picture is wanted")
+    if len(data) > max_bytes:
+        raise TooLarge(f"standard input holds more than {max_bytes} bytes")
+    return data
 
 
 @dataclass(slots=True)
@@ -69,9 +102,9 @@ class Target:
 
     def report(self, answers: Iterable[BaseModel]) -> int:
         """Print paths, or the answers as JSON lines; returns the exit status."""
-        lines = [each.model_dump_json() for each in answers] if self.as_json else [str(path) for path in self.written]
-        for line in lines:
-            click.echo(line)
+        answered = [each.model_dump_json().encode() for each in answers]
+        for line in answered if self.as_json else map(os.fsencode, self.written):
+            print_line(line)
         if not self.written:
             return EXIT_FAULT
         return 0 if len(self.written) == self.wanted else EXIT_PARTIAL
@@ -115,23 +148,28 @@ def _failure(error: ErrorAnswer) -> str:
 
 
 async def export(
-    settings: Settings, texts: Mapping[str, str], pictures: Sequence[Path], base: Path | None, target: Target
+    settings: Settings,
+    texts: Mapping[str, str],
+    pictures: Sequence[str],
+    stdin: bytes | None,
+    base: Path | None,
+    target: Target,
 ) -> int:
-    """Exports of pictures into files named for their size, such as `<stem>-1280x720.png`."""
+    """Exports of pictures into files named for their size, such as `<stem>-1280x720.png`; `-` is the one from stdin."""
     plan, encodings = read_export(Fields(texts), settings)
     answers = []
-    async with ImageExportService(settings, ExportEvents(notice=_warn)) as exports:
-        sources = {path: await _inspected(exports, path, plan.frame) for path in pictures}
+    async with ImageExportService(settings, ExportEvents(notice=_warn)) as exports, _spooled(exports, stdin) as spooled:
+        sources = {path: await _inspected(exports, path, spooled, plan.frame) for path in pictures}
         target.expect([source[1] for source in sources.values() if source], encodings)
         target.wanted = len(sources) * len(encodings)
         with _progress(len(sources), "pictures") as bar:
-            for found in sources.values():
+            for path, found in sources.items():
                 if found:
                     source, name = found
                     try:
                         exported = await exports.export(source, str(base) if base else None, plan, encodings)
                     except ServiceError as error:
-                        _warn(f"{source.path}: {error.code}: {error.detail}")
+                        _warn(f"{path}: {error.code}: {error.detail}")
                     else:
                         await target.take(exports, name, exported)
                         answers.append(exports_answer(request_id(), source.sha256, exported))
@@ -139,16 +177,31 @@ async def export(
     return target.report(answers)
 
 
-async def _inspected(exports: ImageExportService, path: Path, frame: Frame) -> tuple[Source, str] | None:
+@asynccontextmanager
+async def _spooled(exports: ImageExportService, data: bytes | None) -> AsyncIterator[str]:
+    """The path of a file with the picture from stdin, for as long as the context is open."""
+    if data is None:
+        yield STDIN
+        return
+    async with held() as hold:
+        keys = await exports.store.reserve(1, hold)
+        try:
+            await exports.store.fill(keys[0], data)
+            yield exports.store.local(keys[0])
+        finally:
+            await exports.store.remove(keys)
+
+
+async def _inspected(exports: ImageExportService, path: str, spooled: str, frame: Frame) -> tuple[Source, str] | None:
     """A picture and the name of its exports; None, with a word on stderr, if it cannot be used."""
     try:
-        source = await asyncio.to_thread(source_of, str(path))
+        source = await asyncio.to_thread(source_of, spooled if path == STDIN else path)
         picture = await exports.inspect(source)
         width, height = frame.size((picture.width, picture.height))
     except (RequestError, ImpossibleFrame) as error:
         _warn(f"{path}: {error.code}: {error.detail}")
     else:
-        return source, f"{path.stem}-{width}x{height}"
+        return source, f"{'stdin' if path == STDIN else Path(path).stem}-{width}x{height}"
     return None
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from stat import S_ISREG
 from typing import Any
 
+from service.arguments import base_path, dimensions, echoed, picture_data
 from service.errors import (
     ImageError,
     NoExport,
@@ -23,7 +24,6 @@ from service.errors import (
 from service.imaging.errors import ImagingError, Unreadable
 from service.imaging.formats import TABLE, Format
 from service.imaging.plan import (
-    MAX_SIDE,
     Encoding,
     ExportJob,
     ExportOutcome,
@@ -166,24 +166,28 @@ class ImageExportService:
 
     async def process_and_export_image(
         self,
-        image_data: bytes,
-        base_image_path: str | None = None,
+        image_data: bytes | bytearray | memoryview,
+        base_image_path: str | os.PathLike[str] | None = None,
         normalize_dimensions: Size | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Exports:
         """Export a PNG, JPEG or WebP picture in all three formats, of exactly `normalize_dimensions` pixels if given.
 
         With `base_image_path` the result is 70 % picture and 30 % base. `metadata` is echoed in each export.
-        Raises ImageError when the picture cannot be read, and StorageFull or StorageUnavailable for the disk;
-        a base that cannot be used, or a format that fails, is named in the result's `warnings` instead.
+        Raises TypeError and ValueError for arguments of another kind, RuntimeError where no worker could be used
+        (beside another event loop, after a fork, in a daemonic process), ImageError when the picture cannot be read,
+        and StorageFull or StorageUnavailable for the disk; a base that cannot be used, or a format that fails, is
+        named in the result's `warnings` instead.
         """
-        width, height = _checked(normalize_dimensions)
+        data, base, echo = picture_data(image_data), base_path(base_image_path), echoed(metadata)
+        width, height = dimensions(normalize_dimensions)
+        self.pool.claim()
         plan = ExportPlan(Frame(width, height), matte=self.settings.matte_rgb)
         async with held() as hold, self._temps(1, hold) as (key,):
-            source = Source(self.store.local(key), await self.store.fill(key, bytes(image_data)))
-            exported = await self.export(source, base_image_path, plan, self.encodings())
+            source = Source(self.store.local(key), await self.store.fill(key, data))
+            exported = await self.export(source, base, plan, self.encodings())
         exports: dict[str, dict[str, Any]] = {
-            export.format: export.answer(self.store.local(export.key)) | {"metadata": dict(metadata or {})}
+            export.format: export.answer(self.store.local(export.key)) | {"metadata": echo.copy()}
             for export in exported.exports
         }
         return Exports(exports, exported.warnings)
@@ -287,16 +291,6 @@ def source_of(path: str) -> Source:
     if not S_ISREG(os.stat(path).st_mode):
         raise UnsupportedImage("not a regular file")
     return Source(path, file_digest(path))
-
-
-def _checked(dimensions: Size | None) -> tuple[int | None, int | None]:
-    if dimensions is None:
-        return None, None
-    width, height = dimensions
-    for side in (width, height):
-        if not (isinstance(side, int) and 1 <= side <= MAX_SIDE):
-            raise ValueError(f"normalize_dimensions must be whole numbers, 1 to {MAX_SIDE} pixels, not {side}")
-    return width, height
 
 
 def _refused(outcome: object) -> ServiceError:

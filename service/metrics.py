@@ -33,6 +33,11 @@ class Metrics:
         self.sweep_errors = Counter(
             f"{prefix}sweep_errors", "Files that no sweep could remove", registry=self._registry
         )
+        self.last_sweep = Gauge(
+            f"{prefix}last_sweep_timestamp_seconds",
+            "When the last sweep ended, in Unix time; 0 until one has",
+            registry=self._registry,
+        )
         self.sent_bytes = Counter(f"{prefix}download_bytes", "Bytes of downloads", registry=self._registry)
         # Finding a metric by its labels costs as much as counting.
         self._counter = lru_cache(maxsize=1024)(self.requests.labels)

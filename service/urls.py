@@ -13,6 +13,8 @@ from service.errors import BadSignature, LinkExpired
 from service.settings import Settings
 
 MAX_LIFE_SECONDS: Final = 7 * 24 * 3600
+# By how much the clock of the machine that signed may be ahead of ours.
+CLOCK_GRACE_SECONDS: Final = 300
 _EXPIRES = re.compile(r"[1-9][0-9]{0,10}", re.ASCII)
 _SIGNATURE = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -41,7 +43,7 @@ class Links:
     def verify(self, name: str, query: str) -> int:
         """The seconds that a link with this query has left; raises BadSignature, then LinkExpired."""
         left = self._expires(name, query) - self._now()
-        if left > MAX_LIFE_SECONDS:
+        if left > MAX_LIFE_SECONDS + CLOCK_GRACE_SECONDS:
             raise BadSignature("the link would live longer than 7 days")
         if left <= 0:
             raise LinkExpired("the link has expired; ask for the picture again")

@@ -110,7 +110,7 @@ class VariationMaker:
         store, spill = self._exports.store, spill_key(order.request_id, variation.number)
         async with (
             store.space(models.raw_bytes(call.image_size)) as space,
-            spill_file(store.layout, spill) as body.file,
+            spill_file(store, spill) as body.file,
         ):
             with closing(body):
                 yield space

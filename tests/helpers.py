@@ -6,6 +6,7 @@ import io
 import json
 import os
 import subprocess
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -275,6 +276,15 @@ def assert_problem(answer: Answer, status: int, code: str, *said: str) -> dict[s
 
 def export_names(exports: Mapping[str, Mapping[str, Any]]) -> Sequence[str]:
     return [export["file_path"].removeprefix("output/") for export in exports.values()]
+
+
+def make_old(path: Path, days: float, content: bytes = b"x") -> Path:
+    """A file that was last written so many days ago."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    mark = time.time() - days * 86_400
+    os.utime(path, (mark, mark))
+    return path
 
 
 def alive(pid: int) -> bool:

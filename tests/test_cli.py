@@ -7,18 +7,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from service import backend, commands
+from service import backend, commands, retention
 from service.cli import main
 from service.settings import Settings
+from service.store.sweeping import Sweep
 from service.thumbnails import ThumbnailService
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -43,8 +47,16 @@ def size_of(path: Path) -> tuple[int, int]:
         return picture.size
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+def run(*arguments: object, stdin: bytes | None = None) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], input=stdin)
+
+
+def run_process(*arguments: object, **options: Any) -> subprocess.CompletedProcess[Any]:
+    """The command as a process of its own, with real standard streams."""
+    command = [sys.executable, "-m", "service", *map(str, arguments)]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    options["env"] = os.environ | {"PYTHONPATH": str(ROOT)} | options.get("env", {})
+    return subprocess.run(command, timeout=120, check=False, **options)
 
 
 def test_generate_writes_each_variation_and_prints_its_paths(tmp_path: Path, picture: Path) -> None:
@@ -158,6 +170,167 @@ def test_a_signal_before_anything_was_sent_is_one_line(
     assert answer.stderr.splitlines()[-1] == "error: stopped before anything was sent"
 
 
+def prompts(answer: Result) -> list[str]:
+    return [variation["metadata"]["prompt"] for variation in json.loads(answer.stdout)["variations"]]
+
+
+@pytest.mark.parametrize("arguments", [("-",), ("--script-file", "-"), ("--script-file", "script.txt")])
+def test_a_script_comes_from_standard_input_or_a_file(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    script = "Zwei Zeilen, äöü:\nüber das Meer"
+    (tmp_path / "script.txt").write_text(f"\ufeff{script}", encoding="utf-8")
+    answer = run("generate", *arguments, "--formats", "webp", "--json", stdin=f"\ufeff{script}".encode())
+    assert answer.exit_code == 0, answer.output
+    assert [script in prompt and "\ufeff" not in prompt for prompt in prompts(answer)] == [True]
+
+
+def test_a_file_named_dash_is_no_standard_input(tmp_path: Path, picture: Path) -> None:
+    picture.rename(tmp_path / "-")
+    answer = run("export", "./-", "--formats", "webp", stdin=b"")
+    assert answer.stdout.split() == ["--400x300.webp"]
+    (tmp_path / "-").write_text("A script of a file")
+    answer = run("generate", "--script-file", "./-", "--formats", "webp", "--json", stdin=b"")
+    assert "A script of a file" in prompts(answer)[0]
+
+
+@pytest.mark.parametrize(
+    ("stdin", "said"),
+    [(b"", "script is required"), (b" \n\t", "script is required"), (b"\xef\xbb\xbf", "script is required"),
+     (b"caf\xe9", "not UTF-8"), (b"x" * 32_001, "too long"), ("\U0001f600".encode() * 32_001, "too long")],
+)  # fmt: skip
+@pytest.mark.parametrize("way", ["argument", "option", "file"])
+def test_a_script_that_cannot_be_used_is_exit_2_and_no_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stdin: bytes, said: str, way: str
+) -> None:
+    monkeypatch.setattr(commands, "gemini_service", None)
+    (tmp_path / "script").write_bytes(stdin)
+    arguments = {"argument": ["-"], "option": ["--script-file", "-"], "file": ["--script-file", "script"]}[way]
+    answer = run("generate", *arguments, stdin=stdin)
+    assert (answer.exit_code, answer.stdout) == (2, "")
+    assert said in answer.stderr
+
+
+def test_the_longest_script_is_taken_from_standard_input() -> None:
+    script = "\U0001f600" * 32_000
+    answer = run("generate", "-", "--formats", "webp", "--json", stdin=f"\ufeff{script}".encode())
+    assert script in prompts(answer)[0]
+
+
+def test_an_endless_script_is_read_up_to_the_limit_only() -> None:
+    answer = run("generate", "--script-file", "/dev/zero")
+    assert answer.exit_code == 2
+    assert "too long" in answer.stderr
+
+
+@pytest.mark.parametrize("command", ["generate", "export"])
+def test_a_closed_standard_input_is_exit_2(command: str) -> None:
+    answer = run_process(command, "-", preexec_fn=lambda: os.close(0))
+    assert (answer.returncode, answer.stdout) == (2, b"")
+    assert answer.stderr.splitlines() == [b"error: standard input is closed"]
+
+
+def test_a_script_given_twice_is_exit_2(tmp_path: Path) -> None:
+    (tmp_path / "script").write_text("My script")
+    answer = run("generate", "My script", "--script-file", "script")
+    assert (answer.exit_code, answer.stdout) == (2, "")
+    assert "either SCRIPT or --script-file" in answer.stderr
+
+
+def test_a_picture_comes_from_standard_input(tmp_path: Path, picture: Path) -> None:
+    answer = run("export", "-", picture, "--size", "1280x720", "--formats", "png", stdin=picture.read_bytes())
+    assert answer.exit_code == 0, answer.output
+    assert answer.stdout.split() == ["stdin-1280x720.png", "holiday-1280x720.png"]
+    assert size_of(tmp_path / "stdin-1280x720.png") == (1280, 720)
+    assert list((tmp_path / "storage/temp").iterdir()) == []
+
+
+def test_a_picture_on_standard_input_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    answer = run("export", "-", stdin=b"text")
+    assert (answer.exit_code, answer.stdout) == (1, "")
+    assert "-: unsupported_image: " in answer.stderr
+    assert list((tmp_path / "storage/temp").iterdir()) == []
+
+
+def test_an_empty_standard_input_is_no_picture_and_exit_2() -> None:
+    answer = run("export", "-", stdin=b"")
+    assert (answer.exit_code, answer.stdout) == (2, "")
+    assert answer.stderr.splitlines() == ["error: standard input is empty: a picture is wanted"]
+
+
+def test_standard_input_is_read_up_to_the_limit_of_uploads_only(monkeypatch: pytest.MonkeyPatch, picture: Path) -> None:
+    data = picture.read_bytes()
+    monkeypatch.setenv("MAX_UPLOAD_BYTES", str(len(data)))
+    assert run("export", "-", "--formats", "webp", stdin=data).exit_code == 0
+    answer = run("export", "-", "--formats", "jpeg", stdin=data + b"x")
+    assert (answer.exit_code, answer.stdout) == (2, "")
+    assert f"more than {len(data)} bytes" in answer.stderr
+
+
+def test_names_that_are_not_utf8_are_printed_as_they_are(tmp_path: Path) -> None:
+    answer = run("generate", "My script", "--out", "caf\udce9", "--formats", "webp")
+    assert answer.exit_code == 0, answer.exception
+    assert answer.stdout_bytes == b"caf\xe9/var-1.webp\n"
+
+
+@pytest.mark.parametrize(
+    "locale",
+    [
+        {"LC_ALL": "C"},
+        {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"PYTHONIOENCODING": "ascii"},
+    ],
+)
+def test_names_are_printed_as_they_are_in_any_locale(picture: Path, locale: dict[str, str]) -> None:
+    for name in ("caf\udce9", "日本"):
+        picture.with_name(f"{name}.png").write_bytes(picture.read_bytes())
+        answer = run_process("export", f"{name}.png", "--formats", "webp", env=locale)
+        assert answer.returncode == 0, answer.stderr
+        assert answer.stdout == os.fsencode(f"{name}-400x300.webp\n")
+
+
+def test_the_answer_as_json_is_utf8_in_any_locale() -> None:
+    answer = run_process(
+        "generate", "日本 \U0001f600", "--formats", "webp", "--json", "--out", "caf\udce9",
+        env={"PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stderr
+    assert "日本 \U0001f600" in json.loads(answer.stdout.decode("utf-8"))["variations"][0]["metadata"]["prompt"]
+
+
+def test_a_broken_pipe_costs_no_file_and_is_one_line(tmp_path: Path, picture: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    answer = run_process("export", picture, stdout=writer)
+    os.close(writer)
+    assert answer.returncode == 1
+    assert answer.stderr.splitlines()[-1] == b"error: standard output: Broken pipe"
+    assert b"Traceback" not in answer.stderr
+    assert len(list(tmp_path.glob("holiday-400x300.*"))) == 3
+
+
+def test_a_full_disk_behind_standard_output_is_exit_1(picture: Path) -> None:
+    with open("/dev/full", "w") as full:
+        answer = run_process("export", picture, stdout=full)
+    assert answer.returncode == 1
+    assert answer.stderr.splitlines()[-1] == b"error: standard output: No space left on device"
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_closed_stream_changes_nothing(tmp_path: Path, picture: Path, closed: int) -> None:
+    answer = run_process("export", picture, "--formats", "webp", preexec_fn=lambda: os.close(closed))
+    assert answer.returncode == 0
+    assert answer.stdout == (b"" if closed == 1 else b"holiday-400x300.webp\n")
+    assert (tmp_path / "holiday-400x300.webp").exists()
+
+
+def test_a_standard_error_that_nobody_takes_costs_no_work(tmp_path: Path, picture: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    (tmp_path / "bad.png").write_text("text")
+    answer = run_process("export", tmp_path / "bad.png", picture, "--formats", "webp", stderr=writer)
+    os.close(writer)
+    assert (answer.returncode, answer.stdout) == (3, b"holiday-400x300.webp\n")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [("generate",), ("generate", ""), ("generate", "x", "--count", "99"), ("generate", "x", "--size", "12"),
@@ -199,6 +372,21 @@ def test_cleanup_counts_per_room_and_a_dry_run_removes_nothing(tmp_path: Path) -
     assert old.exists()
     assert "uploads: removed 1 files" in run("cleanup").stdout
     assert not old.exists()
+
+
+def test_ctrl_c_ends_a_long_cleanup(monkeypatch: pytest.MonkeyPatch) -> None:
+    def endless(*_: object, stopped: Callable[[], bool], **__: object) -> Sweep:
+        os.kill(os.getpid(), signal.SIGINT)
+        end = time.monotonic() + 60
+        while not stopped():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        return Sweep()
+
+    monkeypatch.setattr(retention, "sweep_area", endless)
+    answer = run("cleanup")
+    assert (answer.exit_code, answer.stdout) == (1, "")
+    assert answer.stderr.strip() == "Aborted!"
 
 
 def test_cleanup_says_what_it_could_not_remove(monkeypatch: pytest.MonkeyPatch) -> None:

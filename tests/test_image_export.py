@@ -1,10 +1,12 @@
 """ImageExportService, as Python programs use it."""
 
+import base64
 import io
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -100,7 +102,51 @@ async def test_a_format_that_fails_is_named_and_the_others_stay(service: ImageEx
     assert [(warning.code, warning.format) for warning in exports.warnings] == [("encode_failed", "webp")]
 
 
-@pytest.mark.parametrize("dimensions", [(0, 10), (10, 8193), (-1, 5), (1.5, 2)])
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (Path("picture.png"), "PosixPath"),
+        (5, "int"),
+        (base64.b64encode(png()).decode(), "str"),
+        (None, "NoneType"),
+        (io.BytesIO(png()), "BytesIO"),
+        ([1, 2, 3], "list"),
+    ],
+)
+async def test_a_picture_that_is_no_bytes_is_a_type_error_that_says_what_is_wanted(
+    service: ImageExportService, data: Any, kind: str
+) -> None:
+    with pytest.raises(TypeError, match=rf"bytes, bytearray or memoryview\), not {kind}: read a file first"):
+        await service.process_and_export_image(data)
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+async def test_any_kind_of_bytes_is_a_picture(service: ImageExportService, kind: Callable[[bytes], Any]) -> None:
+    assert len(await service.process_and_export_image(kind(png()))) == 3
+
+
+async def test_a_base_may_be_a_path_object(service: ImageExportService, tmp_path: Path) -> None:
+    base = tmp_path / "base.png"
+    base.write_bytes(png(colour="white"))
+    exports = await service.process_and_export_image(png(colour="black"), base)
+    assert exports.warnings == []
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [{"base_image_path": png()}, {"base_image_path": 7}, {"normalize_dimensions": "1280x720"},
+     {"normalize_dimensions": 1280}, {"metadata": "id"}, {"metadata": [("id", 7)]}, {"metadata": 0}],
+)  # fmt: skip
+async def test_arguments_of_another_kind_are_type_errors_before_any_work(
+    service: ImageExportService, tmp_path: Path, argument: dict[str, Any]
+) -> None:
+    [name] = argument
+    with pytest.raises(TypeError, match=f"^{name} must be "):
+        await service.process_and_export_image(png(), **argument)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("dimensions", [(0, 10), (10, 8193), (-1, 5), (1.5, 2), (True, 2), ("3", 4), (5,), (1, 2, 3)])
 async def test_impossible_dimensions_are_a_value_error(
     service: ImageExportService, dimensions: tuple[int, int]
 ) -> None:

@@ -15,7 +15,7 @@ from service.emulator.wire import Json, dump, picture_part
 from service.errors import StorageUnavailable
 from service.server.keys import GEMINI
 from service.settings import MIB
-from service.store.spill import SpillFile
+from service.store.scratch import Scratch
 from tests.conftest import Serve
 from tests.helpers import QuickEmulator, Running, assert_problem, decoded, fill_up, picture_bytes, small_disk, until
 
@@ -171,10 +171,10 @@ async def test_a_file_that_cannot_be_opened_is_told_before_any_call(
 ) -> None:
     service = await serve()
 
-    def refuse(_: SpillFile) -> None:
+    def refuse(_: Scratch, key: str) -> None:
         raise StorageUnavailable("temp/ cannot be used: Too many open files")
 
-    monkeypatch.setattr(SpillFile, "open", refuse)
+    monkeypatch.setattr(Scratch, "_make", refuse)
     body = assert_problem(await service.thumbnails(*TINY), 503, "storage_unavailable", "temp/")
     assert (body["billed"], service.emulator.requests) == (False, 0)
     assert service.area("temp") == []

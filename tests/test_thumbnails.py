@@ -18,8 +18,8 @@ from service.gemini.reply import Reply
 from service.gemini.transport import Exchange
 from service.imaging.plan import ExportPlan, Frame, JpegEncoding
 from service.orders import Event, Failed, Order, Received, Sent, Variation
-from service.retention import DAY_SECONDS, sweep
 from service.server.keys import EXPORTS, GEMINI, THUMBNAILS
+from service.store.sweeping import DAY_SECONDS, sweep
 from service.thumbnails import ThumbnailService
 from tests.conftest import Serve
 from tests.helpers import SCRIPT, QuickEmulator, Running, decoded, picture_bytes, until

@@ -23,7 +23,7 @@ async def readyz(request: web.Request) -> web.StreamResponse:
         "storage": await _storage(request),
         "descriptors": "ok" if spare(BEGIN) > 0 else shortage(),
         "workers": "ok" if app[EXPORTS].pool.alive else "no worker is up",
-        "scheduler": "ok" if app[SWEEPER].alive else "not running",
+        "scheduler": app[SWEEPER].state(),
         "admission": "draining" if app[ADMISSION].draining else "ok",
     }
     if app[SETTINGS].emulates:

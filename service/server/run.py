@@ -5,44 +5,80 @@ import contextlib
 import gc
 import logging
 import resource
-import signal
+from collections.abc import Iterator
 
 from aiohttp import web
 
 from service.server.connections import listening
 from service.server.keys import ADMISSION, SETTINGS
+from service.signals import on_stop_signal
 from service.store.disk import start_disk_threads
 
 log = logging.getLogger(__name__)
 
 
 async def serve(app: web.Application) -> None:
-    """Serve until SIGTERM or SIGINT, then drain for at most SHUTDOWN_GRACE_SECONDS; a second signal ends the wait."""
+    """Serve until SIGTERM, SIGINT or SIGHUP, then drain for at most SHUTDOWN_GRACE_SECONDS.
+
+    A second signal ends the wait; one during the start gives the start up.
+    """
     settings = app[SETTINGS]
     _raise_file_limit()
-    loop = asyncio.get_running_loop()
     await start_disk_threads()
-    signals: asyncio.Queue[int] = asyncio.Queue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signals.put_nowait, number)
-    async with listening(app, settings.host, settings.port) as addresses:
-        # A full collection would look at all that was imported: 25 ms of the loop, and none of it ever goes away.
-        gc.collect()
-        gc.freeze()
-        log.info("serving on %s", ", ".join(_url(host, port) for host, port in addresses))
-        await signals.get()
-        await _drain(app, signals, settings.shutdown_grace_seconds)
+    stops = _Stops()
+    on_stop_signal(stops.hear)
+    with stops.start_given_up():
+        async with listening(app, settings.host, settings.port) as addresses:
+            stops.started()
+            # A full collection would look at all that was imported: 25 ms of the loop, and none of it ever goes away.
+            gc.collect()
+            gc.freeze()
+            log.info("serving on %s", ", ".join(_url(host, port) for host, port in addresses))
+            await stops.next()
+            await _drain(app, stops, settings.shutdown_grace_seconds)
     log.info("stopped")
 
 
-async def _drain(app: web.Application, signals: asyncio.Queue[int], seconds: float) -> None:
+class _Stops:
+    """The stop signals in their order. One that comes before `started` cancels the task that starts."""
+
+    def __init__(self) -> None:
+        self._heard: asyncio.Queue[None] = asyncio.Queue()
+        self._starting = asyncio.current_task()
+        self._given_up = False
+
+    def hear(self) -> None:
+        if self._starting and not self._given_up:
+            self._given_up = True
+            self._starting.cancel()
+        else:
+            self._heard.put_nowait(None)
+
+    def started(self) -> None:
+        self._starting = None
+
+    async def next(self) -> None:
+        await self._heard.get()
+
+    @contextlib.contextmanager
+    def start_given_up(self) -> Iterator[None]:
+        """End a start that a signal cancelled; a cancellation from elsewhere passes."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not (self._starting and self._given_up):
+                raise
+            self._starting.uncancel()
+
+
+async def _drain(app: web.Application, stops: _Stops, seconds: float) -> None:
     admission = app[ADMISSION]
     admission.draining = True
     inside = sum(admission.inside.values())
     if not inside:
         return
     log.info("draining: %d requests inside, at most %g seconds", inside, seconds)
-    waits = [asyncio.ensure_future(admission.emptied()), asyncio.ensure_future(signals.get())]
+    waits = [asyncio.ensure_future(admission.emptied()), asyncio.ensure_future(stops.next())]
     await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()

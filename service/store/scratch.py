@@ -113,6 +113,15 @@ class Scratch:
                 raise
         return made
 
+    async def make(self, key: str) -> Preallocated:
+        """An empty, locked file of this name; discard it. Raises StorageFull, StorageUnavailable."""
+        return await run_or_undo(Preallocated.discard, self._make, key)
+
+    def _make(self, key: str) -> Preallocated:
+        require_descriptors(BEGIN, "temp")
+        with storage_errors("temp"):
+            return self._create(key)
+
     def _create(self, key: str) -> Preallocated:
         directory, name = self._directories.of(key)
         made = Preallocated(key, name, directory, directory.create(name, self._modes.file))

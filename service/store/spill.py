@@ -1,51 +1,34 @@
 """Files in temp/ for replies that come in while there is no memory for them."""
 
 import contextlib
-import fcntl
 import logging
 import os
 import threading
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 from service.errors import StorageUnavailable
 from service.store.disk import run_to_completion, storage_errors
-from service.store.layout import Layout
+from service.store.scratch import Preallocated, Scratch
 
 log = logging.getLogger(__name__)
 
 
 class SpillFile:
-    """A file that is opened before it is needed, and locked, so that no sweep takes it. For threads.
+    """A temp file, opened before it is needed. Its methods block.
 
     Closing waits for what is being written or read: the descriptor may be another file's afterwards.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, file: Preallocated) -> None:
+        self._file = file
+        self._descriptor = file.descriptor
         self._lock = threading.Lock()
-        self._descriptor = -1
-        self._closed = False
-
-    def open(self) -> None:
-        """Raises StorageFull or StorageUnavailable."""
-        with self._lock, storage_errors("temp"):
-            if self._closed:
-                return
-            # For both: network file systems lock nothing else.
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-            self._descriptor = descriptor
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
 
     def close(self) -> None:
         """Close it, and remove it unless it has got another name by then."""
         with self._lock:
-            self._closed = True
-            if self._descriptor >= 0:
-                os.close(self._descriptor)
-                self._descriptor = -1
-                with contextlib.suppress(OSError):
-                    self._path.unlink(missing_ok=True)
+            self._descriptor = -1
+            self._file.discard()
 
     def write(self, data: bytes | bytearray, offset: int) -> int:
         """Returns how many bytes were written: fewer than all of them when the disk takes no more."""
@@ -76,11 +59,10 @@ class SpillFile:
 
 
 @contextlib.asynccontextmanager
-async def spill_file(layout: Layout, key: str) -> AsyncIterator[SpillFile]:
+async def spill_file(store: Scratch, key: str) -> AsyncIterator[SpillFile]:
     """An empty file, open until the end, when it is removed unless it was published."""
-    file = SpillFile(layout.path(key))
+    file = SpillFile(await store.make(key))
     try:
-        await run_to_completion(file.open)
         yield file
     finally:
         await run_to_completion(file.close)

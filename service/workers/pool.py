@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from service.imaging.errors import Fault, TooCostly
 from service.imaging.plan import Job, Outcome, WorkerLimits
+from service.workers.owner import Owner, forked
 from service.workers.slot import START_FAULTS, Backoff, Slot
 
 log = logging.getLogger(__name__)
@@ -41,16 +42,30 @@ class WorkerPool:
         report: Callable[[str], None] = lambda event: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._slots = [Slot(limits, self._heal, Backoff(now)) for _ in range(workers)]
-        self._free: asyncio.LifoQueue[Slot] = asyncio.LifoQueue()
-        for slot in self._slots:
-            self._free.put_nowait(slot)
+        self._owner = Owner()
+        self._limits = limits
+        self._now = now
+        self._renew(workers)
         self._deadline = deadline_seconds
         self._report = report
         self._strikes = _Strikes(now)
+
+    def _renew(self, workers: int) -> None:
+        """Make all that belongs to an event loop."""
+        self._slots = [Slot(self._limits, self._heal, Backoff(self._now)) for _ in range(workers)]
+        self._free: asyncio.LifoQueue[Slot] = asyncio.LifoQueue()
+        for slot in self._slots:
+            self._free.put_nowait(slot)
         self._running: set[asyncio.Task[Any]] = set()
         self._closed = False
         self.waiting = 0
+
+    def claim(self) -> None:
+        """Use the pool in the running loop, with new workers if its own loop was closed; raises RuntimeError."""
+        if self._owner.claim():
+            for slot in self._slots:
+                slot.kill()
+            self._renew(len(self._slots))
 
     @property
     def busy(self) -> int:
@@ -69,6 +84,7 @@ class WorkerPool:
 
     async def start(self) -> None:
         """Start every worker now rather than at its first job."""
+        self.claim()
         await asyncio.gather(*(self._ready(slot) for slot in self._slots))
 
     async def run(self, job: Job, digest: str) -> Outcome:
@@ -76,6 +92,7 @@ class WorkerPool:
 
         A cancelled caller leaves the line; a job that a worker already has runs to its end.
         """
+        self.claim()
         if self._strikes.poison(digest):
             return TooCostly("this picture outran or killed its workers before; it is refused for 15 minutes")
         self.waiting += 1
@@ -163,6 +180,8 @@ class WorkerPool:
 
     async def close(self) -> None:
         """End every worker; one that still has a job is killed, and its caller gets BrokenProcessPool."""
+        if forked():
+            return
         self._closed = True
         for slot in self._slots:
             if self._running:

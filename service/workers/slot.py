@@ -51,12 +51,14 @@ class _BareContext(ForkServerContext):
 
 
 def _start_forkserver() -> None:
-    """Start the fork server with Pillow loaded, and SIGTERM blocked: a signal to the group must spare the workers."""
+    """Start the fork server with Pillow loaded, and with signals blocked: one to the group must spare the workers."""
     multiprocessing.forkserver.set_forkserver_preload(["service.workers.worker"])
-    # The fork server would start the tracker, whose start unblocks SIGTERM in Python 3.11.
-    multiprocessing.resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
+        # The fork server would start the tracker, whose start unblocks SIGINT and SIGTERM in Python 3.11. The tracker
+        # itself ignores these two.
+        multiprocessing.resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         multiprocessing.forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

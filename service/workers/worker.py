@@ -52,9 +52,9 @@ def start(limits: WorkerLimits) -> None:
     """Prepare this process for jobs: the initializer of every worker."""
     global _limits
     _limits = limits
-    # The parent decides when a worker ends; a Ctrl-C at the terminal reaches the whole group.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # The parent decides when a worker ends; a Ctrl-C or the closing of the terminal reaches the whole group.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     os.nice(10)
     _reuse_memory()
     _limit_memory(limits.memory_bytes)

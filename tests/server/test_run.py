@@ -1,11 +1,15 @@
 """The service as its operator meets it: a process of its own, signals, deaths."""
 
 import asyncio
+import fcntl
 import io
+import json
 import os
+import re
 import signal
 import socket
 import sys
+import termios
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +19,7 @@ import aiohttp
 import pytest
 from PIL import Image
 
+from service.signals import STOP_SIGNALS
 from tests.helpers import alive
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +32,7 @@ class Server:
 
     process: asyncio.subprocess.Process
     url: str
-    client: aiohttp.ClientSession
+    client: Any
     log: list[str] = field(default_factory=list)
 
     async def ask(self, count: int = 1) -> tuple[int, dict[str, Any]]:
@@ -45,17 +50,19 @@ class Server:
 
     def family(self) -> set[int]:
         """Every process that the service started, emulator and workers included."""
-        marks = {str(self.process.pid)}
         found: set[int] = set()
-        parents = {
-            entry.name: Path(entry, "stat").read_text().rpartition(")")[2].split()[1]
-            for entry in Path("/proc").iterdir()
-            if entry.name.isdigit() and Path(entry, "stat").exists()
-        }
-        while new := {pid for pid, parent in parents.items() if parent in marks} - marks:
-            marks |= new
-            found |= {int(pid) for pid in new}
+        new = {self.process.pid}
+        parents = {int(entry.name): _parent(entry) for entry in Path("/proc").iterdir() if entry.name.isdigit()}
+        while new := {pid for pid, parent in parents.items() if parent in new}:
+            found |= new
         return found
+
+
+def _parent(process: Path) -> int | None:
+    try:
+        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return None
 
 
 Start = Callable[..., Any]
@@ -71,7 +78,7 @@ async def start(storage: Path) -> AsyncIterator[Start]:
     servers: list[Server] = []
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=WAIT_SECONDS)) as client:
 
-        async def begin(**environment: str) -> Server:
+        async def begin(**environment: Any) -> Server:
             with socket.socket() as free:
                 free.bind(("127.0.0.1", 0))
                 port = free.getsockname()[1]
@@ -88,13 +95,25 @@ async def start(storage: Path) -> AsyncIterator[Start]:
             await server.process.wait()
 
 
-async def _spawn(storage: Path, *arguments: str, **environment: str) -> asyncio.subprocess.Process:
+def _default_signals() -> None:
+    """A shell that runs the tests in the background may have them ignored."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+
+
+async def _spawn(
+    storage: Path,
+    *arguments: str,
+    stderr: int = asyncio.subprocess.PIPE,
+    preexec_fn: Callable[[], Any] = _default_signals,
+    **environment: Any,
+) -> asyncio.subprocess.Process:
     names = ("PATH", "HOME", "LANG")
     clean = {name: os.environ[name] for name in names if name in os.environ}
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "service", "serve", *arguments,
         cwd=ROOT, env={**clean, "STORAGE_DIR": str(storage), **environment}, start_new_session=True,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE, stderr=stderr, preexec_fn=preexec_fn,
     )  # fmt: skip
 
 
@@ -124,20 +143,97 @@ async def _under_way(server: Server, request: "asyncio.Task[Any]") -> None:
             await asyncio.sleep(0.02)
 
 
-@pytest.mark.parametrize("whole_group", [False, True])
-async def test_sigterm_during_a_request_answers_it_and_exits_0(start: Start, whole_group: bool) -> None:
+@pytest.mark.parametrize(
+    ("number", "whole_group"), [(signal.SIGTERM, False), *((number, True) for number in STOP_SIGNALS)]
+)
+async def test_a_signal_during_a_request_answers_it_and_exits_0(
+    start: Start, number: signal.Signals, whole_group: bool
+) -> None:
     server = await start(EMULATOR_DELAY_SECONDS="1")
     request = asyncio.create_task(server.ask(count=2))
     await _under_way(server, request)
+    family = server.family()
     if whole_group:
-        os.killpg(server.process.pid, signal.SIGTERM)
+        os.killpg(server.process.pid, number)
     else:
-        server.process.terminate()
-    status, body = await request
+        server.process.send_signal(number)
+    _assert_both_came(*await request)
+    _, errors = await server.process.communicate()
+    assert server.process.returncode == 0
+    assert b"resource_tracker" not in errors
+    await _until(lambda: not any(map(alive, family)))
+
+
+def _assert_both_came(status: int, body: dict[str, Any]) -> None:
     assert status == 200
     assert len(body["variations"]) == 2
     assert all(len(variation["exports"]) == 3 for variation in body["variations"])
+
+
+async def test_a_closed_terminal_drains_however_often_it_is_told(start: Start) -> None:
+    terminal, inner = os.openpty()
+    server = await start(
+        EMULATOR_DELAY_SECONDS="1.5", stderr=inner, preexec_fn=lambda: fcntl.ioctl(inner, termios.TIOCSCTTY)
+    )
+    os.close(inner)
+    request = asyncio.create_task(server.ask(count=2))
+    await _under_way(server, request)
+    # The kernel tells the leader of the session; its shell and the end of that shell would tell the group again.
+    os.close(terminal)
+    for _ in range(2):
+        await asyncio.sleep(0.2)
+        os.killpg(server.process.pid, signal.SIGHUP)
+    _assert_both_came(*await request)
     assert await server.process.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(signal.SIGHUP, signal.SIGHUP), (signal.SIGHUP, signal.SIGTERM), (signal.SIGTERM, signal.SIGHUP),
+     (signal.SIGINT, signal.SIGTERM)],
+)  # fmt: skip
+async def test_a_second_signal_of_any_kind_ends_the_wait(
+    start: Start, first: signal.Signals, second: signal.Signals
+) -> None:
+    server = await start(EMULATOR_DELAY_SECONDS="300")
+    request = asyncio.create_task(server.ask())
+    await _under_way(server, request)
+    server.process.send_signal(first)
+    async with asyncio.timeout(WAIT_SECONDS):
+        while (await server.client.get(f"{server.url}/readyz")).status != 503:
+            await asyncio.sleep(0.02)
+    server.process.send_signal(second)
+    async with asyncio.timeout(WAIT_SECONDS):
+        assert await server.process.wait() == 0
+    with pytest.raises(aiohttp.ClientError):
+        await request
+
+
+@pytest.mark.parametrize("ignored", [signal.SIGHUP, signal.SIGTERM])
+async def test_a_signal_that_was_ignored_at_the_start_stays_ignored(start: Start, ignored: signal.Signals) -> None:
+    server = await start(preexec_fn=lambda: signal.signal(ignored, signal.SIG_IGN))
+    for _ in range(2):
+        os.killpg(server.process.pid, ignored)
+    await asyncio.sleep(0.2)
+    async with server.client.get(f"{server.url}/readyz") as answer:
+        assert answer.status == 200
+    server.process.send_signal(signal.SIGINT)
+    assert await server.process.wait() == 0
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+async def test_a_signal_while_the_emulator_starts_gives_the_start_up(storage: Path, number: signal.Signals) -> None:
+    process = await _spawn(storage, PORT="0")
+    server = Server(process, "", None)
+    await _until(lambda: any(map(_is_emulator, server.family())))
+    family = server.family()
+    os.killpg(process.pid, number)
+    async with asyncio.timeout(WAIT_SECONDS):
+        _, errors = await process.communicate()
+    assert process.returncode == 0, errors
+    assert b"Traceback" not in errors
+    assert b"serving on" not in errors
+    await _until(lambda: not any(map(alive, family)))
 
 
 async def test_while_draining_new_requests_are_refused(start: Start) -> None:
@@ -216,15 +312,25 @@ async def test_without_its_emulator_the_service_is_not_ready(start: Start) -> No
 
 
 def _is_emulator(pid: int) -> bool:
-    return b"service.emulator" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return alive(pid) and b"service.emulator" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def _is_worker(pid: int) -> bool:
     """A worker's parent is the fork server, whose command line is the same."""
     if not alive(pid):
         return False
-    parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+    parent = _parent(Path(f"/proc/{pid}"))
     return b"forkserver" in Path(f"/proc/{parent}/cmdline").read_bytes()
+
+
+async def test_the_first_request_of_the_readme_runs_as_printed(start: Start) -> None:
+    server = await start(EMULATOR_DELAY_SECONDS="0")
+    [command, *_] = re.findall(r"^\$ (curl .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    command = command.replace("curl", "curl --silent --fail", 1).replace("http://127.0.0.1:8000", server.url)
+    curl = await asyncio.create_subprocess_shell(command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+    answer, _ = await curl.communicate()
+    assert curl.returncode == 0
+    _assert_both_came(200, json.loads(answer))
 
 
 async def test_signed_links_work_and_end(start: Start) -> None:
@@ -248,7 +354,7 @@ async def test_signed_links_work_and_end(start: Start) -> None:
         ({"TEMP_DIR": "/dev/null/x"}, "TEMP_DIR"),
     ],
 )
-async def test_a_bad_setting_is_one_line_and_no_start(tmp_path: Path, environment: dict[str, str], named: str) -> None:
+async def test_a_bad_setting_is_one_line_and_no_start(tmp_path: Path, environment: dict[str, Any], named: str) -> None:
     process = await _spawn(tmp_path, **environment)
     _, errors = await process.communicate()
     lines = errors.decode().splitlines()
@@ -299,4 +405,4 @@ async def test_a_log_that_nobody_takes_stops_nothing(start: Start) -> None:
         await asyncio.sleep(0.005)
     server.process.terminate()
     async with asyncio.timeout(WAIT_SECONDS):
-        await server.process.wait()
+        assert await server.process.wait() == 0

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from service.errors import NotFound, SettingsError, StorageFull, StorageUnavailable
-from service.retention import sweep
 from service.store import disk as store_disk
 from service.store.holds import Hold, held
 from service.store.layout import (
@@ -30,6 +29,7 @@ from service.store.layout import (
     temp_key,
 )
 from service.store.local import LocalStore, StoredFile
+from service.store.sweeping import sweep
 from tests.helpers import fill_up, open_descriptors, small_disk, until
 
 KEY = "output/export_" + "a" * 32 + ".png"

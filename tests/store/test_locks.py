@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from service.errors import SettingsError
-from service.retention import sweep
 from service.store.holds import held
 from service.store.layout import AREAS, Layout, raw_key, request_id, upload_key
 from service.store.local import LocalStore
+from service.store.sweeping import sweep
 from tests.conftest import Serve
 from tests.helpers import picture_bytes, upload
 

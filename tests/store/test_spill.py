@@ -8,59 +8,67 @@ from pathlib import Path
 import pytest
 
 from service.errors import StorageUnavailable
-from service.retention import sweep
 from service.store.layout import AREAS, Layout, request_id, spill_key
+from service.store.scratch import Scratch
 from service.store.spill import SpillFile, spill_file
+from service.store.sweeping import sweep
 from tests.helpers import small_disk
 
 
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
+def scratch_in(folder: Path) -> Scratch:
     for area in AREAS:
-        (tmp_path / area).mkdir()
-    return Layout({area: tmp_path / area for area in AREAS})
+        (folder / area).mkdir()
+    scratch = Scratch(Layout({area: folder / area for area in AREAS}))
+    assert scratch._directories["temp"], "open from now on"
+    return scratch
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Scratch:
+    return scratch_in(tmp_path)
 
 
 def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-async def test_it_is_there_before_it_is_needed_and_gone_afterwards(layout: Layout) -> None:
-    key, before = spill_key(request_id(), 1), descriptors()
-    async with spill_file(layout, key) as file:
-        assert layout.path(key).stat().st_size == 0
+async def test_it_is_there_before_it_is_needed_and_gone_afterwards(scratch: Scratch) -> None:
+    async with spill_file(scratch, spill_key(request_id(), 2)):
+        key, before = spill_key(request_id(), 1), descriptors() - 1
+    async with spill_file(scratch, key) as file:
+        assert scratch.layout.path(key).stat().st_size == 0
         assert file.write(b"abcdef", 0) == 6
         assert file.write(b"ghi", 6) == 3
         file.sync()
         assert file.read(8) == b"abcdefgh"
-        os.utime(layout.path(key), (0, 0))
-        assert sweep(layout.roots["temp"], 1).in_use == 1
-    assert not layout.path(key).exists()
+        os.utime(scratch.layout.path(key), (0, 0))
+        assert sweep(scratch.layout.roots["temp"], 1).in_use == 1
+    assert not scratch.layout.path(key).exists()
     assert descriptors() == before
 
 
-async def test_a_file_that_got_another_name_stays(layout: Layout) -> None:
+async def test_a_file_that_got_another_name_stays(scratch: Scratch) -> None:
     key = spill_key(request_id(), 1)
-    async with spill_file(layout, key) as file:
+    async with spill_file(scratch, key) as file:
         file.write(b"abc", 0)
-        layout.path(key).rename(layout.roots["generated"] / "kept.reply")
-    assert (layout.roots["generated"] / "kept.reply").read_bytes() == b"abc"
+        scratch.layout.path(key).rename(scratch.layout.roots["generated"] / "kept.reply")
+    assert (scratch.layout.roots["generated"] / "kept.reply").read_bytes() == b"abc"
 
 
-async def test_a_folder_that_is_gone_is_told_before_any_call(layout: Layout) -> None:
-    layout.roots["temp"].rmdir()
+async def test_a_folder_that_is_gone_is_told_before_any_call(scratch: Scratch) -> None:
+    scratch.layout.roots["temp"].rmdir()
     before = descriptors()
     with pytest.raises(StorageUnavailable, match=r"^temp/"):
-        async with spill_file(layout, spill_key(request_id(), 1)):
+        async with spill_file(scratch, spill_key(request_id(), 1)):
             raise AssertionError
     assert descriptors() == before
 
 
-async def test_a_cancelled_opening_leaves_nothing(layout: Layout) -> None:
+async def test_a_cancelled_opening_leaves_nothing(scratch: Scratch) -> None:
     key, before = spill_key(request_id(), 1), descriptors()
 
     async def use() -> None:
-        async with spill_file(layout, key):
+        async with spill_file(scratch, key):
             await asyncio.sleep(60)
 
     for _ in range(20):
@@ -69,13 +77,12 @@ async def test_a_cancelled_opening_leaves_nothing(layout: Layout) -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     async with asyncio.timeout(20):
-        while layout.path(key).exists() or descriptors() > before:
+        while scratch.layout.path(key).exists() or descriptors() > before:
             await asyncio.sleep(0.01)
 
 
-def test_closing_waits_for_what_is_being_written(layout: Layout) -> None:
-    file = SpillFile(layout.path(spill_key(request_id(), 1)))
-    file.open()
+async def test_closing_waits_for_what_is_being_written(scratch: Scratch) -> None:
+    file = SpillFile(await scratch.make(spill_key(request_id(), 1)))
     results: list[int] = []
     writers = [threading.Thread(target=lambda: results.append(file.write(bytes(10**7), 0))) for _ in range(3)]
     for writer in writers:
@@ -84,23 +91,20 @@ def test_closing_waits_for_what_is_being_written(layout: Layout) -> None:
     for writer in writers:
         writer.join()
     assert set(results) <= {0, 10**7}
-    file.open()
     assert file.write(b"late", 0) == 0
 
 
-def test_a_file_that_was_cut_is_told(layout: Layout) -> None:
-    file = SpillFile(layout.path(spill_key(request_id(), 1)))
-    file.open()
+async def test_a_file_that_was_cut_is_told(scratch: Scratch) -> None:
+    file = SpillFile(await scratch.make(spill_key(request_id(), 1)))
     file.write(b"abc", 0)
     with pytest.raises(StorageUnavailable):
         file.read(4)
     file.close()
 
 
-def test_a_full_disk_takes_what_it_can(tmp_path: Path) -> None:
+async def test_a_full_disk_takes_what_it_can(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 1) as disk:
-        file = SpillFile(disk / "x.body")
-        file.open()
+        file = SpillFile(await scratch_in(disk).make(spill_key(request_id(), 1)))
         assert 0 < file.write(bytes(2 * 1024 * 1024), 0) < 2 * 1024 * 1024
         assert file.write(b"x", 10**6 * 2) == 0
         file.close()
