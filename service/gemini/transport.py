@@ -21,6 +21,8 @@ PLACEHOLDER = secrets.token_bytes(33)
 _PLACEHOLDER_BASE64 = base64.urlsafe_b64encode(PLACEHOLDER)
 REPLY, PROXY_AUTHENTICATION_REQUIRED = 200, 407
 MAX_ERROR_BYTES = 256 * 1024
+# What proxies add to the head of a reply must not cost it: eight times what aiohttp allows by default.
+MAX_HEADER_BYTES = 64 * 1024
 
 
 class ReplyTooLarge(Exception):
@@ -73,6 +75,8 @@ def session(proxy: URL | None = None) -> aiohttp.ClientSession:
         middlewares=(_put_reference, _sort_by_status),
         response_class=_Response,
         auto_decompress=False,
+        max_line_size=MAX_HEADER_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
         proxy=proxy,
         trace_configs=[_tell_connected()],
     )
@@ -100,7 +104,7 @@ async def _put_reference(request: ClientRequest, handler: ClientHandlerType) -> 
 async def _sort_by_status(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
     """Raise before aiohttp follows a redirect, with the key and the whole request, to wherever it leads."""
     response = await handler(request)
-    if response.status == PROXY_AUTHENTICATION_REQUIRED:
+    if response.status == PROXY_AUTHENTICATION_REQUIRED and request.proxy:
         response.close()
         raise ProxyRefused
     if response.status < 200 or 300 <= response.status < 400:
