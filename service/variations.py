@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -126,14 +126,9 @@ class VariationMaker:
         self._called("ok" if sniff(reply.picture[:SNIFF_BYTES]) else BadReply.code, self._price(call))
         return reply
 
-    async def _keep(
-        self, key: str, data: bytes, hold: Hold, space: Preallocated | None, billed: bool | None = True
-    ) -> Source:
-        try:
-            sha256 = await self._exports.store.write(key, data, hold, space)
-        except (StorageFull, StorageUnavailable) as error:
-            error.billed = billed
-            raise
+    async def _keep(self, key: str, picture: bytes, hold: Hold, space: Preallocated | None) -> Source:
+        with _billed(True):
+            sha256 = await self._exports.store.write(key, picture, hold, space)
         return Source(self._exports.store.local(key), sha256)
 
     async def _keep_unread(
@@ -146,13 +141,14 @@ class VariationMaker:
         space: Preallocated | None,
     ) -> None:
         """Keep a reply without a picture that can be read, whole, and let the error name it."""
-        key = raw_key(order.request_id, variation.number, ".reply")
-        if body.spilled:
-            if not await body.file_rest():
-                error.detail += "; the disk took only a part of it"
-            await self._exports.store.publish([(spill_key(order.request_id, variation.number), key)])
-        elif body.size:
-            await self._keep(key, await asyncio.to_thread(bytes, body.rest), hold, space, error.billed)
+        store, key = self._exports.store, raw_key(order.request_id, variation.number, ".reply")
+        with _billed(error.billed):
+            if body.spilled:
+                if not await body.file_rest():
+                    error.detail += "; the disk took only a part of it"
+                await store.publish([(spill_key(order.request_id, variation.number), key)])
+            elif body.size:
+                await store.write(key, await asyncio.to_thread(bytes, body.rest), hold, space)
         error.storage_path = key if body.size else None
 
     async def _export(self, order: Order, raw: "_Raw", base: Source | None) -> ExportSet:
@@ -224,6 +220,16 @@ class _Flight(Flight):
     async def refused(self) -> None:
         self._variation.out = False
         await self._spaces.aclose()
+
+
+@contextmanager
+def _billed(billed: bool | None) -> Iterator[None]:
+    """A disk that refuses what came of a call does not undo its price."""
+    try:
+        yield
+    except (StorageFull, StorageUnavailable) as error:
+        error.billed = billed
+        raise
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ _HEAD_BYTES = 1024
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 _WHITE_SPACE = b" \t\r\n\f\v"
 _URI_HEAD = re.compile(rb"\s*data:[^,]{0,200},", re.IGNORECASE)
-_PADDING = re.compile(rb"=+")
 _URI = re.compile(
     r"(?:data:(?P<mime>[^,;\s\"'()<>]{0,100})(?:;[^,;\s\"'()<>]{1,100}){0,9};base64,\s*)+(?P<data>[\w+/%-]+=*)",
     re.IGNORECASE | re.ASCII,
@@ -50,9 +49,12 @@ def _blocks(data: bytes | memoryview) -> Iterator[bytes]:
         data = data[uri.end() :]
     rest = b""
     for piece in _pieces(data):
+        rest += piece
         # An encoder that works block by block may pad each of them.
-        *ended, rest = _PADDING.split(rest + piece)
-        yield from map(_quanta, ended)
+        while b"=" in rest:
+            block, _, rest = rest.partition(b"=")
+            rest = rest.lstrip(b"=")
+            yield _quanta(block)
         whole = len(rest) & ~3
         yield _quanta(rest[:whole])
         rest = rest[whole:]
@@ -64,9 +66,15 @@ def _pieces(data: bytes | memoryview) -> Iterator[bytes]:
         piece = bytes(data[at : at + PIECE])
         if b"%" in piece:
             # An escape may lie across two pieces, so the rest is taken as one.
-            yield unquote_to_bytes(bytes(data[at:])).translate(_STANDARD, _WHITE_SPACE)
+            yield _standard(unquote_to_bytes(bytes(data[at:])))
             return
-        yield piece.translate(_STANDARD, _WHITE_SPACE)
+        yield _standard(piece)
+
+
+def _standard(piece: bytes) -> bytes:
+    # Looked for first: that takes a hundredth of the time of a translation.
+    odd = any(byte in piece for byte in _WHITE_SPACE + b"-_")
+    return piece.translate(_STANDARD, _WHITE_SPACE) if odd else piece
 
 
 def _quanta(data: bytes) -> bytes:

@@ -155,7 +155,7 @@ class GeminiService:
 
     async def _once(self, call: Call, sent: Callable[[], None]) -> Reply:
         reference = await asyncio.to_thread(call.reference.encode) if call.reference else b""
-        body = call.body or self.reply_body()
+        body = call.body or ReplyBody(ReplyMemory(self._access.max_reply_bytes))
         body.clear()
         exchange = Exchange(body, self._access.max_reply_bytes, reference, self._access.secret, sent=sent)
         EXCHANGE.set(exchange)
@@ -215,6 +215,8 @@ def _translated(exchange: Exchange) -> Iterator[None]:
     except ReplyTooLarge as error:
         too_large = f"Gemini's reply is larger than {error} (GEMINI_MAX_REPLY_BYTES): what is kept of it is cut there"
         raise BadReply(too_large, billed=None) from error
+    except ValueError as error:
+        raise BadReply("Gemini's reply cannot be read", billed=None) from error
 
 
 def _not_an_answer(status: int) -> GeminiError:

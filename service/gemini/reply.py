@@ -1,6 +1,7 @@
 """A reply of Gemini: the picture in it, or a typed reason why there is none."""
 
 import json
+import logging
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,8 @@ from service.gemini import blobs, wire
 from service.gemini.wire import Answer, Bytes, Json
 from service.imaging.formats import sniff
 from service.quoting import visible, whole_characters, without_key
+
+log = logging.getLogger(__name__)
 
 # Reasons of finishReason that are a refusal; every other one without a picture means that nothing was drawn.
 REFUSALS = frozenset({
@@ -54,19 +57,21 @@ def read_reply(body: Bytes, key: str = "") -> Reply:
     Several values are one reply in pieces. `key` is the secret that no quoted word may show. Raises GeminiError; slow
     for large pictures.
     """
-    try:
-        return _Reader(wire.read(body), key).read()
-    except RecursionError:
-        raise BadReply("Gemini's reply cannot be read", billed=None) from None
+    return _Reader(wire.read(body), key).read()
 
 
 def try_reply(body: Bytes, key: str = "") -> Reply | GeminiError:
-    """The same with the error as a value, whose trace would keep the body in memory."""
+    """The same with the error as a value, whose trace would keep the body in memory.
+
+    Whatever goes wrong, the reply may have been paid for and is to be kept: that is what a BadReply leads to.
+    """
     try:
         return read_reply(body, key)
     except GeminiError as error:
-        error.__context__ = None
         return error.with_traceback(None)
+    except Exception:
+        log.exception("a reply could not be read")
+        return BadReply("Gemini's reply cannot be read", billed=None)
 
 
 def billed(usage: Json) -> bool | None:

@@ -25,6 +25,8 @@ REPLY, PROXY_AUTHENTICATION_REQUIRED = 200, 407
 # An error is a few KB of JSON or HTML. The status alone decides; what comes late or in bulk only loses its words.
 MAX_ERROR_BYTES = 256 * 1024
 ERROR_BODY_SECONDS = 1.0
+# What proxies add to the head of a reply must not cost it: eight times what aiohttp allows by default.
+MAX_HEADER_BYTES = 64 * 1024
 
 
 class ReplyTooLarge(Exception):
@@ -78,6 +80,8 @@ def session(proxy: URL | None = None) -> aiohttp.ClientSession:
         middlewares=(_put_reference, _check_status),
         response_class=_Response,
         auto_decompress=False,
+        max_line_size=MAX_HEADER_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
         proxy=proxy,
         trace_configs=[_tell_connected()],
     )
@@ -111,7 +115,7 @@ async def _check_status(request: ClientRequest, handler: ClientHandlerType) -> C
     body of an error first and let that fail in the error's place.
     """
     response = await handler(request)
-    if response.status == PROXY_AUTHENTICATION_REQUIRED:
+    if response.status == PROXY_AUTHENTICATION_REQUIRED and request.proxy:
         response.close()
         raise ProxyRefused
     if response.status < 200 or 300 <= response.status < 400:

@@ -230,7 +230,7 @@ async def test_a_long_message_is_cut_and_of_one_line(connect: Connect) -> None:
     assert caught.value.detail.isprintable()
 
 
-@pytest.mark.parametrize("status", [418, 451, 501, 502, 520])
+@pytest.mark.parametrize("status", [407, 418, 451, 501, 502, 520])
 async def test_any_other_status_is_a_502(connect: Connect, status: int) -> None:
     emulator = QuickEmulator(then=raw(status, b"odd", "text/plain"))
     with pytest.raises(GeminiError) as caught:

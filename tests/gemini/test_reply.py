@@ -8,8 +8,11 @@ import pytest
 from pydantic import TypeAdapter
 
 from service.errors import BadReply, Blocked, GeminiError, GeminiFailed, NoImage
-from service.gemini.reply import EXCERPT, REFUSALS, billed, read_reply
+from service.gemini.reply import EXCERPT, REFUSALS, billed, read_reply, try_reply
 
+PNG = b"\x89PNG\r\n\x1a\n a picture of some kind"
+DATA = base64.b64encode(PNG).decode()
+URI = f"data:image/png;base64,{DATA}"
 USAGE = {"promptTokenCount": 9, "candidatesTokenCount": 1120, "totalTokenCount": 1129}
 
 
@@ -174,3 +177,107 @@ def test_a_usage_is_only_what_an_answer_can_carry() -> None:
     assert got.items() >= USAGE.items()
     assert got["cut ?"] == [{"modality": "cut ?"}]
     assert b"deep" in TypeAdapter(dict[str, Any]).dump_json(got)
+
+
+@pytest.mark.parametrize(
+    ("parts", "wanted"),
+    [
+        ([picture(PNG), picture(b"some sound")], PNG),
+        ([picture(PNG), {"inlineData": {"data": "!"}}], PNG),
+        ([picture(PNG, thought=True), picture(b"no picture")], b"no picture"),
+        ([{"text": f"![]({URI})", "thought": True}, picture(PNG)], PNG),
+        ([{"text": f"First {URI}, then data:text/plain;base64,AAAA."}], PNG),
+        ([{"text": "data:image/avif;base64,AAAA"}], bytes(3)),
+        ([{"fileData": {"mimeType": "image/png", "fileUri": URI}}], PNG),
+        ([{"inline_data": {"mime_type": "image/png", "data": DATA}}], PNG),
+        ([{"InlineData": {"DATA": DATA}, "inlineData": None}], PNG),
+        ([{"inlineData": [{"data": DATA}]}], PNG),
+        ([[picture(PNG)]], PNG),
+    ],
+)
+def test_pictures_before_what_is_none(parts: list[Any], wanted: bytes) -> None:
+    assert read_reply(answer(*parts)).picture == wanted
+
+
+def test_the_pieces_of_several_candidates() -> None:
+    pieces = [
+        {"candidates": [{"index": 1, "content": {"parts": [picture(b"other")]}}]},
+        {"candidates": [{"index": 0, "content": {"parts": [picture(PNG)]}}, {"index": 1, "finishReason": "STOP"}]},
+        {"usage_metadata": USAGE},
+        {"usageMetadata": {"promptTokenCount": 9}},
+    ]
+    reply = read_reply(json.dumps(pieces).encode())
+    assert (reply.picture, reply.usage) == (b"other", USAGE)
+
+
+@pytest.mark.parametrize("error", [None, {}, "", [], 0, False])
+def test_an_empty_error_is_none(error: object) -> None:
+    body = {"error": error, "candidates": [{"content": {"parts": [picture(PNG)]}}]}
+    assert read_reply(json.dumps(body).encode()).picture == PNG
+    assert isinstance(refused(json.dumps({"error": error}).encode()), BadReply)
+
+
+def test_a_picture_beside_an_error_was_paid_for() -> None:
+    body = {"error": {"code": 500}, "candidates": [{"content": {"parts": [picture(PNG)]}}]}
+    assert read_reply(json.dumps(body).encode()).picture == PNG
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"code": 503}, "usageMetadata": USAGE},
+        {"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": USAGE},
+        {"prompt_feedback": {"block_reason": "SAFETY"}, "usage_metadata": {"candidates_token_count": 3}},
+        {"candidates": [{"finishReason": "SAFETY"}], "usageMetadata": USAGE},
+        {"candidates": [{"content": {"parts": [{"fileData": {"fileUri": "gs://a/b"}}]}}], "usageMetadata": USAGE},
+    ],
+)
+def test_what_counted_tokens_is_billed(body: dict[str, Any]) -> None:
+    error = refused(json.dumps(body).encode())
+    assert (error.billed, error.worth_retrying) == (True, False)
+
+
+@pytest.mark.parametrize("reason", [["SAFETY"], ["STOP", ["IMAGE_SAFETY"]], "safety", [{"a": 1}, "SPII"]])
+def test_a_refusal_in_any_spelling(reason: object) -> None:
+    assert isinstance(refused(answer(finishReason=reason)), Blocked)
+
+
+@pytest.mark.parametrize("reason", [["STOP"], 2, [[]], {"a": 1}, [None], True, 1.5])
+def test_a_reason_of_any_type_is_only_a_reason(reason: object) -> None:
+    assert isinstance(refused(answer({"text": "no"}, finishReason=reason)), NoImage)
+    assert read_reply(answer(picture(PNG), finishReason=reason)).picture == PNG
+
+
+def test_a_text_that_ends_too_early_is_no_refusal() -> None:
+    whole = answer({"text": "Here it comes:"}) + answer(picture(PNG))
+    assert isinstance(refused(whole[:-200]), BadReply)
+
+
+def test_only_an_address_is_said_to_be_one() -> None:
+    assert "address" in refused(answer({"fileData": {"fileUri": "https://x"}}, {"text": "There."})).detail
+
+
+@pytest.mark.parametrize(
+    ("size", "passed"), [(10, True), (4000, True), (16_000, True), (17_000, False), (10**6, False)]
+)
+def test_a_usage_is_passed_on_up_to_16_kib(size: int, passed: bool) -> None:
+    usage = USAGE | {"note": "x" * size}
+    assert read_reply(answer(picture(PNG), usage=usage)).usage == (usage if passed else None)
+
+
+def test_numbers_that_no_answer_can_carry_are_left_out() -> None:
+    body = answer(picture(PNG)).replace(b"1129", b"1e999").replace(b": 9,", b": " + b"9" * 400 + b",")
+    assert read_reply(body).usage == {"promptTokenCount": None, "candidatesTokenCount": 1120, "totalTokenCount": None}
+
+
+def test_whatever_goes_wrong_a_reply_is_at_most_bad(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(body: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("service.gemini.wire.read", fail)
+    outcome = try_reply(b"{}")
+    assert isinstance(outcome, BadReply)
+    assert outcome.billed is None
+    nested = b'{"candidates": [{"content": {"parts": ' + b"[" * 800 + b"]" * 800 + b"}}]}"
+    monkeypatch.undo()
+    assert isinstance(try_reply(nested), BadReply)

@@ -102,6 +102,14 @@ async def test_a_reply_of_any_other_status_is_read(connect: Connect, status: int
     assert sniff(reply.picture[:16]) == "png"
 
 
+async def test_a_reply_with_long_headers_is_read(connect: Connect) -> None:
+    async def answer(asked: Asked) -> web.Response:
+        body = dump(asked.reply(picture_part(await asked.paint())))
+        return json_response(body, 200, {"X-Added-By-A-Proxy": "x" * 60_000})
+
+    assert (await (await connect(QuickEmulator(then=answer))).draw(CALL)).picture
+
+
 @pytest.mark.parametrize("fault", [raw(200), raw(204), raw(205), raw(299), raw(200, b" \r\n")])
 async def test_a_reply_without_a_body_is_bad_and_of_unknown_price(connect: Connect, fault: Answer) -> None:
     with pytest.raises(BadReply) as caught:
