@@ -40,7 +40,7 @@ async def serve(app: web.Application) -> None:
 
 async def _drain(app: web.Application, signals: asyncio.Queue[int], seconds: float) -> None:
     admission = app[ADMISSION]
-    admission.draining = True
+    admission.drain()
     inside = sum(admission.inside.values())
     if not inside:
         return

@@ -1,0 +1,74 @@
+"""Uploaded files on their way to uploads/, one at a time."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import aiofiles
+from aiofiles.threadpool.binary import AsyncBufferedIOBase
+
+from service.errors import ServiceError
+from service.store.disk import storage_errors
+from service.store.holds import Hold
+from service.store.local import LocalStore
+
+
+class UploadWriter:
+    """Writes a request's uploads. A step at the disk goes on to its end when the request is cancelled meanwhile."""
+
+    def __init__(self, store: LocalStore, hold: Hold, claim: Callable[[int], Awaitable[None]]) -> None:
+        """`claim` is asked for disk space before each write; it raises StorageFull."""
+        self._store = store
+        self._hold = hold
+        self._claim = claim
+        self._file: AsyncBufferedIOBase | None = None
+        self._step: asyncio.Future[None] | None = None
+        self._keys: list[str] = []
+
+    async def open(self, key: str) -> None:
+        self._keys.append(key)
+        await self._run(self._open(key))
+
+    async def write(self, data: bytes) -> None:
+        await self._claim(len(data))
+        await self._run(self._write(data))
+
+    async def close(self) -> None:
+        """A write that was buffered may find the disk full only now."""
+        await self._run(self._close())
+
+    async def discard(self) -> None:
+        """Remove what was written, whoever is cancelled meanwhile."""
+        await asyncio.shield(asyncio.ensure_future(self._discard()))
+
+    async def _run(self, step: Coroutine[Any, Any, None]) -> None:
+        self._step = asyncio.ensure_future(step)
+        await asyncio.shield(self._step)
+
+    async def _open(self, key: str) -> None:
+        with storage_errors("uploads"):
+            self._file = await aiofiles.open(self._store.local(key), "xb")
+            self._hold.adopt(os.dup(self._file.fileno()))
+
+    async def _write(self, data: bytes) -> None:
+        if self._file:
+            with storage_errors("uploads"):
+                await self._file.write(data)
+
+    async def _close(self) -> None:
+        if self._file:
+            file, self._file = self._file, None
+            with storage_errors("uploads"):
+                await file.close()
+
+    async def _discard(self) -> None:
+        if self._step:
+            await asyncio.wait([self._step])
+        try:
+            await self._close()
+        except ServiceError:
+            # It is removed anyway.
+            pass
+        finally:
+            await self._store.remove(self._keys)
