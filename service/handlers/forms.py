@@ -34,7 +34,7 @@ MAX_TEXT_BYTES = 4 * MAX_SCRIPT
 MAX_SHORT_BYTES = 1_000
 MAX_PARTS = 64
 MAX_BOUNDARY = 200
-# A write to the disk costs a thread: small chunks go together.
+# A write to the disk costs a thread: small chunks go together, and a body that only drips costs none.
 WRITE_BYTES = 64 * 1024
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _PLAIN_TRANSFER = ("", "7bit", "8bit", "binary")
@@ -215,10 +215,10 @@ class _FormReader:
             return
         part.head += data
         if part.key is None and len(part.head) >= SNIFF_BYTES:
-            await self._open(part)
+            self._recognize(part)
         if part.size > self._limits.file_bytes:
             raise TooLarge(f"{part.name} is larger than {self._limits.file_bytes} bytes")
-        if part.key and len(part.head) >= WRITE_BYTES:
+        if len(part.head) >= WRITE_BYTES:
             await self._flush(part)
 
     def _keep_text(self, part: _Part, data: bytes) -> None:
@@ -229,28 +229,24 @@ class _FormReader:
             raise InvalidField(f"{part.name} is too long: at most {MAX_SHORT_BYTES} bytes are allowed")
         part.head += data
 
-    async def _open(self, part: _Part) -> None:
+    def _recognize(self, part: _Part) -> None:
         """The first bytes decide what a file is, whatever its name and declared type say."""
         kind = sniff(bytes(part.head[:SNIFF_BYTES]))
         if kind is None:
             raise UnsupportedImage(f"{part.name} is not a PNG, JPEG or WebP picture by its bytes")
-        part.key = upload_key(self._request[REQUEST_ID], part.name, kind)
-        await self._writer.open(part.key)
+        part.key = self._files[part.name] = upload_key(self._request[REQUEST_ID], part.name, kind)
 
     async def _flush(self, part: _Part) -> None:
         data, part.head = bytes(part.head), bytearray()
-        await self._writer.write(data)
+        await self._writer.write(self._files[part.name], data)
 
     async def _end(self, part: _Part) -> None:
         if not part.is_file:
             self._texts[part.name] = _utf8(part)
         elif part.size or part.named:
             if part.key is None:
-                await self._open(part)
-            if part.key:
-                self._files[part.name] = part.key
-            if part.head:
-                await self._flush(part)
+                self._recognize(part)
+            await self._flush(part)
             await self._writer.close()
         self._part = None
 

@@ -26,13 +26,10 @@ class UploadWriter:
         self._step: asyncio.Future[None] | None = None
         self._keys: list[str] = []
 
-    async def open(self, key: str) -> None:
-        self._keys.append(key)
-        await self._run(self._open(key))
-
-    async def write(self, data: bytes) -> None:
+    async def write(self, key: str, data: bytes) -> None:
+        """Append to the upload that is being written, or begin it."""
         await self._claim(len(data))
-        await self._run(self._write(data))
+        await self._run(self._write(key, data))
 
     async def close(self) -> None:
         """A write that was buffered may find the disk full only now."""
@@ -46,15 +43,13 @@ class UploadWriter:
         self._step = asyncio.ensure_future(step)
         await asyncio.shield(self._step)
 
-    async def _open(self, key: str) -> None:
+    async def _write(self, key: str, data: bytes) -> None:
         with storage_errors("uploads"):
-            self._file = await aiofiles.open(self._store.local(key), "xb")
-            self._hold.adopt(os.dup(self._file.fileno()))
-
-    async def _write(self, data: bytes) -> None:
-        if self._file:
-            with storage_errors("uploads"):
-                await self._file.write(data)
+            if self._file is None:
+                self._keys.append(key)
+                self._file = await aiofiles.open(self._store.local(key), "xb")
+                self._hold.adopt(os.dup(self._file.fileno()))
+            await self._file.write(data)
 
     async def _close(self) -> None:
         if self._file:

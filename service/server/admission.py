@@ -63,13 +63,14 @@ class Admission:
         self.reserved = 0
         self.draining = False
         self._free, self._fresh_until = 0, -math.inf
+        self._probing: asyncio.Future[int] | None = None
         self._empty = asyncio.Event()
         self._empty.set()
 
     async def check(self, kind: Kind) -> None:
         """Raises what `enter` would raise now."""
         self._check_place(kind)
-        self.check_space(VARIATION_BYTES, await self._store.probe())
+        self.check_space(VARIATION_BYTES, await self._probe())
         # Meanwhile the drain may have begun, which ends every body that is being read: this one would be missed.
         self._check_place(kind)
 
@@ -80,14 +81,19 @@ class Admission:
         """
         ticket = self.admit(kind)
         try:
-            free = await self._store.probe()
-            self.check_space(variations * VARIATION_BYTES, free)
+            self.check_space(variations * VARIATION_BYTES, await self._probe())
         except BaseException:
             ticket.leave()
             raise
         ticket.reserved = variations * VARIATION_BYTES
         self.reserved += ticket.reserved
         return ticket
+
+    async def _probe(self) -> int:
+        """The free space of a storage that can be written. One look at the disk serves all who come meanwhile."""
+        if self._probing is None or self._probing.done():
+            self._probing = asyncio.ensure_future(self._store.probe())
+        return await asyncio.shield(self._probing)
 
     def admit(self, kind: Kind) -> Ticket:
         """A place alone, for what needs no room on the disk; raises Draining and Busy."""

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from aiofiles.threadpool.binary import AsyncBufferedIOBase
 
+from service.handlers.forms import WRITE_BYTES
 from service.settings import MIB
 from tests.conftest import Serve
 from tests.helpers import (
@@ -364,7 +365,7 @@ async def test_a_broken_transfer_encoding_is_400(service: Running, body: bytes) 
 
 async def test_a_transfer_encoding_that_breaks_on_the_way_is_a_body_that_stopped(serve: Serve) -> None:
     service = await serve(upload_stall_seconds=0.3)
-    start = upload(PICTURE).encode()
+    start = upload(PICTURE + bytes(WRITE_BYTES)).encode()
     with service.nothing_spent_or_left():
         async with service.connected() as (reader, writer):
             writer.write(head("/api/thumbnails", "Transfer-Encoding: chunked") + b"%x\r\n%s\r\n" % (len(start), start))
@@ -378,7 +379,7 @@ async def test_a_body_that_stops_coming_is_408(serve: Serve, path: str) -> None:
     service = await serve(upload_stall_seconds=0.2)
     with service.nothing_spent_or_left():
         answer = await service.raw(head(path, "Content-Length: 1000") + EDGE + b"\r\n")
-        upload_started = upload(picture_bytes()).encode()
+        upload_started = upload(PICTURE + bytes(WRITE_BYTES)).encode()
         in_a_picture = await service.raw(head(path, "Content-Length: 100000") + upload_started)
     body = assert_problem(answer, 408, "body_timeout", "0.2 seconds")
     assert body["retryable"] is True
@@ -388,7 +389,7 @@ async def test_a_body_that_stops_coming_is_408(serve: Serve, path: str) -> None:
 async def test_a_client_that_goes_away_while_it_uploads_leaves_nothing(service: Running) -> None:
     files = service.files()
     async with service.connected() as (_, writer):
-        writer.write(head("/api/thumbnails", "Content-Length: 100000") + upload(picture_bytes()).encode())
+        writer.write(head("/api/thumbnails", "Content-Length: 100000") + upload(PICTURE + bytes(WRITE_BYTES)).encode())
         await until(lambda: service.files() != files)
     await until(lambda: service.files() == files)
 
