@@ -85,8 +85,9 @@ class Bodies:
     def __init__(self, limit: int, rule: MinimumThroughput) -> None:
         self._limit = limit
         self._rule = rule
-        self._turns = asyncio.Lock()
-        self._newcomers: set[Body] = set()
+        # In the order they came.
+        self._newcomers: dict[Body, asyncio.Future[None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
         self._reading: set[Body] = set()
         self.spooled = 0
 
@@ -99,26 +100,40 @@ class Bodies:
         body = Body(stream, self._rule)
         try:
             async with body.interruptible():
-                await self._make_room(body)
-                self._reading.add(body)
+                await self._turn(body)
                 yield body
         finally:
             self._leave(body)
 
-    async def _make_room(self, body: Body) -> None:
-        """Newcomers are let in one by one, in the order they came."""
-        self._newcomers.add(body)
+    async def _turn(self, body: Body) -> None:
+        """Wait until it is this body's turn to be read."""
+        turn = self._newcomers[body] = asyncio.get_running_loop().create_future()
+        if self._timer is None:
+            self._let_in()
         try:
-            async with asyncio.timeout(self._rule.stall_seconds), self._turns:
-                while len(self._reading) >= self._limit and not self._let_slowest_give_way():
-                    await asyncio.sleep(POLL_SECONDS)
+            async with asyncio.timeout(self._rule.stall_seconds):
+                await turn
         except TimeoutError:
             raise Busy("as many bodies are being read as may be", headers=RETRY_AFTER) from None
         finally:
-            self._newcomers.discard(body)
+            self._newcomers.pop(body, None)
 
-    def _let_slowest_give_way(self) -> bool:
-        """As many as there are newcomers; False if none had its grace yet, which is shorter the more of them wait."""
+    def _let_in(self) -> None:
+        """Let newcomers in, and look again soon if some have to wait."""
+        if len(self._reading) >= self._limit:
+            self._let_slowest_give_way()
+        while self._newcomers and len(self._reading) < self._limit:
+            body = next(iter(self._newcomers))
+            turn = self._newcomers.pop(body)
+            # One that was cancelled a moment ago leaves by itself.
+            if not turn.done():
+                self._reading.add(body)
+                turn.set_result(None)
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(POLL_SECONDS, self._let_in) if self._newcomers else None
+
+    def _let_slowest_give_way(self) -> None:
+        """As many as there are newcomers, of those that had their grace; it is shorter the more newcomers there are."""
         grace = GRACE_SECONDS * self._limit / (self._limit + len(self._newcomers))
         slow = [body for body in self._reading if body.rate() < (self._rule.bytes_per_second or SLOW_BYTES_PER_SECOND)]
         # A body that comes well does not give way because the slow ones are new.
@@ -126,7 +141,6 @@ class Bodies:
         ripe = [body for body in candidates if body.waited() >= grace]
         for body in ripe[: len(self._newcomers)]:
             self._end(body)
-        return bool(ripe)
 
     def spool(self, body: Body, count: int, most: int) -> int:
         """Count bytes that a body is about to write to uploads/, where all together may hold `most`.

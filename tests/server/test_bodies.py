@@ -3,12 +3,15 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from unittest.mock import Mock
 
 import pytest
+from aiohttp import StreamReader
 
-from service.server import bodies
+from service.server import bodies, connections
 from service.server.admission import VARIATION_BYTES, Admission
 from service.server.keys import ADMISSION
+from service.server.throughput import MinimumThroughput
 from service.settings import MIB
 from service.store.local import LocalStore
 from tests.conftest import Serve
@@ -190,6 +193,19 @@ async def test_with_all_places_at_work_a_body_is_refused_unread(serve: Serve, ex
     assert (await first).status == 200
 
 
+async def test_the_refusal_reaches_a_client_that_sends_all_before_it_reads(serve: Serve) -> None:
+    service = await serve()
+    service.app[ADMISSION].drain()
+    async with service.connected() as (reader, writer):
+        writer.write(begin(length=30 * MIB) + bytes(10))
+        await reader.readuntil(b"HTTP/1.1 503 ")
+        for _ in range(30):
+            writer.write(bytes(MIB))
+            await writer.drain()
+        writer.write_eof()
+        assert b'"code":"draining"' in await reader.read()
+
+
 async def test_a_disk_that_fills_while_the_body_comes_is_507_at_its_end(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,6 +289,27 @@ async def test_newcomers_do_not_wait_without_end(serve: Serve, monkeypatch: pyte
     assert_problem(answer, 503, "busy", "bodies")
 
 
+async def test_a_newcomer_that_is_cancelled_as_its_turn_comes_holds_up_nobody() -> None:
+    admitted = bodies.Bodies(1, MinimumThroughput(20, 0))
+
+    async def read(stream: StreamReader) -> None:
+        async with admitted.reading(stream) as body:
+            await body.read()
+
+    streams = [StreamReader(Mock(connected=True), 2**16) for _ in range(4)]
+    tasks = [asyncio.create_task(read(stream)) for stream in streams]
+    await until(lambda: len(admitted._newcomers) == 3)
+    streams[0].feed_eof()
+    await tasks[0]
+    tasks[1].cancel()
+    admitted._let_in()
+    # The second has its turn now, and never learns of it.
+    tasks[2].cancel()
+    streams[3].feed_eof()
+    await asyncio.wait_for(tasks[3], 20)
+    assert (len(admitted), admitted._newcomers) == (0, {})
+
+
 # Bytes of the disk
 
 
@@ -297,6 +334,67 @@ async def test_bodies_hold_at_most_half_of_the_free_space(serve: Serve, monkeypa
                 assert_problem(answer, 507, "storage_full")
                 assert answer.headers["Retry-After"] == "60"
     await until(lambda: nothing_held(admission))
+
+
+# Variants of slowloris
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"POST /api/exports HTTP/1.1\r\nHost: localhost\r\n"], ids=["idle", "in its head"]
+)
+async def test_a_connection_without_a_whole_head_holds_no_place_and_is_closed(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(connections, "KEEPALIVE_SECONDS", 0.5)
+    service = await serve(max_requests=1)
+    async with service.connected() as (reader, writer):
+        writer.write(sent)
+        assert (await service.exports(upload(picture_bytes()), *TINY)).status == 200
+        assert len(service.app[ADMISSION].bodies) == 0
+        with contextlib.suppress(ConnectionError):
+            while not reader.at_eof():
+                # Every line is progress, and does not count.
+                writer.write(b"X: y\r\n" if sent else b"")
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(reader.read(100), 0.05)
+
+
+async def test_requests_behind_a_slow_body_take_no_place(serve: Serve) -> None:
+    service = await serve(upload_stall_seconds=0.5)
+    async with service.connected() as (reader, writer):
+        writer.write(begin(length=len(BODY)) + BODY[:-1])
+        await until(lambda: len(service.app[ADMISSION].bodies) == 1)
+        writer.write(BODY[-1:] + 20 * (begin(length=1000) + bytes(10)))
+        assert (await read_answer(reader)).status == 200
+        await until(lambda: len(service.app[ADMISSION].bodies) <= 1)
+        assert (await read_answer(reader)).status in (400, 408)
+    await until(lambda: nothing_held(service.app[ADMISSION]))
+
+
+async def test_a_client_that_closes_its_side_is_gone(serve: Serve) -> None:
+    service = await serve()
+    with service.nothing_spent_or_left():
+        async with service.connected() as (reader, writer):
+            writer.write(begin() + QUICK + bytes(100_000))
+            await until(lambda: service.app[ADMISSION].bodies.spooled > 0)
+            writer.write_eof()
+            assert await asyncio.wait_for(reader.read(), 20) == b""
+        await until(lambda: nothing_held(service.app[ADMISSION]) and not service.area("uploads"))
+
+
+@pytest.mark.parametrize("path", ROUTES)
+async def test_a_client_that_leaves_at_any_moment_leaves_nothing(serve: Serve, path: str) -> None:
+    service = await serve()
+    service.app[ADMISSION].bodies._limit = 4
+    body = form(upload(picture_bytes() + bytes(300_000)), ("script", ""))
+    with service.nothing_spent_or_left():
+        for step in range(40):
+            async with service.connected() as (_, writer):
+                writer.write(begin(path, len(body)) + body[: len(body) * step // 39])
+                for _ in range(step % 7):
+                    await asyncio.sleep(0)
+                writer.transport.abort()
+        await until(lambda: nothing_held(service.app[ADMISSION]) and not service.area("uploads"))
 
 
 # Draining
