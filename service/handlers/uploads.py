@@ -37,7 +37,8 @@ class UploadWriter:
 
     async def discard(self) -> None:
         """Remove what was written, whoever is cancelled meanwhile."""
-        await asyncio.shield(asyncio.ensure_future(self._discard()))
+        if self._step:
+            await asyncio.shield(asyncio.ensure_future(self._discard(self._step)))
 
     async def _run(self, step: Coroutine[Any, Any, None]) -> None:
         self._step = asyncio.ensure_future(step)
@@ -57,9 +58,8 @@ class UploadWriter:
             with storage_errors("uploads"):
                 await file.close()
 
-    async def _discard(self) -> None:
-        if self._step:
-            await asyncio.wait([self._step])
+    async def _discard(self, step: asyncio.Future[None]) -> None:
+        await asyncio.wait([step])
         try:
             await self._close()
         except ServiceError:

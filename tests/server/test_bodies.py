@@ -146,9 +146,9 @@ async def test_bodies_being_read_hold_no_place_and_no_disk_space(serve: Serve) -
     async with dripping(service), dripping(service):
         assert (len(admission.bodies), admission.reserved, admission.inside["exports"]) == (2, 0, 0)
         assert await service.counter("image_export_bodies_being_read") == 2
-        assert (await service.exports(upload(picture_bytes()), *TINY)).status == 200
+        answer = await service.exports(upload(picture_bytes()), *TINY)
         assert (await service.thumbnails(*TINY)).status == 200
-        for path in ("/healthz", "/readyz"):
+        for path in ("/healthz", "/readyz", answer.json["exports"]["jpeg"]["url"]):
             assert (await service.get(path)).status == 200
     await until(lambda: nothing_held(admission))
 
