@@ -97,7 +97,7 @@ class MethodNotAllowed(RequestError):
 
 
 class BodyTimeout(RequestError):
-    code, status, title, retryable = "body_timeout", 408, "The body stopped coming", True
+    code, status, title, retryable = "body_timeout", 408, "The body came too slowly", True
 
 
 class LinkExpired(RequestError):

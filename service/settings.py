@@ -145,7 +145,9 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
     upload_stall_seconds: Seconds = 30
+    upload_min_bytes_per_second: int = Field(10_240, ge=0, le=1024 * MIB)
     download_stall_seconds: Seconds = 20
+    download_min_bytes_per_second: int = Field(10_240, ge=0, le=1024 * MIB)
     shutdown_grace_seconds: float = Field(250, ge=0, le=86_400, allow_inf_nan=False)
 
     @field_validator("signing_secret", "api_keys", "cors_origins", mode="before")

@@ -46,6 +46,8 @@ def test_defaults_are_valid() -> None:
         ("GEMINI_MODEL", "gemini..4", "no two dots"),
         ("GEMINI_MAX_REPLY_BYTES", "0", "greater than or equal to 1"),
         ("GEMINI_MAX_REPLY_BYTES", "1073741825", "less than or equal to 1073741824"),
+        ("UPLOAD_MIN_BYTES_PER_SECOND", "-1", "greater than or equal to 0"),
+        ("DOWNLOAD_MIN_BYTES_PER_SECOND", "fast", "valid integer"),
         ("PORT", "70000", "65535"),
     ],
 )

@@ -3,9 +3,6 @@
 import asyncio
 import contextlib
 import re
-import socket
-import sys
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,6 +13,7 @@ from service.handlers.conditions import check_preconditions, is_unchanged
 from service.imaging.formats import TABLE
 from service.server.keys import EXPORTS, HOT, METRICS, SETTINGS
 from service.server.sending import PreparedResponse, spelled
+from service.server.throughput import MinimumThroughput, supervised_sending
 from service.store.layout import EXPORT_NAME
 from service.store.local import StoredFile
 
@@ -137,7 +135,7 @@ async def _send_prepared(request: web.Request, data: bytes, status: int, lines: 
     piece = PreparedResponse(body, status, lines)
     piece.send(request)
     if request.transport and request.transport.get_write_buffer_size():
-        async with _moving(request):
+        async with _supervised(request):
             await request.writer.drain()
     request.app[METRICS].sent_bytes.inc(len(body))
     return piece
@@ -145,7 +143,7 @@ async def _send_prepared(request: web.Request, data: bytes, status: int, lines: 
 
 async def _stream(request: web.Request, file: StoredFile, span: _Span) -> None:
     sent, loop = request.app[METRICS].sent_bytes, asyncio.get_running_loop()
-    async with _moving(request):
+    async with _supervised(request):
         for start in range(span.start, span.stop, SEGMENT_BYTES):
             if request.transport is None:
                 raise ConnectionResetError("the client went away")
@@ -157,45 +155,10 @@ async def _stream(request: web.Request, file: StoredFile, span: _Span) -> None:
                 raise ConnectionResetError("the file became shorter than promised")
 
 
-@contextlib.asynccontextmanager
-async def _moving(request: web.Request) -> AsyncIterator[None]:
-    """Drop a client that takes not a byte for DOWNLOAD_STALL_SECONDS. A slow one is not dropped.
-
-    What it acknowledged tells the two apart: the kernel takes more to send only when a third of its buffer has left,
-    and that takes a slow client longer.
-    """
-    seconds, loop = request.app[SETTINGS].download_stall_seconds, asyncio.get_running_loop()
-    acknowledged = _acknowledged(request)
-    timer: asyncio.TimerHandle
-
-    def look() -> None:
-        nonlocal acknowledged, timer
-        before, acknowledged = acknowledged, _acknowledged(request)
-        if acknowledged == before:
-            limit.reschedule(loop.time())
-        else:
-            timer = loop.call_later(seconds, look)
-
-    timer = loop.call_later(seconds, look)
-    try:
-        async with asyncio.timeout(None) as limit:
-            yield
-    except TimeoutError:
-        if request.transport:
-            request.transport.abort()
-        raise ConnectionResetError("the client stopped reading") from None
-    finally:
-        timer.cancel()
-
-
-def _acknowledged(request: web.Request) -> int:
-    """Bytes that the peer has acknowledged: `tcpi_bytes_acked` of linux/tcp.h (Linux 4.1); 0 when it is gone."""
-    connection = request.get_extra_info("socket")
-    try:
-        info: bytes = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128) if connection else b""
-    except OSError:
-        info = b""
-    return int.from_bytes(info[120:128], sys.byteorder)
+def _supervised(request: web.Request) -> contextlib.AbstractAsyncContextManager[None]:
+    settings = request.app[SETTINGS]
+    rule = MinimumThroughput(settings.download_stall_seconds, settings.download_min_bytes_per_second)
+    return supervised_sending(request, rule)
 
 
 def _span(request: web.Request, file: StoredFile) -> _Span | None:

@@ -6,29 +6,22 @@ from service.errors import MissingField, StorageFull
 from service.handlers.forms import open_form
 from service.schemas.answers import exports_answer
 from service.schemas.fields import EXPORT_FIELDS, read_export
-from service.server.keys import EXPORTS, REQUEST_ID, SETTINGS
+from service.server.keys import ADMISSION, EXPORTS, REQUEST_ID, SETTINGS
 from service.server.sending import answer
 
 
 async def create_exports(request: web.Request) -> web.StreamResponse:
-    settings, exports = request.app[SETTINGS], request.app[EXPORTS]
-    async with open_form(
-        request,
-        exports.store,
-        request[REQUEST_ID],
-        texts=EXPORT_FIELDS,
-        files=("image", "base"),
-        file_bytes=settings.max_upload_bytes,
-        stall_seconds=settings.upload_stall_seconds,
-    ) as form:
+    settings, exports, admission = request.app[SETTINGS], request.app[EXPORTS], request.app[ADMISSION]
+    async with open_form(request, texts=EXPORT_FIELDS, files=("image", "base")) as form:
         plan, encodings = read_export(form.fields, settings)
         image, base = form.uploads.get("image"), form.uploads.get("base")
         if image is None:
             raise MissingField("image is required: a PNG, JPEG or WebP picture")
-        if base:
-            await exports.inspect(base)
-        exported = await exports.export(image, base.path if base else None, plan, encodings)
-        if exported.ran_out_of_space:
-            await exports.discard(exported)
-            raise StorageFull("no space is left for all of the exports; none was kept")
+        with await admission.enter("exports"):
+            if base:
+                await exports.inspect(base)
+            exported = await exports.export(image, base.path if base else None, plan, encodings)
+            if exported.ran_out_of_space:
+                await exports.discard(exported)
+                raise StorageFull("no space is left for all of the exports; none was kept")
     return answer(exports_answer(request[REQUEST_ID], image.sha256, exported))

@@ -1,24 +1,18 @@
 """multipart/form-data -> fields and stored uploads; every byte is counted as it comes."""
 
-import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Iterator
 from dataclasses import dataclass, field
 
-from aiofiles.threadpool import wrap
-from aiofiles.threadpool.binary import AsyncBufferedIOBase
-from aiohttp import ClientPayloadError, web
-from aiohttp.http_exceptions import BadHttpMessage
+from aiohttp import web
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from service.errors import (
-    BodyTimeout,
     DuplicateField,
     InvalidField,
     MalformedBody,
     NotUtf8,
-    ServiceError,
     TooLarge,
     UnknownField,
     UnsupportedEncoding,
@@ -26,19 +20,22 @@ from service.errors import (
     UnsupportedMediaType,
 )
 from service.exports import Source
+from service.handlers.uploads import UploadWriter
 from service.imaging.formats import SNIFF_BYTES, sniff
 from service.schemas.fields import MAX_SCRIPT, Fields, script_too_long
+from service.server.bodies import Body
+from service.server.keys import ADMISSION, EXPORTS, REQUEST_ID, SETTINGS
 from service.settings import MIB
-from service.store.disk import storage_errors
 from service.store.holds import Hold, held
 from service.store.layout import upload_key
-from service.store.local import LocalStore
 
 # UTF-8 takes at most 4 bytes a character.
 MAX_TEXT_BYTES = 4 * MAX_SCRIPT
 MAX_SHORT_BYTES = 1_000
 MAX_PARTS = 64
 MAX_BOUNDARY = 200
+# A write to the disk costs a thread: small chunks go together, and a body that only drips costs none.
+WRITE_BYTES = 64 * 1024
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _PLAIN_TRANSFER = ("", "7bit", "8bit", "binary")
 
@@ -54,12 +51,11 @@ class Form:
 
 @dataclass(slots=True)
 class _Limits:
-    """What may come: names of text and file fields, bytes per file and per body, seconds without progress."""
+    """What may come: names of text and file fields, bytes per file and per body."""
 
     texts: Collection[str]
     files: Collection[str]
     file_bytes: int
-    stall_seconds: float
 
     @property
     def body_bytes(self) -> int:
@@ -68,7 +64,10 @@ class _Limits:
 
 @dataclass(slots=True)
 class _Part:
-    """The part that is being read: a text, or a file once its first bytes have shown a picture."""
+    """The part that is being read: a text, or a file once its first bytes have shown a picture.
+
+    `head` is what was not written yet: all of a text.
+    """
 
     name: str
     is_file: bool
@@ -76,43 +75,33 @@ class _Part:
     head: bytearray = field(default_factory=bytearray)
     size: int = 0
     key: str | None = None
-    file: AsyncBufferedIOBase | None = None
 
 
 @contextlib.asynccontextmanager
-async def open_form(
-    request: web.Request,
-    store: LocalStore,
-    request_id: str,
-    *,
-    texts: Collection[str],
-    files: Collection[str],
-    file_bytes: int,
-    stall_seconds: float,
-) -> AsyncIterator[Form]:
-    """Read the body; raises RequestError for what the client did wrong, StorageFull or StorageUnavailable.
+async def open_form(request: web.Request, *, texts: Collection[str], files: Collection[str]) -> AsyncIterator[Form]:
+    """Read the body; raises RequestError for what the client did wrong, Busy, Draining, StorageFull and
+    StorageUnavailable.
 
     The uploads are held against sweeps while the context is open, and removed when it ends with an exception.
     """
-    limits = _Limits(texts, files, file_bytes, stall_seconds)
+    limits = _Limits(texts, files, request.app[SETTINGS].max_upload_bytes)
     parser = _parser(request, limits)
     async with held() as hold:
-        reader = _FormReader(store, request_id, limits, hold)
+        reader = _FormReader(request, limits, hold)
         form: Form | None = None
         try:
-            async for chunk in _chunks(request, limits):
-                await reader.feed(parser, chunk)
-            form = await reader.finish(parser)
+            form = await reader.read(parser)
             yield form
         except BaseException:
-            with contextlib.suppress(ServiceError):
-                await reader.close_file()
             if form is None or not form.keep:
-                await store.remove(reader.keys)
+                await reader.discard()
             raise
 
 
 def _parser(request: web.Request, limits: _Limits) -> PushMultipartParser:
+    if request.query_string:
+        name = next(iter(request.query), request.query_string)
+        raise UnknownField(f"query parameters are not read, here {name[:60]!r}: send every field in the form")
     if "Content-Encoding" in request.headers:
         raise UnsupportedEncoding("send the body without Content-Encoding")
     kind, options = parse_options_header(request.headers.get("Content-Type", ""))
@@ -124,25 +113,17 @@ def _parser(request: web.Request, limits: _Limits) -> PushMultipartParser:
     if (request.content_length or 0) > limits.body_bytes:
         raise _body_too_large(limits)
     try:
-        return PushMultipartParser(boundary, max_segment_count=MAX_PARTS)
+        # In latin-1 every file name can be read; what names are compared with is ASCII.
+        return PushMultipartParser(boundary, max_segment_count=MAX_PARTS, header_charset="latin-1")
     except (MultipartError, UnicodeError) as error:
         raise MalformedBody(f"the boundary cannot be used: {error}") from None
 
 
-async def _chunks(request: web.Request, limits: _Limits) -> AsyncIterator[bytes]:
-    """The body as it comes, bounded in bytes and in seconds without progress."""
+async def _chunks(request: web.Request, body: Body, limits: _Limits) -> AsyncIterator[bytes]:
+    """The body as it comes, bounded in bytes."""
     await _say_continue(request)
     total = 0
-    while True:
-        try:
-            async with asyncio.timeout(limits.stall_seconds):
-                chunk = await request.content.readany()
-        except TimeoutError:
-            raise BodyTimeout(f"no byte of the body came for {limits.stall_seconds:g} seconds") from None
-        except (ClientPayloadError, BadHttpMessage, web.RequestPayloadError):
-            raise MalformedBody("the body's transfer encoding is broken") from None
-        if not chunk:
-            return
+    while chunk := await body.read():
         total += len(chunk)
         if total > limits.body_bytes:
             raise _body_too_large(limits)
@@ -158,20 +139,35 @@ async def _say_continue(request: web.Request) -> None:
 
 
 class _FormReader:
-    """Takes the parser's events one by one; at most one file is open at a time."""
+    """Takes the parser's events one by one."""
 
-    def __init__(self, store: LocalStore, request_id: str, limits: _Limits, hold: Hold) -> None:
-        self._store = store
-        self._request_id = request_id
+    def __init__(self, request: web.Request, limits: _Limits, hold: Hold) -> None:
+        self._request = request
+        self._store = request.app[EXPORTS].store
+        self._admission = request.app[ADMISSION]
         self._limits = limits
-        self._hold = hold
+        self._body: Body | None = None
+        self._writer = UploadWriter(self._store, hold, self._claim)
         self._part: _Part | None = None
         self._seen: set[str] = set()
         self._texts: dict[str, str] = {}
         self._files: dict[str, str] = {}
-        self.keys: list[str] = []
 
-    async def feed(self, parser: PushMultipartParser, chunk: bytes) -> None:
+    async def read(self, parser: PushMultipartParser) -> Form:
+        async with self._admission.bodies.reading(self._request.content) as self._body:
+            async for chunk in _chunks(self._request, self._body, self._limits):
+                await self._feed(parser, chunk)
+        return await self._finish(parser)
+
+    async def discard(self) -> None:
+        """Remove the uploads."""
+        await self._writer.discard()
+
+    async def _claim(self, count: int) -> None:
+        if self._body:
+            await self._admission.spool(self._body, count)
+
+    async def _feed(self, parser: PushMultipartParser, chunk: bytes) -> None:
         try:
             events = list(parser.parse(chunk))
         except MultipartError as error:
@@ -185,7 +181,7 @@ class _FormReader:
             elif self._part and event:
                 await self._data(self._part, event)
 
-    async def finish(self, parser: PushMultipartParser) -> Form:
+    async def _finish(self, parser: PushMultipartParser) -> Form:
         try:
             parser.close()
         except MultipartError as error:
@@ -199,11 +195,11 @@ class _FormReader:
         name = segment.name
         if "name" not in parse_options_header(segment.header("Content-Disposition", "") or "")[1]:
             raise MalformedBody("a part has no name")
-        if any(_CONTROL.search(text) for header in segment.headerlist for text in header):
+        if any(map(_CONTROL.search, _read_words(segment))):
             raise MalformedBody("a part's header holds a control character")
         if name not in self._limits.texts and name not in self._limits.files:
             allowed = ", ".join([*self._limits.texts, *self._limits.files])
-            raise UnknownField(f"unknown field {name[:60]!r}; allowed: {allowed}")
+            raise UnknownField(f"unknown field {_as_sent(name)[:60]!r}; allowed: {allowed}")
         if name in self._seen:
             raise DuplicateField(f"{name} came twice")
         transfer = segment.header("Content-Transfer-Encoding", "") or ""
@@ -216,12 +212,14 @@ class _FormReader:
         part.size += len(data)
         if not part.is_file:
             self._keep_text(part, data)
-        elif part.file:
-            await self._write(part, data)
-        else:
-            part.head += data
-            if len(part.head) >= SNIFF_BYTES:
-                await self._open(part)
+            return
+        part.head += data
+        if part.key is None and len(part.head) >= SNIFF_BYTES:
+            self._recognize(part)
+        if part.size > self._limits.file_bytes:
+            raise TooLarge(f"{part.name} is larger than {self._limits.file_bytes} bytes")
+        if len(part.head) >= WRITE_BYTES:
+            await self._flush(part)
 
     def _keep_text(self, part: _Part, data: bytes) -> None:
         if part.name == "script":
@@ -231,42 +229,38 @@ class _FormReader:
             raise InvalidField(f"{part.name} is too long: at most {MAX_SHORT_BYTES} bytes are allowed")
         part.head += data
 
-    async def _open(self, part: _Part) -> None:
+    def _recognize(self, part: _Part) -> None:
         """The first bytes decide what a file is, whatever its name and declared type say."""
         kind = sniff(bytes(part.head[:SNIFF_BYTES]))
         if kind is None:
             raise UnsupportedImage(f"{part.name} is not a PNG, JPEG or WebP picture by its bytes")
-        part.key = upload_key(self._request_id, part.name, kind)
-        self.keys.append(part.key)
-        part.file = wrap(await self._store.create(part.key, self._hold))
-        head, part.head = bytes(part.head), bytearray()
-        await self._write(part, head)
+        part.key = self._files[part.name] = upload_key(self._request[REQUEST_ID], part.name, kind)
 
-    async def _write(self, part: _Part, data: bytes) -> None:
-        if part.size > self._limits.file_bytes:
-            raise TooLarge(f"{part.name} is larger than {self._limits.file_bytes} bytes")
-        if part.file:
-            with storage_errors("uploads"):
-                await part.file.write(data)
+    async def _flush(self, part: _Part) -> None:
+        data, part.head = bytes(part.head), bytearray()
+        await self._writer.write(self._files[part.name], data)
 
     async def _end(self, part: _Part) -> None:
         if not part.is_file:
             self._texts[part.name] = _utf8(part)
         elif part.size or part.named:
-            if not part.file:
-                await self._open(part)
-            if part.key:
-                self._files[part.name] = part.key
-            await self.close_file()
+            if part.key is None:
+                self._recognize(part)
+            await self._flush(part)
+            await self._writer.close()
         self._part = None
 
-    async def close_file(self) -> None:
-        """A write that was buffered may find the disk full only now."""
-        if self._part and self._part.file:
-            file, self._part.file = self._part.file, None
-            with storage_errors("uploads"):
-                # The thread closes it also when the request goes away meanwhile.
-                await asyncio.shield(file.close())
+
+def _read_words(segment: MultipartSegment) -> Iterator[str]:
+    """The part's headers but for the name of its file, which may be in any encoding: it is not used."""
+    yield segment.name
+    for name, value in segment.headerlist:
+        if name != "Content-Disposition":
+            yield from (name, value)
+
+
+def _as_sent(name: str) -> str:
+    return name.encode("latin-1").decode("utf-8", "replace")
 
 
 def _utf8(part: _Part) -> str:

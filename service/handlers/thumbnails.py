@@ -9,30 +9,22 @@ from service.handlers.forms import open_form
 from service.orders import Failed, Order, Variation
 from service.schemas.answers import ThumbnailsAnswer, error_answer, variation_answer
 from service.schemas.fields import THUMBNAIL_FIELDS, read_order
-from service.server.keys import EXPORTS, REQUEST_ID, SETTINGS, THUMBNAILS, TICKET
+from service.server.admission import Ticket
+from service.server.keys import ADMISSION, EXPORTS, REQUEST_ID, SETTINGS, THUMBNAILS
 from service.server.problems import problem
 from service.server.sending import answer
 
 
 async def create_thumbnails(request: web.Request) -> web.StreamResponse:
-    settings, exports = request.app[SETTINGS], request.app[EXPORTS]
-    request_id, ticket = request[REQUEST_ID], request[TICKET]
-    async with open_form(
-        request,
-        exports.store,
-        request_id,
-        texts=THUMBNAIL_FIELDS,
-        files=("image",),
-        file_bytes=settings.max_upload_bytes,
-        stall_seconds=settings.upload_stall_seconds,
-    ) as form:
+    settings, admission, request_id = request.app[SETTINGS], request.app[ADMISSION], request[REQUEST_ID]
+    async with open_form(request, texts=THUMBNAIL_FIELDS, files=("image",)) as form:
         base = form.uploads.get("image")
         order = read_order(form.fields, settings, request_id, base.path if base else None)
-        if base:
-            await exports.inspect(base)
-        await ticket.reserve(order.count)
-        form.keep = ticket.lent = True
-        done, failed = await _collect(request, order)
+        with await admission.enter("thumbnails", order.count) as ticket:
+            if base:
+                await request.app[EXPORTS].inspect(base)
+            form.keep = ticket.lent = True
+            done, failed = await _collect(request, order, ticket)
     errors = [error_answer(failure) for failure in failed]
     if not done:
         error = most_telling([failure.error for failure in failed])
@@ -41,11 +33,11 @@ async def create_thumbnails(request: web.Request) -> web.StreamResponse:
     return answer(ThumbnailsAnswer(request_id=request_id, variations=variations, errors=errors))
 
 
-async def _collect(request: web.Request, order: Order) -> tuple[list[Variation], list[Failed]]:
+async def _collect(request: web.Request, order: Order, ticket: Ticket) -> tuple[list[Variation], list[Failed]]:
     """The finished and the failed variations, each in order. The ticket stays with the work to its end."""
     done: list[Variation] = []
     failed: list[Failed] = []
-    async with aclosing(request.app[THUMBNAILS].generate(order, request[TICKET].leave)) as events:
+    async with aclosing(request.app[THUMBNAILS].generate(order, ticket.leave)) as events:
         async for event in events:
             if isinstance(event, Variation):
                 done.append(event)

@@ -8,7 +8,7 @@ from service.exports import ImageExportService
 from service.gemini.client import GeminiService
 from service.metrics import Metrics
 from service.scheduler import Sweeper
-from service.server.admission import Admission, Ticket
+from service.server.admission import Admission
 from service.server.routes import Route
 from service.settings import Settings
 from service.store.hot import HotFiles
@@ -26,4 +26,3 @@ THUMBNAILS: Final = web.AppKey("thumbnails", ThumbnailService)
 SWEEPER: Final = web.AppKey("sweeper", Sweeper)
 
 REQUEST_ID: Final = web.RequestKey("request_id", str)
-TICKET: Final = web.RequestKey("ticket", Ticket)

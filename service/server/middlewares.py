@@ -8,7 +8,7 @@ from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from service.errors import ExpectationFailed, MalformedRequest, MethodNotAllowed, NotFound, ServiceError
 from service.logs import REQUEST, log_access
 from service.server.guard import guard
-from service.server.keys import ADMISSION, METRICS, REQUEST_ID, ROUTES, TICKET
+from service.server.keys import ADMISSION, METRICS, REQUEST_ID, ROUTES
 from service.server.problems import problem
 from service.server.routes import Handler
 from service.server.sending import common_headers
@@ -52,15 +52,26 @@ async def errors_as_problems(request: web.Request, handler: Handler) -> web.Stre
         answer.force_close()
         return answer
     except ServiceError as error:
-        return problem(error, request[REQUEST_ID])
+        return _refusal(error, request)
     except web.HTTPException as error:
-        return problem(_from_http(error, request), request[REQUEST_ID])
+        return _refusal(_from_http(error, request), request)
     except ConnectionError:
         raise
     except Exception:
         log.exception("unexpected fault")
         fault = ServiceError("an unexpected fault; the log has it under this request's id", billed=None)
-        return problem(fault, request[REQUEST_ID])
+        return _refusal(fault, request)
+
+
+def _refusal(error: ServiceError, request: web.Request) -> web.Response:
+    """The error as an answer, after which the connection ends if the request's body is still under way.
+
+    aiohttp reads on for ten seconds before it closes (lingering close), so that no reset overtakes the answer.
+    """
+    answer = problem(error, request[REQUEST_ID])
+    if not request.content.is_eof():
+        answer.force_close()
+    return answer
 
 
 def _check_old_version(request: web.Request) -> None:
@@ -86,18 +97,15 @@ def _from_http(error: web.HTTPException, request: web.Request) -> ServiceError:
 
 @web.middleware
 async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Through the admission, before anything is read or spent. A ticket lent to work is given back by the work."""
+    """Admission control before anything is read or spent. A form takes its place later, when its body is there."""
     route = request.app[ROUTES].get(request.match_info.route.name or "")
     kind = route.admission if route else None
-    if kind is None:
-        return await handler(request)
-    admission = request.app[ADMISSION]
-    ticket = request[TICKET] = admission.admit(kind) if kind == "download" else await admission.enter(kind)
-    try:
-        return await handler(request)
-    finally:
-        if not ticket.lent:
-            ticket.leave()
+    if kind == "download":
+        with request.app[ADMISSION].admit(kind):
+            return await handler(request)
+    if kind:
+        await request.app[ADMISSION].check(kind)
+    return await handler(request)
 
 
 async def sign_answer(request: web.Request, response: web.StreamResponse) -> None:

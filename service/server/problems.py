@@ -4,8 +4,11 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from service.errors import ServiceError
+from service.errors import ServiceError, StorageFull
 from service.schemas.answers import ErrorAnswer, Problem
+
+# A full disk is emptied by a sweep or an operator, not within seconds.
+_STORAGE_FULL = {"Retry-After": "60"}
 
 
 def problem(error: ServiceError, request_id: str, errors: Sequence[ErrorAnswer] | None = None) -> web.Response:
@@ -27,7 +30,7 @@ def problem(error: ServiceError, request_id: str, errors: Sequence[ErrorAnswer] 
         status=error.status,
         body=body.model_dump_json(exclude={"errors"} if errors is None else None).encode(),
         content_type="application/problem+json",
-        headers=error.headers,
+        headers=_STORAGE_FULL | error.headers if error.status == StorageFull.status else error.headers,
     )
 
 

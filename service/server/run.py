@@ -73,7 +73,7 @@ class _Stops:
 
 async def _drain(app: web.Application, stops: _Stops, seconds: float) -> None:
     admission = app[ADMISSION]
-    admission.draining = True
+    admission.drain()
     inside = sum(admission.inside.values())
     if not inside:
         return

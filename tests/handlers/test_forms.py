@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 from aiofiles.threadpool.binary import AsyncBufferedIOBase
 
+from service.handlers.forms import WRITE_BYTES
 from service.server.keys import ADMISSION
 from service.settings import MIB
 from tests.conftest import Serve
@@ -85,10 +86,29 @@ async def test_a_malformed_body_is_refused(service: Running, path: str, body: tu
     assert_problem(answer, answer.status, answer.json["code"])
 
 
-async def test_a_header_that_is_not_utf8_is_told_in_words(service: Running) -> None:
-    answer = await service.post("/api/exports", Part("image", PICTURE, "caf\udce9.png"))
-    assert_problem(answer, 400, "malformed_body", "Segment header failed to decode")
+async def test_a_malformed_header_is_told_in_words(service: Running) -> None:
+    answer = await service.post("/api/exports", Part("image", PICTURE, headers=("caf\udce9: x",)))
+    assert_problem(answer, 400, "malformed_body", "Invalid segment header name")
     assert "Error(" not in answer.json["detail"]
+
+
+@pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.parametrize("query", ["width=8", "script=x", "formats", "%ff=1", "x" * 200, "=", "&"])
+async def test_query_parameters_are_refused_before_the_body(service: Running, path: str, query: str) -> None:
+    with service.nothing_spent_or_left():
+        answer = await service.raw(head(f"{path}?{query}", "Expect: 100-continue", "Content-Length: 1000"))
+    assert_problem(answer, 422, "unknown_field", "query")
+    assert len(answer.json["detail"]) < 200
+
+
+async def test_an_empty_query_is_none(service: Running) -> None:
+    answer = await service.exports(upload(PICTURE), ("formats", "png"))
+    assert (await service.post("/api/exports?", upload(PICTURE), ("formats", "png"))).status == answer.status == 200
+
+
+async def test_a_field_of_an_unknown_name_is_told_as_it_was_sent(service: Running) -> None:
+    answer = await service.thumbnails(("größe", "1"))
+    assert_problem(answer, 422, "unknown_field", "größe")
 
 
 @pytest.mark.parametrize("path", ROUTES)
@@ -221,6 +241,21 @@ async def test_the_name_of_a_file_is_nobodys_business(service: Running, filename
         assert name == f"{answer.json['request_id']}_image.png"
 
 
+NAMES = {
+    "latin-1": "café.png", "cp1251": "картинка.png", "koi8-r": "картинка.png", "shift_jis": "ソ画像ソ",
+    "euc_jp": "画像.png", "iso2022_jp": "あい画像.png", "gb18030": "图片.png", "big5": "許功蓋",
+    "utf-16-le": "图a.png", "utf-8": "🖼.png", "cp437": "é\u2592.png",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", NAMES)
+@pytest.mark.parametrize("path", ROUTES)
+async def test_a_file_name_may_be_in_any_encoding(service: Running, path: str, encoding: str) -> None:
+    filename = NAMES[encoding].encode(encoding).decode("utf-8", "surrogateescape")
+    answer = await service.post(path, Part("image", PICTURE, filename), *[("script", "x")] * ("thumb" in path))
+    assert answer.status == 200, answer.body
+
+
 @pytest.mark.parametrize("name", ["image", "base"])
 @pytest.mark.parametrize(
     ("data", "status", "code"),
@@ -334,7 +369,7 @@ async def test_a_broken_transfer_encoding_is_400(service: Running, body: bytes) 
 
 async def test_a_transfer_encoding_that_breaks_on_the_way_is_a_body_that_stopped(serve: Serve) -> None:
     service = await serve(upload_stall_seconds=0.3)
-    start = upload(PICTURE).encode()
+    start = upload(PICTURE + bytes(WRITE_BYTES)).encode()
     with service.nothing_spent_or_left():
         async with service.connected() as (reader, writer):
             writer.write(head("/api/thumbnails", "Transfer-Encoding: chunked") + b"%x\r\n%s\r\n" % (len(start), start))
@@ -348,7 +383,7 @@ async def test_a_body_that_stops_coming_is_408(serve: Serve, path: str) -> None:
     service = await serve(upload_stall_seconds=0.2)
     with service.nothing_spent_or_left():
         answer = await service.raw(head(path, "Content-Length: 1000") + EDGE + b"\r\n")
-        upload_started = upload(picture_bytes()).encode()
+        upload_started = upload(PICTURE + bytes(WRITE_BYTES)).encode()
         in_a_picture = await service.raw(head(path, "Content-Length: 100000") + upload_started)
     body = assert_problem(answer, 408, "body_timeout", "0.2 seconds")
     assert body["retryable"] is True
@@ -358,7 +393,7 @@ async def test_a_body_that_stops_coming_is_408(serve: Serve, path: str) -> None:
 async def test_a_client_that_goes_away_while_it_uploads_leaves_nothing(service: Running) -> None:
     files = service.files()
     async with service.connected() as (_, writer):
-        writer.write(head("/api/thumbnails", "Content-Length: 100000") + upload(picture_bytes()).encode())
+        writer.write(head("/api/thumbnails", "Content-Length: 100000") + upload(PICTURE + bytes(WRITE_BYTES)).encode())
         await until(lambda: service.files() != files)
     await until(lambda: service.files() == files)
 

@@ -167,6 +167,36 @@ async def test_many_at_once_never_reserve_too_much(service: Running, space: Iter
     assert (admission.reserved, admission.inside["thumbnails"]) == (0, 0)
 
 
+@pytest.mark.parametrize("steps", range(8))
+async def test_an_entry_that_is_cancelled_costs_nothing(service: Running, steps: int) -> None:
+    admission = service.app[ADMISSION]
+
+    async def enter() -> None:
+        with await admission.enter("thumbnails", 2):
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(enter())
+    for _ in range(steps):
+        await asyncio.sleep(0.0005)
+    task.cancel()
+    await asyncio.wait([task])
+    assert (admission.reserved, admission.inside["thumbnails"]) == (0, 0)
+
+
+async def test_those_who_come_together_share_a_look_at_the_disk(
+    service: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, probe = [], LocalStore.probe
+
+    async def counted(store: LocalStore) -> int:
+        looks.append(store)
+        return await probe(store)
+
+    monkeypatch.setattr(LocalStore, "probe", counted)
+    await asyncio.gather(*(service.app[ADMISSION].check("exports") for _ in range(20)))
+    assert len(looks) == 1
+
+
 @contextmanager
 def replaced_by_a_file(folder: Path) -> Iterator[None]:
     """The folder is gone, and a file stands in its place: nobody can write into it, root included."""

@@ -42,9 +42,12 @@ class Server:
 
     async def inside(self) -> float:
         """How many requests are past the admission, by the service's own count."""
+        return await self.gauge("requests_inside")
+
+    async def gauge(self, name: str) -> float:
         async with self.client.get(f"{self.url}/metrics") as answer:
             for line in (await answer.text()).splitlines():
-                if line.startswith("image_export_requests_inside "):
+                if line.startswith(f"image_export_{name} "):
                     return float(line.split()[1])
         raise AssertionError("no such metric")
 
@@ -247,6 +250,26 @@ async def test_while_draining_new_requests_are_refused(start: Start) -> None:
     status, body = await server.ask()
     assert (status, body["code"], body["billed"]) == (503, "draining", False)
     assert (await request)[0] == 200
+    assert await server.process.wait() == 0
+
+
+async def test_bodies_that_never_end_do_not_hold_up_the_end(start: Start) -> None:
+    server = await start()
+    port = int(server.url.rpartition(":")[2])
+    head = b"POST /api/exports HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    pairs = [await asyncio.open_connection("127.0.0.1", port) for _ in range(20)]
+    for _, writer in pairs:
+        writer.write(head + b"Content-Length: 40000000\r\n\r\n--x\r\n")
+    # Their bodies are all under way.
+    async with asyncio.timeout(WAIT_SECONDS):
+        while await server.gauge("bodies_being_read") < 20:
+            await asyncio.sleep(0.02)
+    server.process.terminate()
+    for reader, writer in pairs:
+        answer = await asyncio.wait_for(reader.read(), WAIT_SECONDS)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b'"code":"draining"' in answer
+        writer.close()
     assert await server.process.wait() == 0
 
 
