@@ -25,6 +25,8 @@ MODEL_NAME_RULE = (
 )
 MIN_SECRET = 32
 MIN_API_KEY = 16
+# Found out once, at import: it reads files, and settings may be made on the event loop.
+_CPUS = min(usable_cpus(), 256)
 _USUAL_PORT = {"http": ":80", "https": ":443"}
 
 
@@ -127,7 +129,7 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(20 * MIB, ge=1, le=1024 * MIB)
     max_image_pixels: int = Field(40_000_000, ge=1, le=200_000_000)
     max_pending_exports: int = Field(64, ge=1, le=100_000)
-    export_workers: int = Field(default_factory=usable_cpus, ge=1, le=256)
+    export_workers: int = Field(_CPUS, ge=1, le=256)
     export_timeout_seconds: Seconds = 60
     worker_memory_mb: int = Field(1536, ge=256, le=65_536)
 

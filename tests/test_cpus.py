@@ -1,12 +1,13 @@
 """The CPU quota of a container, as cgroups of both versions tell it."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from service.cpus import usable_cpus
-from service.settings import Settings
 
 V1 = "25 24 0:21 {top} /sys/fs/cgroup/cpu,cpuacct rw,nosuid - cgroup cgroup rw,cpu,cpuacct\n"
 V2 = "30 24 0:26 {top} /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -115,5 +116,14 @@ def test_the_cores_we_may_run_on_are_the_most(tmp_path: Path, monkeypatch: pytes
     assert usable_cpus(root) == 2
 
 
+ON_ONE_CORE = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+from service.settings import Settings
+print(Settings().export_workers)
+"""
+
+
 def test_the_setting_has_it_as_its_default() -> None:
-    assert Settings().export_workers == usable_cpus()
+    said = subprocess.run([sys.executable, "-c", ON_ONE_CORE], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "1"

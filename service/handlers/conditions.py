@@ -21,14 +21,14 @@ def check_preconditions(request: web.Request, etag: str, modified: int) -> None:
         # Compared strongly: a weak tag keeps its W/, and ours has none.
         holds = bool(_tags(request, hdrs.IF_MATCH) & {"*", etag})
     else:
-        holds = not _modified_since(request, modified)
+        holds = hdrs.IF_UNMODIFIED_SINCE not in request.headers or not _modified_since(request, modified)
     if not holds:
         raise PreconditionFailed("the file is not the one that the request is about", headers={"ETag": etag})
 
 
 def _modified_since(request: web.Request, modified: int) -> bool:
     """Whether a single, well-formed If-Unmodified-Since is earlier; any other is ignored (RFC 9110, 13.1.4)."""
-    lines = request.headers.getall(hdrs.IF_UNMODIFIED_SINCE, [])
+    lines = request.headers.getall(hdrs.IF_UNMODIFIED_SINCE)
     if len(lines) != 1 or not _HTTP_DATE.fullmatch(lines[0].strip()):
         return False
     since = request.if_unmodified_since
@@ -37,9 +37,11 @@ def _modified_since(request: web.Request, modified: int) -> bool:
 
 def is_unchanged(request: web.Request, etag: str) -> bool:
     """Whether If-None-Match names the file, compared weakly (RFC 9110, 13.1.2): a 304."""
+    if hdrs.IF_NONE_MATCH not in request.headers:
+        return False
     tags = {tag.removeprefix("W/") for tag in _tags(request, hdrs.IF_NONE_MATCH)}
     return bool(tags & {"*", etag})
 
 
 def _tags(request: web.Request, name: str) -> set[str]:
-    return {tag.strip() for line in request.headers.getall(name, []) for tag in line.split(",")}
+    return {tag.strip() for line in request.headers.getall(name) for tag in line.split(",")}
