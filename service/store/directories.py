@@ -37,7 +37,9 @@ class Directory:
         """A descriptor of a new file, for reading and writing: Linux NFS locks no other in either way."""
         descriptor = self.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         if mode != 0o600:
-            os.fchmod(descriptor, mode)
+            # Some network file systems have no modes.
+            with contextlib.suppress(OSError):
+                os.fchmod(descriptor, mode)
         return descriptor
 
     def rename(self, name: str, target: "Directory", new: str) -> None:

@@ -124,13 +124,13 @@ class LocalStore(Scratch):
                 kept = key
                 directory.sync()
         except (StorageFull, StorageUnavailable) as error:
-            os.close(file.descriptor)
+            file.close()
             error.storage_path = kept
             raise
 
     async def publish(self, moves: list[tuple[str, str]]) -> None:
         """Rename temp files, already synced, to their final keys; all of them or none."""
-        await run_to_completion(self._publish, moves)
+        await asyncio.to_thread(self._publish, moves)
 
     def _publish(self, moves: list[tuple[str, str]]) -> None:
         done: list[tuple[Directory, str]] = []

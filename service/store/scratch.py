@@ -1,6 +1,7 @@
 """Scratch files: what lies in temp/ on the local disk while it is made, held against sweeps."""
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
@@ -8,6 +9,7 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from io import BufferedWriter
+from threading import Lock
 from typing import Any
 
 from service.store.descriptors import BEGIN, FINISH
@@ -41,6 +43,7 @@ class Preallocated:
     allocated: int = 0
     length: int = 0
     _hash: Any = field(default_factory=hashlib.sha256)
+    _lock: Lock = field(default_factory=Lock)
 
     @property
     def sha256(self) -> str:
@@ -49,9 +52,12 @@ class Preallocated:
 
     def append(self, data: bytes) -> None:
         """Add to what was written; raises OSError. Blocks."""
-        write_all(self.descriptor, data, self.length)
-        self.length += len(data)
-        self._hash.update(data)
+        with self._lock:
+            if self.descriptor < 0:
+                raise OSError(errno.EBADF, "it was given up meanwhile")
+            write_all(self.descriptor, data, self.length)
+            self.length += len(data)
+            self._hash.update(data)
 
     def sync(self) -> None:
         """Cut what was allocated and not written, and make the rest durable; raises OSError."""
@@ -64,7 +70,13 @@ class Preallocated:
             self.directory.unlink(self.name)
         except OSError as error:
             log.warning("%s could not be removed: %s", self.key, error.strerror)
-        os.close(self.descriptor)
+        self.close()
+
+    def close(self) -> None:
+        """Wait for a write whose caller was cancelled: its descriptor's number may be another file's afterwards."""
+        with self._lock:
+            os.close(self.descriptor)
+            self.descriptor = -1
 
 
 class Scratch:

@@ -325,6 +325,35 @@ async def test_a_reply_that_came_in_pieces_is_kept_without_another_descriptor(
     assert digest == hashlib.sha256(b"one two").hexdigest()
 
 
+async def test_a_write_that_was_cancelled_reaches_no_other_file(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The descriptor's number goes to the next file that is opened."""
+    begun, go_on, pwrite = threading.Event(), threading.Event(), os.pwrite
+
+    def late(*args: Any) -> int:
+        begun.set()
+        go_on.wait(20)
+        return pwrite(*args)
+
+    async def request() -> None:
+        async with store.space(0) as space:
+            await store.append(space, b"for nobody")
+
+    monkeypatch.setattr(os, "pwrite", late)
+    task = asyncio.create_task(request())
+    assert await asyncio.to_thread(begun.wait, 20)
+    task.cancel()
+    await asyncio.sleep(0.1)
+    others = [(tmp_path / str(number)).open("wb") for number in range(10)]
+    go_on.set()
+    await asyncio.gather(task, return_exceptions=True)
+    await until(lambda: files_in(store) == [], 5)
+    for other in others:
+        other.close()
+    assert {(tmp_path / str(number)).read_bytes() for number in range(10)} == {b""}
+
+
 async def test_space_that_was_written_to_and_not_kept_goes_away(store: LocalStore) -> None:
     async with store.space(0) as space:
         await store.append(space, b"half a reply")
