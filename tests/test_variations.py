@@ -113,19 +113,24 @@ async def test_a_call_in_its_pause_is_not_sent_again(serve: Serve) -> None:
 
 
 @contextmanager
-def held_up(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> Iterator[threading.Event]:
-    """Let a method that runs in a thread wait; the event says that it has begun."""
-    begun, go_on, method = threading.Event(), threading.Event(), getattr(owner, name)
+def held_up(
+    monkeypatch: pytest.MonkeyPatch, owner: type, name: str
+) -> Iterator[tuple[threading.Event, threading.Event]]:
+    """Let a method that runs in a thread wait while the context is open; the events say that it has begun and ended."""
+    begun, ended, go_on, method = threading.Event(), threading.Event(), threading.Event(), getattr(owner, name)
 
     def waiting(*args: Any) -> Any:
         begun.set()
         go_on.wait(20)
-        return method(*args)
+        try:
+            return method(*args)
+        finally:
+            ended.set()
 
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, waiting)
         try:
-            yield begun
+            yield begun, ended
         finally:
             go_on.set()
 
@@ -135,13 +140,13 @@ async def test_a_client_that_leaves_while_its_call_is_prepared_causes_none(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, owner: type, name: str
 ) -> None:
     service = await serve()
-    with held_up(monkeypatch, owner, name) as begun:
+    with held_up(monkeypatch, owner, name) as (begun, ended):
         request = await asked(service, 1, upload(picture_bytes()))
         await until(begun.is_set)
         await hang_up(request)
         # The disk has not answered yet, and the call is over already.
         await until(lambda: not service.app[ADMISSION].inside["thumbnails"])
-    await until(lambda: not service.area("temp"))
+    await until(ended.is_set)
     await never_sent_again(service, 0)
 
 
@@ -153,11 +158,11 @@ async def test_a_client_that_leaves_while_a_second_call_is_prepared_causes_none(
     service = await serve(emulator, gemini_retry_seconds=60)
     request = await asked(service)
     await until(lambda: emulator.requests == 1)
-    with held_up(monkeypatch, Scratch, "_preallocate") as begun:
+    with held_up(monkeypatch, Scratch, "_preallocate") as (begun, ended):
         await until(begun.is_set)
         await hang_up(request)
         await until(lambda: not service.app[ADMISSION].inside["thumbnails"])
-    await until(lambda: not service.area("temp"))
+    await until(ended.is_set)
     await never_sent_again(service, 1)
 
 

@@ -1,18 +1,18 @@
 """Exponential backoff with jitter, shared by all calls of a model: a circuit breaker.
 
 - Closed: nothing is held back.
-- Open, after a refusal (429, 503, no connection): no call goes out for a pause that doubles with each round of
-  refusals, with jitter, and is at least what Gemini asked for. Refusals of calls that were sent before the last one
-  belong to the same round.
+- Open, after a refusal (429, 503, no connection): no call goes out for a pause with jitter that doubles whenever the
+  probe is refused, and is at least what Gemini asked for. Refusals of calls that were sent before the last refusal say
+  nothing new.
 - Half-open, when the pause is over: one call goes out as a probe, the oldest of those that were refused least. Once it
   is answered, or out for longer than a refusal takes, the others follow one by one, the oldest first, at jittered
   intervals that shrink while nothing is refused (a slow start), so that calls never resume in step. A refusal opens
   the breaker again; the answer to a call that was sent after the last refusal closes it, and calls that were held back
   still follow one by one.
 
-The retry budget of a call begins when its model is refused while the call is in line or out. For a call that was not
-refused itself it ends when the model answers again. A call that cannot go out within its budget ends as the last
-refusal did, unless the probe was accepted: then it only waits behind calls that go well.
+The retry budget of a call begins when its model is refused while the call is in line or out. Unless the call was
+refused itself, it begins anew after each answer of the model: the call only waits behind others that go well. A call
+that cannot go out within its budget ends as the last refusal did, but not while a probe is accepted.
 """
 
 import asyncio
@@ -91,8 +91,8 @@ class Breaker:
         """Open, or stay open for longer."""
         pause = 0.0
         if call.granted_at >= self._refused_at or now >= self.resume_at:
-            pause = _jittered(min(FIRST_PAUSE_SECONDS * 2**self._rounds, LONGEST_PAUSE_SECONDS), 0.5, 1)
-            self._rounds = min(self._rounds + 1, 16)
+            self._rounds = 1 if now >= self._accepted_at else self._rounds + 1
+            pause = _jittered(min(FIRST_PAUSE_SECONDS * 2 ** min(self._rounds - 1, 16), LONGEST_PAUSE_SECONDS), 0.5, 1)
         self.refusal, self._refused_at, self._refusal_took = refusal, now, now - call.granted_at
         self.resume_at = self.next_at = max(self.resume_at, now + max(pause, refusal.seconds or 0))
         self._gap, self._probing, self._accepted_at = FIRST_GAP_SECONDS, True, math.inf
@@ -101,14 +101,16 @@ class Breaker:
             each.deadline = min(each.deadline, now + self.budget)
 
     def answer(self, call: QueuedCall, now: float) -> None:
-        """Close, if this call was sent after the last refusal: only then Gemini takes calls again."""
-        if self.refusal is None or call.granted_at < self._refused_at:
+        """Close, if this call was sent after the last refusal. If not, some calls go well all the same."""
+        if self.refusal is None:
             return
-        self.refusal, self._rounds, self._probing = None, 0, False
-        self.next_at = min(self.next_at, now + _jittered(self._gap))
         for each in self.calls:
             if not each.refusals:
                 each.deadline = math.inf
+        self._first_deadline = min((each.deadline for each in self.waiting), default=math.inf)
+        if call.granted_at >= self._refused_at:
+            self.refusal, self._rounds, self._probing = None, 0, False
+            self.next_at = min(self.next_at, now + _jittered(self._gap))
 
     def release(self, now: float) -> QueuedCall | None:
         """Let a call through if it is time; the next one not before this one is out."""

@@ -138,6 +138,18 @@ def test_a_call_that_is_always_refused_among_others_that_go_well_ends_within_its
     run(scenario())
 
 
+@pytest.mark.parametrize("share", [0.05, 0.2])
+def test_a_gemini_that_refuses_some_calls_answers_all_in_a_long_line(share: float) -> None:
+    async def scenario() -> None:
+        gemini = PlayedGemini(lambda _: (0.05, refused()) if random.random() < share else 10, slots=16, retry=60)
+        answers = await ask_all(gemini, 300)
+        assert sum(isinstance(answer, float) for answer in answers) >= 295
+        assert now() > 2 * 60
+        await gemini.assert_idle(16)
+
+    run(scenario())
+
+
 def test_a_budget_counts_from_the_first_refusal_in_line_and_not_from_the_first_of_all() -> None:
     async def scenario() -> None:
         gemini = PlayedGemini(lambda one: (0.01, refused(6)) if one.number <= 2 else 0.1, retry=10)
