@@ -181,7 +181,9 @@ class Running:
         return sum(float(line.rpartition(" ")[2]) for line in lines)
 
     def area(self, name: str) -> list[str]:
-        return sorted(entry.name for entry in Path(self.settings.storage_dir, name).iterdir())
+        """Its files, but for those that a check of the disk makes for a moment."""
+        names = (entry.name for entry in Path(self.settings.storage_dir, name).iterdir())
+        return sorted(name for name in names if not name.startswith(".probe-"))
 
     def files(self) -> dict[str, list[str]]:
         return {area: self.area(area) for area in AREAS}
