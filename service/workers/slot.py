@@ -1,133 +1,109 @@
-"""A slot of the pool: an executor of one worker process, which a fork server starts, and its pauses between two."""
+"""A slot of the pool: one worker process at a time, how long a job may take, and the pauses between two workers."""
 
 import asyncio
-import contextlib
-import multiprocessing.forkserver
-import multiprocessing.resource_tracker
-import os
-import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.context import ForkServerContext, ForkServerProcess
-from types import ModuleType
-from typing import Any
 
 from service.imaging.plan import Job, Outcome, WorkerLimits
-from service.workers import worker
+from service.workers.launch import END_SECONDS, Launch
+from service.workers.process import WorkerProcess
 
 # Where idle workers die in a row; one that was up for STEADY_SECONDS ends the row.
 REVIVE_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 60.0
 STEADY_SECONDS = 60.0
-START_FAULTS = (BrokenProcessPool, OSError, EOFError)
-
-_main_lock = threading.Lock()
-
-
-@contextlib.contextmanager
-def _hidden_main() -> Iterator[None]:
-    """Multiprocessing makes a child import the parent's `__main__`; a script without a guard would run twice."""
-    with _main_lock:
-        main = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")
-        try:
-            yield
-        finally:
-            sys.modules["__main__"] = main
+# A job that is given this much CPU time may take this many times as long on a busy machine, or asleep.
+WALL_FACTOR = 4
 
 
-class _BareProcess(ForkServerProcess):
-    @staticmethod
-    def _Popen(process_obj: Any) -> Any:  # noqa: N802  # multiprocessing's own name for the hook
-        with _hidden_main():
-            return ForkServerProcess._Popen(process_obj)
-
-
-class _BareContext(ForkServerContext):
-    Process = _BareProcess
-
-
-def _start_forkserver() -> None:
-    """Start the fork server with Pillow loaded, and SIGTERM blocked: a signal to the group must spare the workers."""
-    multiprocessing.forkserver.set_forkserver_preload(["service.workers.worker"])
-    # The fork server would start the tracker, whose start unblocks SIGTERM in Python 3.11.
-    multiprocessing.resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    try:
-        multiprocessing.forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+class Overrun(Exception):
+    """A job took too long; the message says of what."""
 
 
 class Slot:
-    """One executor of one worker process; `died` hears of its end at once, unless the slot ended it."""
+    """Holds one worker process; `died` hears of its end at once, unless the slot ended it."""
 
     def __init__(self, limits: WorkerLimits, died: Callable[["Slot"], None], pauses: "Backoff") -> None:
         self._limits = limits
         self._died = died
         self.pauses = pauses
         self._starting = asyncio.Lock()
-        self._executor: ProcessPoolExecutor | None = None
-        # The process itself: long after a worker died, its number may be another's.
-        self._process = -1
+        self._launch: Launch | None = None
+        self._process: WorkerProcess | None = None
+        self._ending: WorkerProcess | None = None
         self.pid = 0
         self.fresh = True
         self.busy = False
 
     @property
     def up(self) -> bool:
-        return self._executor is not None
+        return self._process is not None
 
     async def ready(self) -> None:
-        """Start the worker unless it runs; raises BrokenProcessPool when it dies at once."""
+        """Start the worker unless it runs; raises one of START_FAULTS, a start that takes too long among them."""
         async with self._starting:
-            if self._executor is None:
-                self._executor, self.pid, self._process = await asyncio.to_thread(self._start)
-                self.fresh = True
-                asyncio.get_running_loop().add_reader(self._process, self._ended)
+            if self._process is None:
+                self._launch = Launch(self._limits)
+                started = await self._launch.result()
+                try:
+                    self._process = await WorkerProcess.connected(started, self._lost)
+                except BaseException:
+                    self._launch.end(started)
+                    raise
+                self._launch = None
+                self.pid, self.fresh = self._process.pid, True
 
-    def _ended(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._process)
-        self._died(self)
-
-    def _start(self) -> tuple[ProcessPoolExecutor, int, int]:
-        _start_forkserver()
-        executor = ProcessPoolExecutor(1, _BareContext(), worker.start, (self._limits,))
-        try:
-            pid = executor.submit(os.getpid).result()
-            return executor, pid, os.pidfd_open(pid)
-        except (BrokenProcessPool, OSError):
-            executor.shutdown(wait=False)
-            raise
+    def _lost(self, process: WorkerProcess) -> None:
+        if process is self._process:
+            self._died(self)
 
     async def run(self, job: Job, seconds: float) -> Outcome:
-        """Raises TimeoutError past the deadline, BrokenProcessPool when the worker died."""
-        if self._executor is None:
+        """Raises Overrun past `seconds` of CPU or WALL_FACTOR times as many, BrokenProcessPool when the worker died."""
+        process = self._process
+        if process is None:
             raise BrokenProcessPool("the worker is not up")
-        future = asyncio.wrap_future(self._executor.submit(worker.run, job))
-        async with asyncio.timeout(seconds):
-            return await future
+        limit = _Limit(process.cpu_seconds, seconds)
+        answer = process.ask(job)
+        try:
+            while not answer.done():
+                await asyncio.wait({answer}, timeout=limit.left())
+            return answer.result()
+        finally:
+            answer.cancel()
 
     def kill(self) -> None:
-        executor, self._executor = self._executor, None
-        if executor is not None:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._process, signal.SIGKILL)
-            self._forget()
-            executor.shutdown(wait=False, cancel_futures=True)
-
-    def _forget(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._process)
-        os.close(self._process)
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            self._ending = process
 
     async def close(self) -> None:
-        executor, self._executor = self._executor, None
-        if executor is not None:
-            self._forget()
-            await asyncio.to_thread(executor.shutdown)
+        """End the worker, or what may come of a start that was cancelled; takes END_SECONDS a few times at most."""
+        self.kill()
+        if self._launch:
+            await self._launch.over()
+        if self._ending:
+            await asyncio.wait({asyncio.ensure_future(self._ending.ended.wait())}, timeout=END_SECONDS)
+
+
+class _Limit:
+    """What is left of a job's time: by the CPU clock of its worker, and by the wall clock."""
+
+    def __init__(self, cpu_seconds: Callable[[], float], seconds: float) -> None:
+        self._cpu_seconds = cpu_seconds
+        self._now = asyncio.get_running_loop().time
+        self._seconds = seconds
+        self._cpu_end = cpu_seconds() + seconds
+        self._wall_end = self._now() + WALL_FACTOR * seconds
+
+    def left(self) -> float:
+        """The earliest that a limit can be reached, in seconds from now; raises Overrun when one is."""
+        cpu, wall = self._cpu_end - self._cpu_seconds(), self._wall_end - self._now()
+        if cpu <= 0:
+            raise Overrun(f"{self._seconds:g} seconds of CPU")
+        if wall <= 0:
+            raise Overrun(f"{WALL_FACTOR * self._seconds:g} seconds by the clock")
+        return min(cpu, wall)
 
 
 class Backoff:

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import socket
 import threading
 import traceback
 import warnings
@@ -15,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import cast
 
 from PIL import Image
 
@@ -38,17 +40,29 @@ from service.imaging.plan import (
     Size,
     WorkerLimits,
 )
+from service.workers import messages
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # Of glibc's mallopt.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
+READY = b"!"
+
 _limits = WorkerLimits()
 _disk = ThreadPoolExecutor(1, "disk")
 
 
+def serve(link: socket.socket, limits: WorkerLimits) -> None:
+    """The life of a worker: it says that it is ready, then answers each job by its outcome, until the link ends."""
+    start(limits)
+    with link, link.makefile("rb") as jobs:
+        link.sendall(READY)
+        while job := messages.read(jobs):
+            link.sendall(messages.framed(run(cast("Job", messages.unpickled(job)))))
+
+
 def start(limits: WorkerLimits) -> None:
-    """Prepare this process for jobs: the initializer of every worker."""
+    """Prepare this process for jobs."""
     global _limits
     _limits = limits
     # The parent decides when a worker ends; a Ctrl-C at the terminal reaches the whole group.
