@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,9 @@ import click
 from pydantic import BaseModel
 
 from service.backend import gemini_service
+from service.bases import Source, source_of
 from service.errors import InvalidField, RequestError, ServiceError
-from service.exports import ExportSet, ImageExportService, Source, source_of
+from service.exports import ExportSet, ImageExportService
 from service.imaging.errors import ImpossibleFrame
 from service.imaging.formats import TABLE
 from service.imaging.plan import Encoding, Frame
@@ -22,6 +23,7 @@ from service.orders import Failed, Variation
 from service.schemas.answers import ErrorAnswer, ThumbnailsAnswer, error_answer, exports_answer, variation_answer
 from service.schemas.fields import Fields, read_export, read_order
 from service.settings import Settings
+from service.store.holds import held
 from service.store.layout import request_id
 from service.thumbnails import ThumbnailService
 
@@ -78,7 +80,7 @@ class Target:
 
 async def generate(settings: Settings, texts: Mapping[str, str], image: Path | None, target: Target) -> int:
     """Thumbnails of a script into files `var-1.png` …"""
-    order = read_order(Fields(texts), settings, request_id(), str(image) if image else None)
+    order = read_order(Fields(texts), settings, request_id(), None)
     target.expect([f"var-{number}" for number in range(1, order.count + 1)], order.encodings or ())
     done, failed = [], []
     if settings.emulates:
@@ -86,7 +88,7 @@ async def generate(settings: Settings, texts: Mapping[str, str], image: Path | N
     async with AsyncExitStack() as stack:
         exports = await stack.enter_async_context(ImageExportService(settings))
         if image:
-            await exports.inspect(await asyncio.to_thread(source_of, str(image)))
+            order = replace(order, base=await asyncio.to_thread(source_of, str(image)))
         thumbnails = ThumbnailService(await stack.enter_async_context(gemini_service(settings)), exports)
         _stop_gently(thumbnails.stop)
         bar = stack.enter_context(_progress(order.count, "variations"))
@@ -115,7 +117,8 @@ async def export(
     """Exports of pictures into files named for their size, such as `<stem>-1280x720.png`."""
     plan, encodings = read_export(Fields(texts), settings)
     answers = []
-    async with ImageExportService(settings) as exports:
+    async with ImageExportService(settings) as exports, held() as hold:
+        under = await exports.base_at(str(base), hold) if base else None
         sources = {path: await _inspected(exports, path, plan.frame) for path in pictures}
         target.expect([source[1] for source in sources.values() if source], encodings)
         target.wanted = len(sources) * len(encodings)
@@ -124,7 +127,7 @@ async def export(
                 if found:
                     source, name = found
                     try:
-                        exported = await exports.export(source, str(base) if base else None, plan, encodings)
+                        exported = await exports.export(source, under, plan, encodings)
                     except ServiceError as error:
                         _warn(f"{source.path}: {error.code}: {error.detail}")
                     else:

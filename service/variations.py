@@ -7,14 +7,15 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from service.bases import Base
 from service.errors import BadReply, NoExport, ServiceError, StorageFull, StorageUnavailable, TooCostly
 from service.exports import ExportSet, ImageExportService, Source
 from service.gemini import models
 from service.gemini.client import Call, GeminiService, InFlight
 from service.gemini.reply import Reply
 from service.imaging.formats import SNIFF_BYTES, TABLE, sniff
-from service.imaging.plan import ExportPlan
-from service.orders import Events, Failed, Order, Received, Sent, Variation, default_frame
+from service.imaging.plan import Priority
+from service.orders import Events, Failed, Order, Received, Sent, Variation
 from service.store.holds import Hold, held
 from service.store.layout import raw_key
 
@@ -53,7 +54,7 @@ class VariationMaker:
         variation: VariationState,
         order: Order,
         call: Call,
-        base: Source | None,
+        base: Base | None,
         events: Events,
     ) -> None:
         """One variation, from call to exports; every outcome but a cancellation is an event."""
@@ -118,16 +119,14 @@ class VariationMaker:
         except (StorageFull, StorageUnavailable) as error:
             error.billed = reply.billed
             raise
-        return Source(self._exports.store.local(key), sha256)
+        return Source(self._exports.store.local(key), sha256, len(reply.picture), sniff(reply.picture[:SNIFF_BYTES]))
 
-    async def _export(self, order: Order, raw: "_Raw", base: Source | None) -> ExportSet:
+    async def _export(self, order: Order, raw: "_Raw", base: Base | None) -> ExportSet:
         """Raises NoExport, whatever went wrong: the client learns why, and where the paid picture is."""
-        plan = order.plan or ExportPlan(
-            default_frame(order.aspect_ratio, order.image_size), matte=self._exports.settings.matte_rgb
-        )
+        plan = order.plan_over(self._exports.settings.matte_rgb)
         encodings = order.encodings or self._exports.encodings()
         try:
-            return await self._exports.export(raw.source, base.path if base else None, plan, encodings)
+            return await self._exports.export(raw.source, base, plan, encodings, Priority.PAID)
         except ServiceError as error:
             telling = isinstance(error, TooCostly | StorageFull | StorageUnavailable)
             raise _no_export(error.detail, raw, error.status if telling else NoExport.status) from error

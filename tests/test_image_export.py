@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from service.bases import MAX_REFERENCE_BYTES, REFERENCE_ENCODING, REFERENCE_LONGEST
 from service.errors import ImageError, StorageFull
-from service.exports import REFERENCE_ENCODING, REFERENCE_LONGEST, ImageExportService
+from service.exports import ImageExportService
 from service.imaging.encode import encode
 from service.settings import load_settings
 from service.store.local import LocalStore
-from service.thumbnails import MAX_REFERENCE_BYTES
 
 KEYS = {"format", "url", "file_path", "size", "exported_at", "width", "height", "content_type", "sha256", "metadata"}
 

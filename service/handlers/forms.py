@@ -13,6 +13,7 @@ from aiohttp import ClientPayloadError, web
 from aiohttp.http_exceptions import BadHttpMessage
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
+from service.bases import Source, source_of
 from service.errors import (
     BodyTimeout,
     DuplicateField,
@@ -26,7 +27,6 @@ from service.errors import (
     UnsupportedImage,
     UnsupportedMediaType,
 )
-from service.exports import Source
 from service.imaging.formats import SNIFF_BYTES, sniff
 from service.schemas.fields import MAX_SCRIPT, Fields, script_too_long
 from service.settings import MIB
@@ -192,7 +192,7 @@ class _FormReader:
         except MultipartError as error:
             raise MalformedBody(f"the multipart body is cut: {error}") from None
         uploads = {
-            name: Source(self._store.local(key), await self._store.digest(key)) for name, key in self._files.items()
+            name: await asyncio.to_thread(source_of, self._store.local(key)) for name, key in self._files.items()
         }
         return Form(Fields(self._texts), uploads)
 

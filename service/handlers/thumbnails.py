@@ -26,13 +26,11 @@ async def create_thumbnails(request: web.Request) -> web.StreamResponse:
         file_bytes=settings.max_upload_bytes,
         stall_seconds=settings.upload_stall_seconds,
     ) as form:
-        base = form.uploads.get("image")
-        order = read_order(form.fields, settings, request_id, base.path if base else None)
-        if base:
-            await exports.inspect(base)
-        await ticket.reserve(order.count)
-        form.keep = ticket.lent = True
-        done, failed = await _collect(request, order)
+        order = read_order(form.fields, settings, request_id, form.uploads.get("image"))
+        async with request.app[THUMBNAILS].checked(order) as checked:
+            await ticket.reserve(order.count)
+            form.keep = ticket.lent = True
+            done, failed = await _collect(request, checked)
     errors = [error_answer(failure) for failure in failed]
     if not done:
         error = most_telling([failure.error for failure in failed])

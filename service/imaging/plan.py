@@ -1,6 +1,7 @@
 """What a worker is asked to do and what it answers: frozen, picklable values."""
 
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import ClassVar, Literal
 
 from service.imaging.errors import ImagingError, ImpossibleFrame
@@ -184,6 +185,13 @@ class CheckJob:
 
 
 Job = ExportJob | InspectJob | CheckJob
+
+
+class Priority(IntEnum):
+    """Of a job in line for a worker. `PAID`: a picture that was paid for, or the check of an upload before a call."""
+
+    PAID = 0
+    OTHER = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,11 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Generic, TypeVar
 
+from service.imaging.plan import Priority
+
 T = TypeVar("T")
-
-
-class Priority(IntEnum):
-    """In order. `PAID`: a picture that was paid for, or the check of an upload before a call."""
-
-    PAID = 0
-    OTHER = 1
 
 
 @dataclass(frozen=True, slots=True)

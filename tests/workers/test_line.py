@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from service.imaging.plan import InspectJob
-from service.workers.line import ANYWHERE, Line, Place, Priority
+from service.imaging.plan import InspectJob, Priority
+from service.workers.line import ANYWHERE, Line, Place
 from service.workers.slot import Slot
 from tests.helpers import until
 from tests.workers.pools import Pools
