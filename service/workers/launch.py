@@ -150,11 +150,7 @@ class Launch:
     def _abandon(self) -> None:
         """The thread ends a worker that comes too late; one that just came is ended in another."""
         if not self._started.cancel() and self._started.exception() is None:
-            self.end(self._started.result())
-
-    def end(self, started: Started) -> None:
-        """A worker that came is not wanted any more; `over` waits for its end."""
-        self._thread = self._in_thread(started.end)
+            self._thread = self._in_thread(self._started.result().end)
 
     def _kill_forkserver(self) -> None:
         """What a start hangs in is a fork server that does not answer: the next start makes a new one."""

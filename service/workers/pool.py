@@ -41,13 +41,19 @@ class WorkerPool:
         report: Callable[[str], None] = lambda event: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._slots = [Slot(limits, self._heal, Backoff(now)) for _ in range(workers)]
-        # The last one to become free is the next to be used: its memory is warm.
-        self._free = list(self._slots)
-        self._line: Line[Slot] = Line()
+        self._limits = limits
+        self._now = now
+        self._renew(workers)
         self._cpu_seconds = cpu_seconds
         self._report = report
         self._strikes = Strikes(now)
+
+    def _renew(self, workers: int) -> None:
+        """Make all that belongs to an event loop."""
+        self._slots = [Slot(self._limits, self._heal, Backoff(self._now)) for _ in range(workers)]
+        # The last one to become free is the next to be used: its memory is warm.
+        self._free = list(self._slots)
+        self._line: Line[Slot] = Line()
         self._running: set[asyncio.Task[Any]] = set()
         self._closed = False
 
@@ -75,7 +81,7 @@ class WorkerPool:
         """Start every worker now rather than at its first job; raises BrokenProcessPool when one cannot be started."""
         if self._closed:
             raise _closed()
-        await asyncio.gather(*(self._task(self._ready(slot)) for slot in self._slots))
+        await asyncio.gather(*(self._done(self._task(self._ready(slot))) for slot in self._slots))
 
     async def run(self, job: Job, digest: str, place: Place = ANYWHERE) -> Outcome:
         """The job's result, or the ImagingError that says why there is none; `digest` identifies all of its input.
@@ -86,7 +92,9 @@ class WorkerPool:
         if self._strikes.poison(digest):
             return TooCostly("this picture outran or killed its workers before; it is refused for 15 minutes")
         slot = await self._slot(place)
-        return await asyncio.shield(self._task(self._serve(slot, job, digest)))
+        if self._closed:
+            raise _closed()
+        return await self._done(self._task(self._serve(slot, job, digest)))
 
     async def _slot(self, place: Place) -> Slot:
         """Wait in line for a slot; it is given back by `_release`."""
@@ -112,17 +120,18 @@ class WorkerPool:
             self._revive_later(slot)
 
     def _task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = asyncio.create_task(self._until_closed(work))
+        task = asyncio.create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
 
-    async def _until_closed(self, work: Coroutine[Any, Any, T]) -> T:
-        """`close` cancels its tasks; whoever waits for one is told so, not cancelled along."""
+    async def _done(self, task: asyncio.Task[T]) -> T:
+        """Wait for a task that goes on without us; `close` cancels it, but not whoever waits for it."""
         try:
-            return await work
+            return await asyncio.shield(task)
         except asyncio.CancelledError:
-            if self._closed:
+            waiter = asyncio.current_task()
+            if self._closed and task.cancelled() and not (waiter and waiter.cancelling()):
                 raise _closed() from None
             raise
 
@@ -171,7 +180,7 @@ class WorkerPool:
         return TooCostly(f"the picture killed {POISON_DEATHS} workers; it is refused for 15 minutes")
 
     def _lose(self, slot: Slot, event: str, digest: str | None) -> None:
-        log.warning("worker %d %s; input sha256 %s", slot.pid, event, digest)
+        log.warning("worker %d %s; input %s", slot.pid, event, digest)
         slot.kill()
         self._report(event)
         if digest is not None:

@@ -13,35 +13,37 @@ from service.imaging.plan import Job, Outcome
 from service.workers import messages
 from service.workers.launch import Started
 
+_RECEIVED_BYTES = 65_536
 
-class WorkerProcess(asyncio.Protocol):
-    """A worker that is up: one job at a time, answered by its outcome. `lost` hears of its end."""
 
-    def __init__(self, started: Started, lost: Callable[["WorkerProcess"], None]) -> None:
+class WorkerProcess:
+    """A worker that is up: one job at a time, answered by its outcome. `lost` hears of its end, unless it is killed.
+
+    It belongs to the running loop; when that was closed, `kill` is all that may be asked of it.
+    """
+
+    def __init__(self, started: Started, lost: Callable[[], None]) -> None:
         self.pid = started.popen.pid
         self.ended = asyncio.Event()
         self._popen = started.popen
-        self._killed = False
         # The process itself: long after a worker died, its number may be another's.
         self._process = started.process
+        self._socket = started.socket
         self._lost = lost
-        self._transport: asyncio.Transport | None = None
+        self._killed = False
         self._received = bytearray()
         self._answer: asyncio.Future[Outcome] | None = None
-
-    @classmethod
-    async def connected(cls, started: Started, lost: Callable[["WorkerProcess"], None]) -> "WorkerProcess":
-        process = cls(started, lost)
-        await asyncio.get_running_loop().create_unix_connection(lambda: process, sock=started.socket)
-        return process
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._socket, self._receive)
 
     def ask(self, job: Job) -> asyncio.Future[Outcome]:
         """The outcome to come; it fails with BrokenProcessPool when the worker ends, and on an answer that is none."""
-        self._answer = asyncio.get_running_loop().create_future()
-        if self._transport is None:
-            self._answer.set_exception(_broken())
-        else:
-            self._transport.write(messages.framed(job))
+        self._answer = self._loop.create_future()
+        try:
+            # It does not block: a job is smaller than the socket's buffer, which is empty.
+            self._socket.sendall(messages.framed(job))
+        except OSError as error:
+            self._answer.set_exception(_broken(str(error)))
         return self._answer
 
     def cpu_seconds(self) -> float:
@@ -53,42 +55,59 @@ class WorkerProcess(asyncio.Protocol):
             return 0.0
 
     def kill(self) -> None:
-        """End the process; `ended` is set when it is gone."""
+        """End the process; whoever waits for an answer is told at once, and `ended` is set when it is gone."""
         if self._killed:
             return
         self._killed = True
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._process, signal.SIGKILL)
-        if self._transport:
-            self._transport.abort()
-        asyncio.get_running_loop().add_reader(self._process, self._gone)
+        self._disconnect()
+        if self._loop.is_closed():
+            self._release()
+        else:
+            self._loop.add_reader(self._process, self._gone)
 
-    def _gone(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._process)
-        os.close(self._process)
-        self._popen.close()
-        self.ended.set()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        if (message := messages.unframed(self._received)) is None:
+    def _receive(self) -> None:
+        try:
+            data = self._socket.recv(_RECEIVED_BYTES)
+        except BlockingIOError:
             return
-        self._received.clear()
+        except OSError:
+            data = b""
+        if not data:
+            self._disconnect()
+            self._lost()
+            return
+        self._received += data
+        if (message := messages.unframed(self._received)) is not None:
+            self._received.clear()
+            self._take(message)
+
+    def _take(self, message: bytes) -> None:
         if self._answer and not self._answer.done():
             try:
                 self._answer.set_result(cast("Outcome", messages.unpickled(message)))
             except Exception as error:
                 self._answer.set_exception(_broken(f"what it answered cannot be read: {error!r}"))
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        if self._answer and not self._answer.done():
-            self._answer.set_exception(_broken())
-        self._lost(self)
+    def _disconnect(self) -> None:
+        if self._socket.fileno() < 0:
+            return
+        if not self._loop.is_closed():
+            self._loop.remove_reader(self._socket)
+            if self._answer and not self._answer.done():
+                self._answer.set_exception(_broken("it ended"))
+        self._socket.close()
+
+    def _gone(self) -> None:
+        self._loop.remove_reader(self._process)
+        self._release()
+        self.ended.set()
+
+    def _release(self) -> None:
+        os.close(self._process)
+        self._popen.close()
 
 
-def _broken(reason: str = "it ended") -> BrokenProcessPool:
+def _broken(reason: str) -> BrokenProcessPool:
     return BrokenProcessPool(f"a worker is lost: {reason}")

@@ -44,18 +44,9 @@ class Slot:
         async with self._starting:
             if self._process is None:
                 self._launch = Launch(self._limits)
-                started = await self._launch.result()
-                try:
-                    self._process = await WorkerProcess.connected(started, self._lost)
-                except BaseException:
-                    self._launch.end(started)
-                    raise
+                self._process = WorkerProcess(await self._launch.result(), lambda: self._died(self))
                 self._launch = None
                 self.pid, self.fresh = self._process.pid, True
-
-    def _lost(self, process: WorkerProcess) -> None:
-        if process is self._process:
-            self._died(self)
 
     async def run(self, job: Job, seconds: float) -> Outcome:
         """Raises Overrun past `seconds` of CPU or WALL_FACTOR times as many, BrokenProcessPool when the worker died."""

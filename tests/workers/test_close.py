@@ -17,6 +17,7 @@ from service.imaging.errors import ImagingError
 from service.imaging.plan import InspectJob, Picture
 from service.workers import launch as launch_module
 from service.workers.launch import forkserver_pid
+from service.workers.slot import Slot
 from tests.helpers import alive, until
 from tests.workers.pools import Pools, workers
 from tests.workers.test_storm import Crash
@@ -199,3 +200,33 @@ def test_the_interpreter_ends_whatever_hangs(tmp_path: Path, stopped: str) -> No
             process.kill()
             for pid in pids:
                 os.kill(pid, signal.SIGCONT)
+
+
+async def test_a_caller_whose_turn_came_as_the_pool_was_closed_starts_nothing(
+    pools: Pools, picture: InspectJob
+) -> None:
+    others = workers()
+    pool = pools()
+    job = asyncio.create_task(pool.run(picture, "a"))
+    await asyncio.sleep(0)
+    # It has its slot, and did not run since.
+    assert pool.busy == 1
+    await pool.close()
+    with pytest.raises(BrokenProcessPool):
+        await job
+    assert workers() <= others
+
+
+async def test_a_worker_of_a_loop_that_is_closed_can_be_ended(picture: InspectJob) -> None:
+    def used_elsewhere() -> tuple[Slot, int]:
+        async def use() -> tuple[Slot, int]:
+            pool = Pools()()
+            assert isinstance(await pool.run(picture, "a"), Picture)
+            return pool._slots[0], pool.pids[0]
+
+        return asyncio.run(use())
+
+    slot, pid = await asyncio.to_thread(used_elsewhere)
+    assert alive(pid)
+    slot.kill()
+    await until(lambda: not alive(pid))
