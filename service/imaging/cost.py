@@ -33,19 +33,24 @@ def export_seconds(plan: ExportPlan, sizes: Iterable[Size]) -> float:
 
 def stored_size(file: BinaryIO) -> Size | None:
     """The size, before any EXIF orientation, that a PNG, JPEG or WebP file announces; None where none is found."""
-    head = file.read(30)
     try:
-        match sniff(head[:SNIFF_BYTES]):
-            case "png":
-                width, height = struct.unpack_from(">II", head, 16)
-                return width, height
-            case "webp":
-                return _webp_size(head)
-            case "jpeg":
-                file.seek(2)
-                return _jpeg_size(file)
+        size = _size(file)
     except struct.error:
-        pass
+        return None
+    return size if size and all(size) else None
+
+
+def _size(file: BinaryIO) -> Size | None:
+    head = file.read(30)
+    match sniff(head[:SNIFF_BYTES]):
+        case "png":
+            width, height = struct.unpack_from(">II", head, 16)
+            return width, height
+        case "webp":
+            return _webp_size(head)
+        case "jpeg":
+            file.seek(2)
+            return _jpeg_size(file)
     return None
 
 

@@ -41,6 +41,7 @@ def test_the_size_stands_at_the_begin_of_a_file(data: bytes) -> None:
         b"\xff\xd8\xff\xe0\0\0" + bytes(20),
         b"\xff\xd8" + b"\xff\xe0\0\2" * 2_000,
         b"\x89PNG\r\n\x1a\n",
+        b"\x89PNG\r\n\x1a\n" + bytes(40),
         b"RIFF\0\0\0\0WEBPVP8 ",
         b"RIFF\0\0\0\0WEBPABCD" + bytes(20),
         pictures.jpeg()[:100],
