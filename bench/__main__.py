@@ -2,5 +2,5 @@
 
 import runpy
 
-for name in ("codecs", "service", "load", "downloads"):
+for name in ("codecs", "service", "bases", "load", "downloads"):
     runpy.run_module(f"bench.{name}", run_name="__main__")

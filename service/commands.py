@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,9 @@ import click
 from pydantic import BaseModel
 
 from service.backend import gemini_service
+from service.bases import Source, source_of
 from service.errors import InvalidField, RequestError, ServiceError, TooLarge
-from service.exports import ExportEvents, ExportSet, ImageExportService, Source, source_of
+from service.exports import ExportEvents, ExportSet, ImageExportService
 from service.imaging.errors import ImpossibleFrame
 from service.imaging.formats import TABLE
 from service.imaging.plan import Encoding, Frame
@@ -112,7 +113,7 @@ class Target:
 
 async def generate(settings: Settings, texts: Mapping[str, str], image: Path | None, target: Target) -> int:
     """Thumbnails of a script into files `var-1.png` …"""
-    order = read_order(Fields(texts), settings, request_id(), str(image) if image else None)
+    order = read_order(Fields(texts), settings, request_id(), None)
     target.expect([f"var-{number}" for number in range(1, order.count + 1)], order.encodings or ())
     done, failed = [], []
     await start_disk_threads()
@@ -121,7 +122,7 @@ async def generate(settings: Settings, texts: Mapping[str, str], image: Path | N
     async with _stoppable() as stopping, AsyncExitStack() as stack:
         exports = await stack.enter_async_context(ImageExportService(settings, ExportEvents(notice=_warn)))
         if image:
-            await exports.inspect(await asyncio.to_thread(source_of, str(image)))
+            order = replace(order, base=await asyncio.to_thread(source_of, str(image)))
         thumbnails = ThumbnailService(await stack.enter_async_context(gemini_service(settings)), exports)
         stack.push_async_callback(thumbnails.close)
         stopping.on_first = thumbnails.stop
@@ -158,7 +159,12 @@ async def export(
     """Exports of pictures into files named for their size, such as `<stem>-1280x720.png`; `-` is the one from stdin."""
     plan, encodings = read_export(Fields(texts), settings)
     answers = []
-    async with ImageExportService(settings, ExportEvents(notice=_warn)) as exports, _spooled(exports, stdin) as spooled:
+    async with (
+        ImageExportService(settings, ExportEvents(notice=_warn)) as exports,
+        _spooled(exports, stdin) as spooled,
+        held() as hold,
+    ):
+        under = await exports.base_at(str(base), hold) if base else None
         sources = {path: await _inspected(exports, path, spooled, plan.frame) for path in pictures}
         target.expect([source[1] for source in sources.values() if source], encodings)
         target.wanted = len(sources) * len(encodings)
@@ -167,7 +173,7 @@ async def export(
                 if found:
                     source, name = found
                     try:
-                        exported = await exports.export(source, str(base) if base else None, plan, encodings)
+                        exported = await exports.export(source, under, plan, encodings)
                     except ServiceError as error:
                         _warn(f"{path}: {error.code}: {error.detail}")
                     else:

@@ -1,15 +1,16 @@
 """One picture -> its exports: `ImageExportService`, for the HTTP service, the command line and your own Python."""
 
+import asyncio
 import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from stat import S_ISREG
 from typing import Any
 
 from service.arguments import base_path, dimensions, echoed, picture_data
+from service.bases import REFERENCE_ENCODING, REFERENCE_PLAN, Base, Needs, SharedBase, Source, source_of
 from service.errors import (
     ImageError,
     NoExport,
@@ -22,26 +23,26 @@ from service.errors import (
     image_error,
 )
 from service.imaging.errors import ImagingError, Unreadable
-from service.imaging.formats import TABLE, Format
+from service.imaging.formats import SNIFF_BYTES, TABLE, Format, sniff
 from service.imaging.plan import (
     Encoding,
-    ExportJob,
     ExportOutcome,
     ExportPlan,
     ExportWarning,
     Frame,
-    InspectJob,
     JpegEncoding,
     MadeFile,
+    Outcome,
     Picture,
     PngEncoding,
+    Priority,
     Size,
     WebpEncoding,
     WorkerLimits,
 )
+from service.rendering import Renderer
 from service.retention import sweep_area
 from service.settings import Settings, load_settings
-from service.store.disk import file_digest
 from service.store.holds import Hold, held
 from service.store.layout import AREAS, PRIVATE, SHARED, Layout, export_key, export_stem
 from service.store.local import LocalStore
@@ -49,21 +50,9 @@ from service.urls import Links
 from service.workers.pool import WorkerPool
 from service.workers.tempdir import use_temp_directory
 
-__all__ = ["ImageError", "ImageExportService"]
+__all__ = ["ImageError", "ImageExportService", "Source", "source_of"]
 
 log = logging.getLogger(__name__)
-
-# A reference over Gemini's limit goes as a JPEG of at most this longer side: below the limit even if it is all noise.
-REFERENCE_LONGEST = 2400
-REFERENCE_ENCODING = JpegEncoding(quality=90)
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A picture to export: a file on this machine, and its sha256."""
-
-    path: str
-    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +136,7 @@ class ImageExportService:
             self.settings.export_timeout_seconds,
             report=self._events.worker,
         )
+        self._renderer = Renderer(self.pool, self.store, self.settings.max_image_pixels)
 
     def _settle_temp_directory(self) -> None:
         """The workers' fork server needs one; a start without it could only fail again and again."""
@@ -179,12 +169,14 @@ class ImageExportService:
         and StorageFull or StorageUnavailable for the disk; a base that cannot be used, or a format that fails, is
         named in the result's `warnings` instead.
         """
-        data, base, echo = picture_data(image_data), base_path(base_image_path), echoed(metadata)
+        data, path, echo = picture_data(image_data), base_path(base_image_path), echoed(metadata)
         width, height = dimensions(normalize_dimensions)
         self.pool.claim()
         plan = ExportPlan(Frame(width, height), matte=self.settings.matte_rgb)
         async with held() as hold, self._temps(1, hold) as (key,):
-            source = Source(self.store.local(key), await self.store.fill(key, data))
+            sha256 = await self.store.fill(key, data)
+            source = Source(self.store.local(key), sha256, len(data), sniff(data[:SNIFF_BYTES]))
+            base = await self.base_at(path, hold) if path is not None else None
             exported = await self.export(source, base, plan, self.encodings())
         exports: dict[str, dict[str, Any]] = {
             export.format: export.answer(self.store.local(export.key)) | {"metadata": echo.copy()}
@@ -210,25 +202,43 @@ class ImageExportService:
 
     async def inspect(self, source: Source) -> Picture:
         """Decode a picture in full; raises ImageError when it cannot be used."""
-        outcome = await self.pool.run(InspectJob(source.path), source.sha256)
+        outcome = await self._renderer.inspect(source)
         if isinstance(outcome, Picture):
             return outcome
         raise _refused(outcome)
 
+    async def check(self, source: Source, needs: Needs) -> SharedBase:
+        """Decode a base in full, and keep what its order needs of it; raises ImageError, NotFound. Use it at once."""
+        outcome = await self._renderer.check(source, needs)
+        if isinstance(outcome, SharedBase):
+            return outcome
+        raise _refused(outcome)
+
+    async def base_at(self, path: str, hold: Hold) -> Base:
+        """A base for exports that are made without it if it cannot be used."""
+        try:
+            await self.store.hold_path(path, hold)
+            return Base(await asyncio.to_thread(source_of, path))
+        except (NotFound, StorageUnavailable, UnsupportedImage, OSError):
+            return Base(Source(path, "", 0, None), fault="the base picture cannot be opened")
+
     async def export(
-        self, source: Source, base_path: str | None, plan: ExportPlan, encodings: Sequence[Encoding]
+        self,
+        source: Source,
+        base: Base | None,
+        plan: ExportPlan,
+        encodings: Sequence[Encoding],
+        priority: Priority = Priority.OTHER,
     ) -> ExportSet:
         """Decode once, encode each format, publish; raises ImageError, NoExport, StorageFull, StorageUnavailable."""
         async with held() as hold, self._temps(len(encodings), hold) as temps:
-            base, missing = await self._held_base(base_path, hold)
             targets = tuple(zip(encodings, map(self.store.local, temps), strict=True))
-            outcome = await self._outcome(ExportJob(source.path, base, plan, targets), source.sha256)
+            outcome = _made(await self._renderer.export(source, base, plan, targets, priority))
             exports = await self._publish(outcome, temps)
-        warnings = (*missing, *outcome.warnings)
-        for warning in warnings:
+        for warning in outcome.warnings:
             log.warning("step back: %s %s", warning.code, warning.format or "")
             self._events.warn(warning.code)
-        return ExportSet(outcome.picture, outcome.size, outcome.composited, exports, warnings)
+        return ExportSet(outcome.picture, outcome.size, outcome.composited, exports, outcome.warnings)
 
     @contextlib.asynccontextmanager
     async def _temps(self, count: int, hold: Hold) -> AsyncIterator[list[str]]:
@@ -239,22 +249,6 @@ class ImageExportService:
         finally:
             if temps:
                 await self.store.remove(temps)
-
-    async def _held_base(self, path: str | None, hold: Hold) -> tuple[str | None, tuple[ExportWarning, ...]]:
-        if path is not None:
-            try:
-                await self.store.hold_path(path, hold)
-            except (NotFound, StorageUnavailable):
-                return None, (ExportWarning("composite_failed", "the base picture cannot be opened"),)
-        return path, ()
-
-    async def _outcome(self, job: ExportJob, sha256: str) -> ExportOutcome:
-        outcome = await self.pool.run(job, sha256)
-        if not isinstance(outcome, ExportOutcome):
-            raise _refused(outcome)
-        if not outcome.files:
-            raise _no_files(outcome)
-        return outcome
 
     async def _publish(self, outcome: ExportOutcome, temps: list[str]) -> tuple[Export, ...]:
         """Move what was made; what is left in `temps` is not."""
@@ -280,17 +274,17 @@ class ImageExportService:
     async def as_jpeg(self, source: Source) -> AsyncIterator[str]:
         """The key of a temporary JPEG of a picture, small enough to send along; raises ImageError, StorageFull."""
         async with held() as hold, self._temps(1, hold) as temps:
-            plan = ExportPlan(Frame(longest=REFERENCE_LONGEST))
             targets = ((REFERENCE_ENCODING, self.store.local(temps[0])),)
-            await self._outcome(ExportJob(source.path, None, plan, targets), source.sha256)
+            _made(await self._renderer.export(source, None, REFERENCE_PLAN, targets, Priority.PAID))
             yield temps[0]
 
 
-def source_of(path: str) -> Source:
-    """A regular file as it stands; raises OSError, UnsupportedImage. It hashes the file: not for the event loop."""
-    if not S_ISREG(os.stat(path).st_mode):
-        raise UnsupportedImage("not a regular file")
-    return Source(path, file_digest(path))
+def _made(outcome: Outcome) -> ExportOutcome:
+    if not isinstance(outcome, ExportOutcome):
+        raise _refused(outcome)
+    if not outcome.files:
+        raise _no_files(outcome)
+    return outcome
 
 
 def _refused(outcome: object) -> ServiceError:

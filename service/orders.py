@@ -5,19 +5,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from service.bases import Needs, SharedBase, Source
 from service.errors import InvalidField, ServiceError
 from service.exports import ExportSet
 from service.gemini import models
-from service.imaging.plan import Encoding, ExportPlan, Frame
+from service.imaging.errors import ImpossibleFrame
+from service.imaging.plan import Encoding, ExportPlan, Frame, Size
 from service.store.layout import request_id
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One request for thumbnails, checked. `plan` None: framed by the ratio, 70/30 over the base."""
+    """One request for thumbnails, checked. `plan` None: framed by the ratio, 70/30 over the base.
+
+    `checked` is the base after its check, which is made anew without it.
+    """
 
     script: str
-    image_path: str | None = None
+    base: Source | None = None
     aspect_ratio: str = "16:9"
     count: int = 1
     model: str | None = None
@@ -26,6 +31,15 @@ class Order:
     plan: ExportPlan | None = None
     encodings: Sequence[Encoding] | None = None
     request_id: str = field(default_factory=request_id)
+    checked: SharedBase | None = None
+
+    def plan_over(self, matte: tuple[int, int, int]) -> ExportPlan:
+        """The plan, or the default one with that matte."""
+        return self.plan or ExportPlan(default_frame(self.aspect_ratio, self.image_size), matte=matte)
+
+    def needs(self, plan: ExportPlan) -> Needs:
+        """What is needed of the base if Gemini draws what it usually does."""
+        return Needs(plan, _expected_size(self, plan.frame), self.count, self.reference)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +83,20 @@ Events = asyncio.Queue[Event | None]
 def default_frame(aspect_ratio: str, image_size: str, width: int | None = None, height: int | None = None) -> Frame:
     """The frame of a thumbnail: of the asked ratio, as large as its image size stands for."""
     return Frame(width, height, models.ratio_terms(aspect_ratio), models.LONGEST[image_size])
+
+
+def _expected_size(order: Order, frame: Frame) -> Size | None:
+    try:
+        drawn = models.pixels(order.aspect_ratio, order.image_size)
+    except KeyError:
+        # A ratio of a model that the table does not know: only a size that was asked for is known.
+        drawn = None
+    if frame.width and frame.height:
+        return frame.width, frame.height
+    try:
+        return frame.size(drawn) if drawn else None
+    except ImpossibleFrame:
+        return None
 
 
 def check_model(model: str, aspect_ratio: str, image_size: str) -> None:

@@ -1,21 +1,18 @@
 """The main job: a script becomes several variations, told as a stream of events."""
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
-from service.exports import ImageExportService, Source, source_of
+from service.bases import MAX_REFERENCE_BYTES, Base, source_of
+from service.exports import ImageExportService
 from service.gemini.client import Call, GeminiService, Reference
 from service.gemini.prompts import build_prompt
-from service.imaging.formats import SNIFF_BYTES, TABLE, Format, sniff
+from service.imaging.formats import TABLE
 from service.orders import Event, Events, Order, check_model
-from service.store.disk import storage_errors
 from service.store.holds import held
 from service.variations import VariationMaker, VariationState
-
-# Gemini takes about 7 MB a picture (the documented limit); larger ones go as a JPEG.
-MAX_REFERENCE_BYTES = 7_000_000
 
 
 class ThumbnailService:
@@ -39,8 +36,28 @@ class ThumbnailService:
         self, script: str, image_path: str | None = None, aspect_ratio: str = "16:9", count: int = 1
     ) -> AsyncIterator[Event]:
         """The events of `count` variations of a script, with everything else at its default."""
-        async for event in self.generate(Order(script, image_path, aspect_ratio, count)):
-            yield event
+        async with held() as hold:
+            base = None
+            if image_path:
+                await self._exports.store.hold_path(image_path, hold)
+                base = await asyncio.to_thread(source_of, image_path)
+            async for event in self.generate(Order(script, base, aspect_ratio, count)):
+                yield event
+
+    @asynccontextmanager
+    async def checked(self, order: Order) -> AsyncIterator[Order]:
+        """The order with its base checked; raises ImageError when that cannot be used, NotFound when it is gone.
+
+        `generate` does so by itself; here it is for who must know before. What came of the check goes when both this
+        context and the work are at their end.
+        """
+        if order.base is None:
+            yield order
+            return
+        plan = order.plan_over(self._exports.settings.matte_rgb)
+        shared = order.checked or await self._exports.check(order.base, order.needs(plan))
+        async with shared.used():
+            yield replace(order, checked=shared)
 
     async def generate(self, order: Order, done: Callable[[], None] = lambda: None) -> AsyncGenerator[Event, None]:
         """The events of an order: sent, received, then done or failed, for each variation.
@@ -87,12 +104,8 @@ class ThumbnailService:
 
     async def _work(self, order: Order, variations: list[VariationState], events: Events) -> None:
         check_model(self.model(order), order.aspect_ratio, order.image_size)
-        async with held() as hold:
-            base = None
-            if order.image_path:
-                await self._exports.store.hold_path(order.image_path, hold)
-                with storage_errors("uploads"):
-                    base = await asyncio.to_thread(source_of, order.image_path)
+        async with self.checked(order) as checked:
+            base = checked.checked.base if checked.checked else None
             async with self._reference(base if order.reference else None) as reference:
                 prompt = build_prompt(order.script, order.aspect_ratio, reference is not None)
                 call = Call(self.model(order), prompt, order.aspect_ratio, order.image_size, reference)
@@ -101,17 +114,16 @@ class ThumbnailService:
                 await _all(variation.task for variation in variations if variation.task)
 
     @asynccontextmanager
-    async def _reference(self, base: Source | None) -> AsyncIterator[Reference | None]:
+    async def _reference(self, base: Base | None) -> AsyncIterator[Reference | None]:
         """What goes along: the base as it is, or as a JPEG where Gemini would refuse it."""
         if base is None:
             yield None
-            return
-        with storage_errors("uploads"):
-            kind, size = await asyncio.to_thread(_kind_and_size, base.path)
-        if kind and size <= MAX_REFERENCE_BYTES:
-            yield Reference(base.path, TABLE[kind].mime)
+        elif base.reference:
+            yield Reference(base.reference, TABLE["jpeg"].mime)
+        elif base.source.format and base.source.size <= MAX_REFERENCE_BYTES:
+            yield Reference(base.source.path, TABLE[base.source.format].mime)
         else:
-            async with self._exports.as_jpeg(base) as key:
+            async with self._exports.as_jpeg(base.source) as key:
                 yield Reference(self._exports.store.local(key), TABLE["jpeg"].mime)
 
 
@@ -123,11 +135,6 @@ async def _all(tasks: Iterable[asyncio.Task[None]]) -> None:
     finally:
         for task in waited:
             task.cancel()
-
-
-def _kind_and_size(path: str) -> tuple[Format | None, int]:
-    with open(path, "rb") as file:
-        return sniff(file.read(SNIFF_BYTES)), os.fstat(file.fileno()).st_size
 
 
 def _abandon(work: asyncio.Task[None], variations: list[VariationState]) -> None:

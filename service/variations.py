@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+from service.bases import Base
 from service.errors import BadReply, NoExport, ServiceError, StorageFull, StorageUnavailable, TooCostly
 from service.exports import ExportSet, ImageExportService, Source
 from service.gemini import models
@@ -14,8 +15,8 @@ from service.gemini.body import ReplyBody
 from service.gemini.client import Call, Flight, GeminiService
 from service.gemini.reply import Reply
 from service.imaging.formats import SNIFF_BYTES, TABLE, sniff
-from service.imaging.plan import ExportPlan
-from service.orders import Events, Failed, Order, Received, Sent, Variation, default_frame
+from service.imaging.plan import Priority
+from service.orders import Events, Failed, Order, Received, Sent, Variation
 from service.store.holds import Hold, held
 from service.store.layout import raw_key, spill_key
 from service.store.scratch import Preallocated
@@ -63,7 +64,7 @@ class VariationMaker:
         variation: VariationState,
         order: Order,
         call: Call,
-        base: Source | None,
+        base: Base | None,
         events: Events,
     ) -> None:
         """One variation, from call to exports; every outcome but a cancellation is an event."""
@@ -129,7 +130,7 @@ class VariationMaker:
     async def _keep(self, key: str, picture: bytes, hold: Hold, space: Preallocated | None) -> Source:
         with _billed(True):
             sha256 = await self._exports.store.write(key, picture, hold, space)
-        return Source(self._exports.store.local(key), sha256)
+        return Source(self._exports.store.local(key), sha256, len(picture), sniff(picture[:SNIFF_BYTES]))
 
     async def _keep_unread(
         self,
@@ -151,14 +152,12 @@ class VariationMaker:
                 await store.write(key, await asyncio.to_thread(bytes, body.rest), hold, space)
         error.storage_path = key if body.size else None
 
-    async def _export(self, order: Order, raw: "_Raw", base: Source | None) -> ExportSet:
+    async def _export(self, order: Order, raw: "_Raw", base: Base | None) -> ExportSet:
         """Raises NoExport, whatever went wrong: the client learns why, and where the paid picture is."""
-        plan = order.plan or ExportPlan(
-            default_frame(order.aspect_ratio, order.image_size), matte=self._exports.settings.matte_rgb
-        )
+        plan = order.plan_over(self._exports.settings.matte_rgb)
         encodings = order.encodings or self._exports.encodings()
         try:
-            return await self._exports.export(raw.source, base.path if base else None, plan, encodings)
+            return await self._exports.export(raw.source, base, plan, encodings, Priority.PAID)
         except ServiceError as error:
             telling = isinstance(error, TooCostly | StorageFull | StorageUnavailable)
             raise _no_export(error.detail, raw, error.status if telling else NoExport.status) from error

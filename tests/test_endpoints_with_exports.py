@@ -19,6 +19,7 @@ import pytest_asyncio
 from aiohttp import web
 from PIL import Image
 
+from service.bases import Base
 from service.emulator.app import Emulator, Fault
 from service.emulator.faults import (
     BLOCK_REASONS,
@@ -851,8 +852,8 @@ def without(monkeypatch: pytest.MonkeyPatch, service: Running, code: str, *forma
     """The workers report that they could not make these formats."""
     pool, run = service.app[EXPORTS].pool, service.app[EXPORTS].pool.run
 
-    async def failing(job: Job, digest: str) -> Outcome:
-        outcome = await run(job, digest)
+    async def failing(job: Job, *args: Any) -> Outcome:
+        outcome = await run(job, *args)
         if not isinstance(outcome, ExportOutcome):
             return outcome
         files = tuple(file for file in outcome.files if file.format not in formats)
@@ -899,8 +900,9 @@ async def test_a_base_that_vanished_is_named_and_the_picture_is_alone(
 ) -> None:
     exports, export = service.app[EXPORTS], service.app[EXPORTS].export
 
-    async def vanishing(source: Source, base: str | None, *args: Any) -> ExportSet:
-        await asyncio.to_thread(Path(base or "").unlink)
+    async def vanishing(source: Source, base: Base, *args: Any) -> ExportSet:
+        for path in (base.source.path, base.prepared.path if base.prepared else base.source.path):
+            await asyncio.to_thread(Path(path).unlink, missing_ok=True)
         return await export(source, base, *args)
 
     monkeypatch.setattr(exports, "export", vanishing)

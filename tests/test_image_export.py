@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from service.bases import MAX_REFERENCE_BYTES, REFERENCE_ENCODING, REFERENCE_LONGEST
 from service.errors import ImageError, StorageFull, StorageUnavailable
-from service.exports import REFERENCE_ENCODING, REFERENCE_LONGEST, ImageExportService, Source
+from service.exports import ImageExportService, Source
 from service.imaging.encode import encode
 from service.settings import load_settings
 from service.store.local import LocalStore
-from service.thumbnails import MAX_REFERENCE_BYTES
 
 KEYS = {"format", "url", "file_path", "size", "exported_at", "width", "height", "content_type", "sha256", "metadata"}
 
@@ -188,4 +188,4 @@ def test_any_reference_of_the_largest_size_is_within_the_limit() -> None:
 
 async def test_a_picture_that_the_disk_does_not_give_is_not_called_broken(service: ImageExportService) -> None:
     with pytest.raises(StorageUnavailable, match="cannot be read"):
-        await service.inspect(Source(str(service.settings.area("uploads") / "vanished.png"), "0" * 64))
+        await service.inspect(Source(str(service.settings.area("uploads") / "vanished.png"), "0" * 64, 0, None))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from service.bases import source_of
 from service.errors import ImageError, InvalidField, NotFound, ServiceError
 from service.exports import ImageExportService
 from service.gemini.client import GeminiService
@@ -84,7 +85,7 @@ async def test_a_script_alone_has_everything_at_its_default(service: Running, th
 async def test_a_reference_of_the_machine(thumbnails: ThumbnailService, service: Running, tmp_path: Path) -> None:
     base = tmp_path / "base.jpg"
     base.write_bytes(picture_bytes(kind="JPEG"))
-    *_, variation = await events_of(thumbnails, order(image_path=str(base)))
+    *_, variation = await events_of(thumbnails, order(base=source_of(str(base))))
     assert isinstance(variation, Variation)
     assert variation.exported.composited
     assert service.emulator.received[-1].references[0].mime_type == "image/jpeg"
@@ -95,7 +96,8 @@ async def test_a_missing_reference_is_not_found_before_any_call(
     thumbnails: ThumbnailService, service: Running, tmp_path: Path
 ) -> None:
     with service.nothing_spent_or_left(), pytest.raises(NotFound):
-        await events_of(thumbnails, order(image_path=str(tmp_path / "nothing.png")))
+        async for _ in thumbnails.generate_thumbnails(SCRIPT, str(tmp_path / "nothing.png")):
+            pass
 
 
 async def test_a_reference_that_is_no_picture_is_refused_before_any_call(
@@ -104,7 +106,7 @@ async def test_a_reference_that_is_no_picture_is_refused_before_any_call(
     text = tmp_path / "text.png"
     text.write_bytes(b"text")
     with service.nothing_spent_or_left(), pytest.raises(ImageError):
-        await events_of(thumbnails, order(image_path=str(text)))
+        await events_of(thumbnails, order(base=source_of(str(text))))
 
 
 async def test_what_the_model_lacks_is_refused_before_any_call(thumbnails: ThumbnailService, service: Running) -> None:

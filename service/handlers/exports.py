@@ -2,6 +2,7 @@
 
 from aiohttp import web
 
+from service.bases import Base
 from service.errors import MissingField, StorageFull
 from service.handlers.forms import open_form
 from service.schemas.answers import exports_answer
@@ -17,10 +18,9 @@ async def create_exports(request: web.Request) -> web.StreamResponse:
         image, base = form.uploads.get("image"), form.uploads.get("base")
         if image is None:
             raise MissingField("image is required: a PNG, JPEG or WebP picture")
+        under = Base(base, required=True) if base else None
         with await admission.enter("exports"):
-            if base:
-                await exports.inspect(base)
-            exported = await exports.export(image, base.path if base else None, plan, encodings)
+            exported = await exports.export(image, under, plan, encodings)
             if exported.ran_out_of_space:
                 await exports.discard(exported)
                 raise StorageFull("no space is left for all of the exports; none was kept")

@@ -1,5 +1,6 @@
 """multipart/form-data -> fields and stored uploads; every byte is counted as it comes."""
 
+import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Collection, Iterator
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
+from service.bases import Source, source_of
 from service.errors import (
     DuplicateField,
     InvalidField,
@@ -19,13 +21,13 @@ from service.errors import (
     UnsupportedImage,
     UnsupportedMediaType,
 )
-from service.exports import Source
 from service.handlers.uploads import UploadWriter
 from service.imaging.formats import SNIFF_BYTES, sniff
 from service.schemas.fields import MAX_SCRIPT, Fields, script_too_long
 from service.server.bodies import Body
 from service.server.keys import ADMISSION, EXPORTS, REQUEST_ID, SETTINGS
 from service.settings import MIB
+from service.store.disk import storage_errors
 from service.store.holds import Hold, held
 from service.store.layout import upload_key
 
@@ -186,9 +188,10 @@ class _FormReader:
             parser.close()
         except MultipartError as error:
             raise MalformedBody(f"the multipart body is cut: {error}") from None
-        uploads = {
-            name: Source(self._store.local(key), await self._store.digest(key)) for name, key in self._files.items()
-        }
+        with storage_errors("uploads"):
+            uploads = {
+                name: await asyncio.to_thread(source_of, self._store.local(key)) for name, key in self._files.items()
+            }
         return Form(Fields(self._texts), uploads)
 
     def _begin(self, segment: MultipartSegment) -> _Part:

@@ -10,7 +10,7 @@ from service.orders import Failed, Order, Variation
 from service.schemas.answers import ThumbnailsAnswer, error_answer, variation_answer
 from service.schemas.fields import THUMBNAIL_FIELDS, read_order
 from service.server.admission import Ticket
-from service.server.keys import ADMISSION, EXPORTS, REQUEST_ID, SETTINGS, THUMBNAILS
+from service.server.keys import ADMISSION, REQUEST_ID, SETTINGS, THUMBNAILS
 from service.server.problems import problem
 from service.server.sending import answer
 
@@ -18,13 +18,11 @@ from service.server.sending import answer
 async def create_thumbnails(request: web.Request) -> web.StreamResponse:
     settings, admission, request_id = request.app[SETTINGS], request.app[ADMISSION], request[REQUEST_ID]
     async with open_form(request, texts=THUMBNAIL_FIELDS, files=("image",)) as form:
-        base = form.uploads.get("image")
-        order = read_order(form.fields, settings, request_id, base.path if base else None)
+        order = read_order(form.fields, settings, request_id, form.uploads.get("image"))
         with await admission.enter("thumbnails", order.count) as ticket:
-            if base:
-                await request.app[EXPORTS].inspect(base)
-            form.keep = ticket.lent = True
-            done, failed = await _collect(request, order, ticket)
+            async with request.app[THUMBNAILS].checked(order) as checked:
+                form.keep = ticket.lent = True
+                done, failed = await _collect(request, checked, ticket)
     errors = [error_answer(failure) for failure in failed]
     if not done:
         error = most_telling([failure.error for failure in failed])

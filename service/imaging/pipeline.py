@@ -66,15 +66,19 @@ STEPS: tuple[Step, ...] = (upright, to_srgb, flatten, resize, composite)
 
 
 def finish(
-    container: Container, plan: ExportPlan, size: Size, base: Image.Image | None = None
+    container: Container,
+    plan: ExportPlan,
+    size: Size,
+    base: Image.Image | None = None,
+    decoded: Image.Image | None = None,
 ) -> tuple[Image.Image, tuple[ExportWarning, ...]]:
     """Decode a picture and take it through the steps to an image of `size`, RGB, or RGBA when the plan keeps alpha.
 
-    Raises Undecodable.
+    `decoded` is the picture where that was done already. Raises Undecodable.
     """
     recipe = Recipe(container, container.profile, size, plan, base)
     fault = container.profile_fault
-    image = decode(container)
+    image = decode(container) if decoded is None else decoded
     for step in STEPS:
         try:
             image = step(image, recipe)

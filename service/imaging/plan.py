@@ -1,6 +1,7 @@
 """What a worker is asked to do and what it answers: frozen, picklable values."""
 
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import ClassVar, Literal
 
 from service.imaging.errors import ImagingError, ImpossibleFrame
@@ -110,26 +111,6 @@ class ExportPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class ExportJob:
-    """One picture to export: absolute paths and numbers, never pixels."""
-
-    source: str
-    base: str | None
-    plan: ExportPlan
-    targets: tuple[tuple[Encoding, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class InspectJob:
-    """One uploaded picture to decode in full, to know that it can be used."""
-
-    source: str
-
-
-Job = ExportJob | InspectJob
-
-
-@dataclass(frozen=True, slots=True)
 class Picture:
     """What a decoded picture is: its upright size in pixels and its true format."""
 
@@ -158,6 +139,69 @@ class ExportWarning:
 
 
 @dataclass(frozen=True, slots=True)
+class Pixels:
+    """A finished RGB image as bare bytes in a file, row by row; `warnings` came up as it was made."""
+
+    path: str
+    size: Size
+    warnings: tuple[ExportWarning, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ExportJob:
+    """One picture to export: absolute paths and numbers, never pixels.
+
+    `prepared` is the base as the plan asks for it, used instead of the base's file if it has the right size. A base
+    that cannot be used is a warning, or refuses the job if `base_required`.
+    """
+
+    source: str
+    base: str | None
+    plan: ExportPlan
+    targets: tuple[tuple[Encoding, str], ...]
+    prepared: Pixels | None = None
+    base_required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InspectJob:
+    """One uploaded picture to decode in full, to know that it can be used."""
+
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rendition:
+    """What else to make of a picture that is checked: a file in `encoding`, or its bare pixels without one.
+
+    `size` None: as the plan's frame has it.
+    """
+
+    plan: ExportPlan
+    target: str
+    size: Size | None = None
+    encoding: Encoding | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckJob:
+    """One uploaded picture to decode in full, once, for all that an order needs of it."""
+
+    source: str
+    renditions: tuple[Rendition, ...]
+
+
+Job = ExportJob | InspectJob | CheckJob
+
+
+class Priority(IntEnum):
+    """Of a job in line for a worker. `PAID`: a picture that was paid for, or the check of an upload before a call."""
+
+    PAID = 0
+    OTHER = 1
+
+
+@dataclass(frozen=True, slots=True)
 class ExportOutcome:
     picture: Picture
     size: Size
@@ -166,8 +210,16 @@ class ExportOutcome:
     warnings: tuple[ExportWarning, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class CheckOutcome:
+    """`made` has an entry for each rendition: None where it could not be made of a picture that is good."""
+
+    picture: Picture
+    made: tuple[Pixels | None, ...]
+
+
 # A job is answered by its result, or by the reason why there is none: workers never raise across the pool.
-Outcome = ExportOutcome | Picture | ImagingError
+Outcome = ExportOutcome | CheckOutcome | Picture | ImagingError
 
 
 @dataclass(frozen=True, slots=True)

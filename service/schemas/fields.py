@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from service.bases import Source
 from service.errors import InvalidField, MissingField, NotUtf8
 from service.gemini import models
 from service.imaging.errors import ImpossibleFrame
@@ -106,7 +107,7 @@ class Fields:
             raise _refused(name, text or "", "a colour such as #ffffff") from None
 
 
-def read_order(fields: Fields, settings: Settings, request_id: str, image_path: str | None) -> Order:
+def read_order(fields: Fields, settings: Settings, request_id: str, base: Source | None) -> Order:
     """A thumbnail request; raises MissingField, InvalidField, NotUtf8."""
     script = _script(fields)
     model = fields.text("model") or settings.gemini_model
@@ -121,7 +122,7 @@ def read_order(fields: Fields, settings: Settings, request_id: str, image_path: 
     frame = default_frame(aspect_ratio, image_size, width, height)
     return Order(
         script=script,
-        image_path=image_path,
+        base=base,
         aspect_ratio=aspect_ratio,
         count=fields.integer("count", 1, settings.max_variations) or 1,
         model=model,

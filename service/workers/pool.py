@@ -3,23 +3,22 @@
 import asyncio
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from service.imaging.errors import Fault, TooCostly
 from service.imaging.plan import Job, Outcome, WorkerLimits
+from service.workers.launch import START_FAULTS
+from service.workers.line import ANYWHERE, Line, Place
 from service.workers.owner import Owner, forked
-from service.workers.slot import START_FAULTS, Backoff, Slot
+from service.workers.slot import Backoff, Overrun, Slot
+from service.workers.strikes import POISON_DEATHS, Strikes
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-POISON_DEATHS = 3
-POISON_SECONDS = 15 * 60
-POISON_REMEMBERED = 1_000
 START_ATTEMPTS = 8
 START_PAUSE_SECONDS = 0.05
 
@@ -27,7 +26,8 @@ START_PAUSE_SECONDS = 0.05
 class WorkerPool:
     """Runs jobs in worker processes: as many at once as there are slots, the rest wait in line.
 
-    A worker that dies is replaced at once, and its job is run again; one past its deadline is killed with its worker.
+    A worker that dies is replaced at once, and its job is run again; one that takes longer than `cpu_seconds` of its
+    worker, or four times that by the clock, is killed with it.
     A slot that loses idle workers in a row gets the next after a pause, longer each time; a job does not wait for that.
     An input that killed three fresh workers is poison for 15 minutes. Workers start at the first job, or by `start`.
     `report` is told of each event: `died`, `late`, `poisoned`, `restarted`.
@@ -37,7 +37,7 @@ class WorkerPool:
         self,
         workers: int,
         limits: WorkerLimits,
-        deadline_seconds: float,
+        cpu_seconds: float,
         *,
         report: Callable[[str], None] = lambda event: None,
         now: Callable[[], float] = time.monotonic,
@@ -46,19 +46,23 @@ class WorkerPool:
         self._limits = limits
         self._now = now
         self._renew(workers)
-        self._deadline = deadline_seconds
+        self._cpu_seconds = cpu_seconds
         self._report = report
-        self._strikes = _Strikes(now)
+        self._strikes = Strikes(now)
 
     def _renew(self, workers: int) -> None:
         """Make all that belongs to an event loop."""
         self._slots = [Slot(self._limits, self._heal, Backoff(self._now)) for _ in range(workers)]
-        self._free: asyncio.LifoQueue[Slot] = asyncio.LifoQueue()
-        for slot in self._slots:
-            self._free.put_nowait(slot)
+        # The last one to become free is the next to be used: its memory is warm.
+        self._free = list(self._slots)
+        self._line: Line[Slot] = Line()
         self._running: set[asyncio.Task[Any]] = set()
         self._closed = False
-        self.waiting = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs are in line."""
+        return len(self._line)
 
     def claim(self) -> None:
         """Use the pool in the running loop, with new workers if its own loop was closed; raises RuntimeError."""
@@ -70,7 +74,7 @@ class WorkerPool:
     @property
     def busy(self) -> int:
         """How many slots have a job."""
-        return len(self._slots) - self._free.qsize()
+        return len(self._slots) - len(self._free)
 
     @property
     def alive(self) -> bool:
@@ -83,25 +87,48 @@ class WorkerPool:
         return [slot.pid for slot in self._slots if slot.up]
 
     async def start(self) -> None:
-        """Start every worker now rather than at its first job."""
+        """Start every worker now rather than at its first job; raises BrokenProcessPool when one cannot be started."""
         self.claim()
-        await asyncio.gather(*(self._ready(slot) for slot in self._slots))
+        if self._closed:
+            raise _closed()
+        await asyncio.gather(*(self._done(self._task(self._ready(slot))) for slot in self._slots))
 
-    async def run(self, job: Job, digest: str) -> Outcome:
-        """The job's result, or the ImagingError that says why there is none; `digest` identifies its input.
+    async def run(self, job: Job, digest: str, place: Place = ANYWHERE) -> Outcome:
+        """The job's result, or the ImagingError that says why there is none; `digest` identifies all of its input.
 
-        A cancelled caller leaves the line; a job that a worker already has runs to its end.
+        A cancelled caller leaves the line; a job that a worker already has runs to its end. Raises BrokenProcessPool
+        when no worker can be started, and when the pool is closed.
         """
         self.claim()
         if self._strikes.poison(digest):
             return TooCostly("this picture outran or killed its workers before; it is refused for 15 minutes")
-        self.waiting += 1
+        slot = await self._slot(place)
+        if self._closed:
+            raise _closed()
+        return await self._done(self._task(self._serve(slot, job, digest)))
+
+    async def _slot(self, place: Place) -> Slot:
+        """Wait in line for a slot; it is given back by `_release`."""
+        if self._closed:
+            raise _closed()
+        waiter = self._line.join(place)
+        if self._free:
+            self._release(self._free.pop())
         try:
-            slot = await self._free.get()
-        finally:
-            self.waiting -= 1
-        slot.busy = True
-        return await asyncio.shield(self._task(self._serve(slot, job, digest)))
+            return await waiter
+        except asyncio.CancelledError:
+            self._line.leave(waiter)
+            # It may have come to its turn in the very moment.
+            if not waiter.cancelled() and waiter.exception() is None:
+                self._release(waiter.result())
+            raise
+
+    def _release(self, slot: Slot) -> None:
+        """Give a slot to whoever is next."""
+        slot.busy = self._line.serve(slot)
+        if not slot.busy:
+            self._free.append(slot)
+            self._revive_later(slot)
 
     def _task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
@@ -109,13 +136,21 @@ class WorkerPool:
         task.add_done_callback(self._running.discard)
         return task
 
+    async def _done(self, task: asyncio.Task[T]) -> T:
+        """Wait for a task that goes on without us; `close` cancels it, but not whoever waits for it."""
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            waiter = asyncio.current_task()
+            if self._closed and task.cancelled() and not (waiter and waiter.cancelling()):
+                raise _closed() from None
+            raise
+
     async def _serve(self, slot: Slot, job: Job, digest: str) -> Outcome:
         try:
             return await self._attempts(slot, job, digest)
         finally:
-            slot.busy = False
-            self._free.put_nowait(slot)
-            self._revive_later(slot)
+            self._release(slot)
 
     def _heal(self, slot: Slot) -> None:
         """Replace an idle worker that died; the job of a busy one does so itself."""
@@ -144,10 +179,10 @@ class WorkerPool:
             await self._ready(slot)
             fresh, slot.fresh = slot.fresh, False
             try:
-                return _logged(await slot.run(job, self._deadline))
-            except TimeoutError:
+                return _logged(await slot.run(job, self._cpu_seconds))
+            except Overrun as overrun:
                 self._lose(slot, "late", digest)
-                return TooCostly(f"the picture took longer than {self._deadline:g} seconds to export")
+                return TooCostly(f"the picture took longer than {overrun}")
             except BrokenProcessPool:
                 if self._closed:
                     raise
@@ -156,7 +191,7 @@ class WorkerPool:
         return TooCostly(f"the picture killed {POISON_DEATHS} workers; it is refused for 15 minutes")
 
     def _lose(self, slot: Slot, event: str, digest: str | None) -> None:
-        log.warning("worker %d %s; input sha256 %s", slot.pid, event, digest)
+        log.warning("worker %d %s; input %s", slot.pid, event, digest)
         slot.kill()
         self._report(event)
         if digest is not None:
@@ -179,15 +214,21 @@ class WorkerPool:
         self._report("restarted")
 
     async def close(self) -> None:
-        """End every worker; one that still has a job is killed, and its caller gets BrokenProcessPool."""
+        """End every worker; every caller, in line or with a job, gets BrokenProcessPool."""
         if forked():
             return
         self._closed = True
+        self._line.dissolve(_closed())
         for slot in self._slots:
-            if self._running:
-                slot.kill()
+            slot.kill()
+        for task in self._running:
+            task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
         await asyncio.gather(*(slot.close() for slot in self._slots))
+
+
+def _closed() -> BrokenProcessPool:
+    return BrokenProcessPool("the pool is closed")
 
 
 def _logged(outcome: Outcome) -> Outcome:
@@ -195,24 +236,3 @@ def _logged(outcome: Outcome) -> Outcome:
     if isinstance(outcome, Fault):
         log.error("a job met an unexpected fault", exc_info=outcome)
     return outcome
-
-
-class _Strikes:
-    """How often an input has killed its worker lately; at most POISON_REMEMBERED inputs."""
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self._seen: OrderedDict[str, tuple[int, float]] = OrderedDict()
-
-    def add(self, digest: str) -> None:
-        self._seen[digest] = (self._count(digest) + 1, self._now())
-        self._seen.move_to_end(digest)
-        if len(self._seen) > POISON_REMEMBERED:
-            self._seen.popitem(last=False)
-
-    def poison(self, digest: str) -> bool:
-        return self._count(digest) >= POISON_DEATHS
-
-    def _count(self, digest: str) -> int:
-        count, since = self._seen.get(digest, (0, 0.0))
-        return count if self._now() - since < POISON_SECONDS else 0

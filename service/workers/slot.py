@@ -1,135 +1,138 @@
-"""A slot of the pool: an executor of one worker process, which a fork server starts, and its pauses between two."""
+"""A slot of the pool: one worker process at a time, how long a job may take, and the backoff between two workers."""
 
 import asyncio
-import contextlib
-import multiprocessing.forkserver
-import multiprocessing.resource_tracker
 import os
-import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+import time
+from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.context import ForkServerContext, ForkServerProcess
-from types import ModuleType
 from typing import Any
 
 from service.imaging.plan import Job, Outcome, WorkerLimits
 from service.workers import worker
+from service.workers.launch import Launch, Started, join, manager_thread
 
 # Where idle workers die in a row; one that was up for STEADY_SECONDS ends the row.
 REVIVE_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 60.0
 STEADY_SECONDS = 60.0
-START_FAULTS = (BrokenProcessPool, OSError, EOFError)
-
-_main_lock = threading.Lock()
-
-
-@contextlib.contextmanager
-def _hidden_main() -> Iterator[None]:
-    """Multiprocessing makes a child import the parent's `__main__`; a script without a guard would run twice."""
-    with _main_lock:
-        main = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")
-        try:
-            yield
-        finally:
-            sys.modules["__main__"] = main
+# A job that is given this much CPU time may take this many times as long on a busy machine, or asleep.
+WALL_FACTOR = 4
 
 
-class _BareProcess(ForkServerProcess):
-    @staticmethod
-    def _Popen(process_obj: Any) -> Any:  # noqa: N802  # multiprocessing's own name for the hook
-        with _hidden_main():
-            return ForkServerProcess._Popen(process_obj)
-
-
-class _BareContext(ForkServerContext):
-    Process = _BareProcess
-
-
-def _start_forkserver() -> None:
-    """Start the fork server with Pillow loaded, and with signals blocked: one to the group must spare the workers."""
-    multiprocessing.forkserver.set_forkserver_preload(["service.workers.worker"])
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    try:
-        # The fork server would start the tracker, whose start unblocks SIGINT and SIGTERM in Python 3.11. The tracker
-        # itself ignores these two.
-        multiprocessing.resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-        multiprocessing.forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+class Overrun(Exception):
+    """A job took too long; the message says of what."""
 
 
 class Slot:
-    """One executor of one worker process; `died` hears of its end at once, unless the slot ended it."""
+    """A ProcessPoolExecutor of one worker; `died` hears of the worker's end at once, unless the slot ended it."""
 
     def __init__(self, limits: WorkerLimits, died: Callable[["Slot"], None], pauses: "Backoff") -> None:
         self._limits = limits
         self._died = died
         self.pauses = pauses
         self._starting = asyncio.Lock()
-        self._executor: ProcessPoolExecutor | None = None
-        # The process itself: long after a worker died, its number may be another's.
-        self._process = -1
+        self._launch: Launch | None = None
+        self._started: Started | None = None
+        self._ending: threading.Thread | None = None
+        # Both belong to the worker that is up.
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended: asyncio.Future[None] | None = None
         self.pid = 0
         self.fresh = True
         self.busy = False
 
     @property
     def up(self) -> bool:
-        return self._executor is not None
+        return self._started is not None
 
     async def ready(self) -> None:
-        """Start the worker unless it runs; raises BrokenProcessPool when it dies at once."""
+        """Start the worker unless it runs; raises one of START_FAULTS, a start that takes too long among them."""
         async with self._starting:
-            if self._executor is None:
-                self._executor, self.pid, self._process = await asyncio.to_thread(self._start)
-                self.fresh = True
-                asyncio.get_running_loop().add_reader(self._process, self._ended)
+            if self._started is None:
+                self._launch = Launch(self._limits)
+                self._started = await self._launch.result()
+                self._launch = None
+                self.pid, self.fresh = self._started.pid, True
+                self._watch(self._started)
 
-    def _ended(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._process)
+    def _watch(self, started: Started) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ended = self._loop.create_future()
+        self._loop.add_reader(started.process, self._lost, started)
+
+    def _lost(self, started: Started) -> None:
+        self._tell_ended(started)
         self._died(self)
 
-    def _start(self) -> tuple[ProcessPoolExecutor, int, int]:
-        _start_forkserver()
-        executor = ProcessPoolExecutor(1, _BareContext(), worker.start, (self._limits,))
-        try:
-            pid = executor.submit(os.getpid).result()
-            return executor, pid, os.pidfd_open(pid)
-        except (BrokenProcessPool, OSError):
-            executor.shutdown(wait=False)
-            raise
+    def _tell_ended(self, started: Started) -> None:
+        if self._loop and self._ended and not self._loop.is_closed():
+            self._loop.remove_reader(started.process)
+            if not self._ended.done():
+                self._ended.set_result(None)
 
     async def run(self, job: Job, seconds: float) -> Outcome:
-        """Raises TimeoutError past the deadline, BrokenProcessPool when the worker died."""
-        if self._executor is None:
+        """Raises Overrun past `seconds` of CPU or WALL_FACTOR times as many, BrokenProcessPool when the worker died.
+
+        The end of the process is told by its pidfd: the executor hears of it from the fork server, which may hang.
+        """
+        if self._started is None or self._ended is None:
             raise BrokenProcessPool("the worker is not up")
-        future = asyncio.wrap_future(self._executor.submit(worker.run, job))
-        async with asyncio.timeout(seconds):
-            return await future
+        limit, ended = _Limit(self.cpu_seconds, seconds), self._ended
+        answer = asyncio.wrap_future(self._started.executor.submit(worker.run, job))
+        waited: set[asyncio.Future[Any]] = {answer, ended}
+        try:
+            while not (answer.done() or ended.done()):
+                await asyncio.wait(waited, timeout=limit.left(), return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise BrokenProcessPool("the worker ended")
+            return answer.result()
+        finally:
+            answer.cancel()
+
+    def cpu_seconds(self) -> float:
+        """What the worker has used of any core, by its CPU clock; 0 when it is gone."""
+        try:
+            # clock_getcpuclockid(3) of Linux, which Python has for threads only.
+            return time.clock_gettime(~self.pid << 3 | 2)
+        except OSError:
+            return 0.0
 
     def kill(self) -> None:
-        executor, self._executor = self._executor, None
-        if executor is not None:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._process, signal.SIGKILL)
-            self._forget()
-            executor.shutdown(wait=False, cancel_futures=True)
-
-    def _forget(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._process)
-        os.close(self._process)
+        """End the worker; whoever waits for its answer is told at once."""
+        started, self._started = self._started, None
+        if started is not None:
+            self._ending = manager_thread(started.executor)
+            started.kill()
+            self._tell_ended(started)
+            os.close(started.process)
 
     async def close(self) -> None:
-        executor, self._executor = self._executor, None
-        if executor is not None:
-            self._forget()
-            await asyncio.to_thread(executor.shutdown)
+        """End the worker, or what may come of a start that was cancelled; takes END_SECONDS a few times at most."""
+        self.kill()
+        if self._launch:
+            await self._launch.over()
+        await asyncio.to_thread(join, self._ending)
+
+
+class _Limit:
+    """What is left of a job's time: by the CPU clock of its worker, and by the wall clock."""
+
+    def __init__(self, cpu_seconds: Callable[[], float], seconds: float) -> None:
+        self._cpu_seconds = cpu_seconds
+        self._now = asyncio.get_running_loop().time
+        self._seconds = seconds
+        self._cpu_end = cpu_seconds() + seconds
+        self._wall_end = self._now() + WALL_FACTOR * seconds
+
+    def left(self) -> float:
+        """The earliest that a limit can be reached, in seconds from now; raises Overrun when one is."""
+        cpu, wall = self._cpu_end - self._cpu_seconds(), self._wall_end - self._now()
+        if cpu <= 0:
+            raise Overrun(f"{self._seconds:g} seconds of CPU")
+        if wall <= 0:
+            raise Overrun(f"{WALL_FACTOR * self._seconds:g} seconds by the clock")
+        return min(cpu, wall)
 
 
 class Backoff:

@@ -25,6 +25,8 @@ from service.imaging.errors import Fault, ImagingError, TooCostly, Unreadable
 from service.imaging.formats import TABLE, Format
 from service.imaging.pipeline import finish
 from service.imaging.plan import (
+    CheckJob,
+    CheckOutcome,
     Encoding,
     ExportJob,
     ExportOutcome,
@@ -35,6 +37,8 @@ from service.imaging.plan import (
     MadeFile,
     Outcome,
     Picture,
+    Pixels,
+    Rendition,
     Size,
     WorkerLimits,
 )
@@ -93,7 +97,13 @@ def _die_with_parent() -> None:
 def run(job: Job) -> Outcome:
     """Do one job; whatever goes wrong is in the outcome, because an exception could break the pool."""
     try:
-        return _inspect(job) if isinstance(job, InspectJob) else _export(job)
+        match job:
+            case InspectJob():
+                return _inspect(job)
+            case CheckJob():
+                return _check(job)
+            case ExportJob():
+                return _export(job)
     except ImagingError as refusal:
         return refusal
     except MemoryError:
@@ -111,12 +121,31 @@ def _inspect(job: InspectJob) -> Picture:
     return _picture(container)
 
 
+def _check(job: CheckJob) -> CheckOutcome:
+    container = _look(job.source)
+    image = decode(container)
+    return CheckOutcome(_picture(container), tuple(_made(wanted, container, image) for wanted in job.renditions))
+
+
+def _made(wanted: Rendition, container: Container, decoded: Image.Image) -> Pixels | None:
+    """A rendition is a saving: whoever finds it missing makes it from the picture, and tells what is wrong."""
+    plan = replace(wanted.plan, alpha="flatten")
+    try:
+        size = wanted.size or plan.frame.size(container.upright_size)
+        image, warnings = finish(container, plan, size, decoded=decoded)
+        data = encode(image, wanted.encoding, plan.matte) if wanted.encoding else image.tobytes()
+        _write(wanted.target, data, durable=False)
+    except Exception:
+        return None
+    return Pixels(wanted.target, size, warnings)
+
+
 def _export(job: ExportJob) -> ExportOutcome:
     container = _look(job.source)
     picture = _picture(container)
     size = job.plan.frame.size(container.upright_size)
     about = tuple(remarks(container, job.plan, size))
-    base, base_back = _base(job.base, job.plan, size) if job.base else (None, ())
+    base, base_back = _base(job.base, job, size) if job.base else (None, ())
     try:
         image, picture_back = finish(container, job.plan, size, base)
     except MemoryError:
@@ -138,19 +167,34 @@ def _export(job: ExportJob) -> ExportOutcome:
     return ExportOutcome(picture, size, composited, files, base_back + about + picture_back + encode_back)
 
 
-def _base(path: str, plan: ExportPlan, size: Size) -> tuple[Image.Image | None, tuple[ExportWarning, ...]]:
-    """The base as the picture's steps leave it, always opaque; None and why not if it cannot be used."""
+def _base(path: str, job: ExportJob, size: Size) -> tuple[Image.Image | None, tuple[ExportWarning, ...]]:
+    """The base as the picture's steps leave it, always opaque; None and why not if it is not required to be there."""
     try:
-        base, warnings = finish(_look(path), replace(plan, alpha="flatten"), size)
-    except ImagingError as refusal:
-        reason = refusal.detail
-    except MemoryError:
-        reason = "it needs more memory than a worker has"
+        base, warnings = _prepared(job.prepared, size) or finish(_look(path), replace(job.plan, alpha="flatten"), size)
     except Exception as fault:
-        reason = type(fault).__name__
-    else:
-        return base, tuple(replace(back, detail=f"base: {back.detail}") for back in warnings)
-    return None, (_alone(reason),)
+        if job.base_required:
+            raise
+        return None, (_alone(_reason(fault)),)
+    return base, tuple(replace(back, detail=f"base: {back.detail}") for back in warnings)
+
+
+def _prepared(pixels: Pixels | None, size: Size) -> tuple[Image.Image, tuple[ExportWarning, ...]] | None:
+    """Pixels that fit and are all there: else the base is decoded."""
+    if pixels is None or pixels.size != size:
+        return None
+    try:
+        return Image.frombytes("RGB", size, Path(pixels.path).read_bytes()), pixels.warnings
+    except (OSError, ValueError):
+        return None
+
+
+def _reason(fault: Exception) -> str:
+    match fault:
+        case ImagingError():
+            return fault.detail
+        case MemoryError():
+            return "it needs more memory than a worker has"
+    return type(fault).__name__
 
 
 def _alone(reason: str) -> ExportWarning:
@@ -180,14 +224,15 @@ def _failed(name: Format, done: str, fault: Exception) -> ExportWarning:
     return ExportWarning("encode_failed", f"the {TABLE[name].label} could not be {done} ({type(fault).__name__})", name)
 
 
-def _write(target: str, data: bytes) -> None:
-    """Fill the file that the parent made and locked, durably; after a fault it is empty."""
+def _write(target: str, data: bytes, *, durable: bool = True) -> None:
+    """Fill the file that the parent made and locked; after a fault it is empty."""
     descriptor = os.open(target, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(descriptor, rest) :]
-        os.fsync(descriptor)
+        if durable:
+            os.fsync(descriptor)
     except OSError:
         # The first fault is the one to tell.
         with contextlib.suppress(OSError):

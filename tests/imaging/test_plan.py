@@ -5,6 +5,8 @@ import pytest
 
 from service.imaging.errors import ImagingError, ImpossibleFrame, TooCostly, TooManyPixels, Undecodable, UnsupportedType
 from service.imaging.plan import (
+    CheckJob,
+    CheckOutcome,
     ExportJob,
     ExportOutcome,
     ExportPlan,
@@ -14,13 +16,16 @@ from service.imaging.plan import (
     JpegEncoding,
     MadeFile,
     Picture,
+    Pixels,
     PngEncoding,
+    Rendition,
     WebpEncoding,
     WorkerLimits,
 )
 
 FILE = MadeFile("png", "/t/a.png", 12, "00" * 32)
 BACK = ExportWarning("encode_failed", "no WebP", "webp")
+PIXELS = Pixels("/t/p", (3, 4), (BACK,))
 PLAN = ExportPlan(Frame(width=10, ratio=(16, 9)), "contain", 1, (1, 2, 3), "keep")
 
 
@@ -32,8 +37,11 @@ PLAN = ExportPlan(Frame(width=10, ratio=(16, 9)), "contain", 1, (1, 2, 3), "keep
         PngEncoding(1),
         JpegEncoding(50, True, "4:4:4"),
         WebpEncoding(50, True, 2),
-        ExportJob("/t/a", "/t/b", PLAN, ((PngEncoding(), "/t/c"),)),
+        ExportJob("/t/a", "/t/b", PLAN, ((PngEncoding(), "/t/c"),), PIXELS, True),
         InspectJob("/t/a"),
+        CheckJob("/t/a", (Rendition(PLAN, "/t/b", (3, 4)), Rendition(PLAN, "/t/c", encoding=JpegEncoding()))),
+        CheckOutcome(Picture(3, 4, "png"), (PIXELS, None)),
+        PIXELS,
         Picture(3, 4, "jpeg"),
         FILE,
         BACK,

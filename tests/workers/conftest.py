@@ -1,5 +1,35 @@
-"""The bench that worker tests work at."""
+"""The bench that worker tests work at, pools that are closed at the end, and jobs for them."""
 
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from service.imaging.plan import InspectJob
 from tests.imaging.conftest import bench
+from tests.workers.pools import Pools
 
 __all__ = ["bench"]
+
+
+@pytest.fixture
+async def pools() -> AsyncIterator[Pools]:
+    pools = Pools()
+    yield pools
+    for pool in pools.made:
+        await pool.close()
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> InspectJob:
+    Image.new("RGB", (40, 30), "teal").save(tmp_path / "a.png")
+    return InspectJob(str(tmp_path / "a.png"))
+
+
+@pytest.fixture
+def endless(tmp_path: Path) -> InspectJob:
+    """A job that a worker never finishes: opening a pipe that nobody writes to."""
+    os.mkfifo(tmp_path / "pipe")
+    return InspectJob(str(tmp_path / "pipe"))

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator
 from concurrent.futures.process import BrokenProcessPool
 from itertools import pairwise
 from pathlib import Path
@@ -18,58 +17,18 @@ import pytest
 from PIL import Image
 
 from service.imaging.errors import TooCostly, Undecodable
-from service.imaging.plan import InspectJob, Picture, WorkerLimits
+from service.imaging.plan import InspectJob, Picture
 from service.logs import JsonFormatter
 from service.workers import pool as pool_module
 from service.workers import slot as slot_module
-from service.workers.pool import POISON_DEATHS, POISON_SECONDS, WorkerPool
-from service.workers.slot import LONGEST_PAUSE_SECONDS, REVIVE_PAUSE_SECONDS, STEADY_SECONDS, Backoff, Slot
+from service.workers.launch import Launch
+from service.workers.pool import WorkerPool
+from service.workers.slot import LONGEST_PAUSE_SECONDS, REVIVE_PAUSE_SECONDS, STEADY_SECONDS, Backoff
+from service.workers.strikes import POISON_DEATHS, POISON_SECONDS
 from tests.helpers import alive, until
-from tests.workers.test_storm import workers
+from tests.workers.pools import Clock, Pools, workers
 
 ROOT = Path(__file__).parents[2]
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Pools:
-    """Makes pools and notes what they report."""
-
-    def __init__(self) -> None:
-        self.events: list[str] = []
-        self.clock = Clock()
-        self.made: list[WorkerPool] = []
-
-    def __call__(self, workers: int = 1, deadline: float = 60) -> WorkerPool:
-        pool = WorkerPool(workers, WorkerLimits(), deadline, report=self.events.append, now=self.clock)
-        self.made.append(pool)
-        return pool
-
-
-@pytest.fixture
-async def pools() -> AsyncIterator[Pools]:
-    pools = Pools()
-    yield pools
-    for pool in pools.made:
-        await pool.close()
-
-
-@pytest.fixture
-def picture(tmp_path: Path) -> InspectJob:
-    Image.new("RGB", (40, 30), "teal").save(tmp_path / "a.png")
-    return InspectJob(str(tmp_path / "a.png"))
-
-
-@pytest.fixture
-def endless(tmp_path: Path) -> InspectJob:
-    """A job that a worker never finishes: opening a pipe that nobody writes to."""
-    os.mkfifo(tmp_path / "pipe")
-    return InspectJob(str(tmp_path / "pipe"))
 
 
 async def test_a_job_is_answered_by_its_result_or_its_refusal(pools: Pools, picture: InspectJob) -> None:
@@ -155,7 +114,7 @@ async def test_a_worker_that_does_not_start_for_long_is_started_when_it_can_be(
     pool = pools()
     await pool.start()
     with monkeypatch.context() as patch:
-        patch.setattr(Slot, "_start", refuse)
+        patch.setattr(Launch, "_start", refuse)
         await kill_idle(pool, pools)
         await until(lambda: pools.events.count("restarted") >= 3)
         assert not pool.alive
@@ -168,14 +127,14 @@ async def test_closing_does_not_wait_for_a_worker_that_does_not_start(
     pool = pools()
     await pool.start()
     monkeypatch.setattr(pool_module, "START_PAUSE_SECONDS", 3600)
-    monkeypatch.setattr(Slot, "_start", refuse)
+    monkeypatch.setattr(Launch, "_start", refuse)
     await kill_idle(pool, pools)
     await until(lambda: "restarted" in pools.events)
     async with asyncio.timeout(20):
         await pool.close()
 
 
-def refuse(slot: Slot) -> None:
+def refuse(launch: Launch) -> None:
     raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
@@ -239,7 +198,7 @@ async def test_a_job_past_its_deadline_is_killed_with_its_worker_which_is_replac
     pid = pool.pids[0]
     outcome = await pool.run(endless, "a")
     assert isinstance(outcome, TooCostly)
-    assert "0.2 seconds" in outcome.detail
+    assert "0.8 seconds by the clock" in outcome.detail
     await until(lambda: not alive(pid))
     await until(lambda: pool.alive)
     assert pools.events == ["late"]

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import multiprocessing.forkserver
 import os
 import random
 import signal
@@ -25,11 +24,13 @@ from service.imaging.plan import (
     Outcome,
     WorkerLimits,
 )
-from service.workers.pool import POISON_DEATHS, WorkerPool
+from service.workers.pool import WorkerPool
+from service.workers.strikes import POISON_DEATHS
+from tests.workers.pools import workers
 
 WORKERS = 3
 LIMITS = WorkerLimits(memory_bytes=272 * 1024 * 1024)
-DEADLINE_SECONDS = 4.0
+DEADLINE_SECONDS = 2.0
 GOOD, HUNGRY, CRASHING, ENDLESS = 300, 12, 4, 3
 # Each slot loses its worker once in so many jobs that no good one can lose three fresh workers in a row.
 JOBS_BETWEEN_KILLS = 8
@@ -83,21 +84,6 @@ class Storm:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pool.pids[self.kills % len(self.pool.pids)], signal.SIGKILL)
         return outcome
-
-
-def workers() -> set[int]:
-    """The living children of the fork server."""
-    server: Any = multiprocessing.forkserver._forkserver
-    parent = str(server._forkserver_pid)
-    found = set()
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, its_parent = stat.read_text().rpartition(")")[2].split()[:2]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if its_parent == parent and state != "Z":
-            found.add(int(stat.parent.name))
-    return found
 
 
 async def test_every_good_job_survives_the_storm_and_every_bad_one_is_named(tmp_path: Path) -> None:

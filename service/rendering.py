@@ -1,0 +1,143 @@
+"""What the workers are asked to do with pictures: in which place of the line, under which name, with which base."""
+
+import asyncio
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+from service.bases import REFERENCE_ENCODING, REFERENCE_PLAN, Base, Needs, SharedBase, Source
+from service.errors import StorageFull, StorageUnavailable
+from service.imaging.cost import export_seconds, stored_size
+from service.imaging.errors import TooCostly
+from service.imaging.plan import (
+    CheckJob,
+    CheckOutcome,
+    Encoding,
+    ExportJob,
+    ExportOutcome,
+    ExportPlan,
+    ExportWarning,
+    Frame,
+    InspectJob,
+    Job,
+    Outcome,
+    Priority,
+    Rendition,
+    Size,
+)
+from service.store.holds import Hold, held
+from service.store.local import LocalStore
+from service.workers.line import Place
+from service.workers.pool import WorkerPool
+
+log = logging.getLogger(__name__)
+
+# A check writes next to nothing.
+_NOTHING = ExportPlan(Frame(1, 1))
+
+
+class Renderer:
+    """Sends pictures to the workers; what is wrong with one is returned, not raised."""
+
+    def __init__(self, pool: WorkerPool, store: LocalStore, max_pixels: int) -> None:
+        self._pool = pool
+        self._store = store
+        self._largest = (max_pixels, 1)
+
+    async def inspect(self, source: Source) -> Outcome:
+        """Decode a picture in full."""
+        return await self._run(InspectJob(source.path), _NOTHING, (source,), Priority.OTHER)
+
+    async def check(self, source: Source, needs: Needs) -> SharedBase | Outcome:
+        """Decode a base in full, once for all that its order needs; raises NotFound when it is gone."""
+        async with AsyncExitStack() as stack:
+            hold = await stack.enter_async_context(held())
+            await self._store.hold_path(source.path, hold)
+            wanted = await self._wanted(source, needs, hold, stack)
+            outcome = await self._run(CheckJob(source.path, tuple(wanted)), _NOTHING, (source,), Priority.PAID)
+            if not isinstance(outcome, CheckOutcome):
+                return outcome
+            base = Base(source)
+            for rendition, made in zip(wanted, outcome.made, strict=True):
+                if rendition.encoding is None:
+                    base.prepared = made
+                else:
+                    base.reference = made.path if made else None
+            return SharedBase(base, stack.pop_all())
+
+    async def _wanted(self, source: Source, needs: Needs, hold: Hold, stack: AsyncExitStack) -> list[Rendition]:
+        """Each with a held file in temp/. Without space there the order goes without: the exports decode the base."""
+        wanted = [Rendition(needs.plan, "", size) for size in (needs.prepared(),) if size]
+        if needs.jpeg(source):
+            wanted.append(Rendition(REFERENCE_PLAN, "", encoding=REFERENCE_ENCODING))
+        try:
+            temps = await self._store.reserve(len(wanted), hold)
+        except (StorageFull, StorageUnavailable) as error:
+            log.warning("the base is not prepared: %s", error.detail)
+            return []
+        stack.push_async_callback(self._store.remove, temps)
+        return [replace(each, target=self._store.local(temp)) for each, temp in zip(wanted, temps, strict=True)]
+
+    async def export(
+        self,
+        source: Source,
+        base: Base | None,
+        plan: ExportPlan,
+        targets: Sequence[tuple[Encoding, str]],
+        priority: Priority,
+    ) -> Outcome:
+        """Decode once, encode each format.
+
+        If picture and base together cost more than a worker has, or kill three, the picture is tried alone, once: if
+        that works the base was at fault, and is left out from then on. So a base costs an export at most twice.
+        """
+        alone = ExportJob(source.path, None, plan, tuple(targets))
+        if base is None or base.fault:
+            return _warned(await self._run(alone, plan, (source,), priority), base)
+        job = replace(alone, base=base.source.path, prepared=base.prepared, base_required=base.required)
+        outcome = await self._run(job, plan, (source, base.source), priority)
+        if base.required or not isinstance(outcome, TooCostly):
+            return outcome
+        second = await self._run(alone, plan, (source,), priority)
+        if isinstance(second, ExportOutcome):
+            base.fault = f"the picture is exported without its base: with it, {outcome.detail}"
+        return _warned(second, base)
+
+    async def _run(self, job: Job, plan: ExportPlan, sources: Sequence[Source], priority: Priority) -> Outcome:
+        decoded = [source.path for source in sources]
+        if isinstance(job, ExportJob) and job.prepared:
+            decoded.pop()
+        cost = await asyncio.to_thread(self._cost, plan, decoded)
+        return await self._pool.run(job, _digest(job, plan, sources), Place(priority, cost))
+
+    def _cost(self, plan: ExportPlan, paths: Sequence[str]) -> float:
+        return export_seconds(plan, [self._size(path) for path in paths])
+
+    def _size(self, path: str) -> Size:
+        """As the file has it; one that tells nothing must not pass for a small one."""
+        try:
+            with open(path, "rb", opener=_open_at_once) as file:
+                return stored_size(file) or self._largest
+        except OSError:
+            return self._largest
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Without waiting for the other end of a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _digest(job: Job, plan: ExportPlan, sources: Sequence[Source]) -> str:
+    """The name of all that goes into a job, by which the pool remembers what killed its workers."""
+    encodings = [encoding for encoding, _ in job.targets] if isinstance(job, ExportJob) else []
+    named = (type(job).__name__, [source.sha256 for source in sources], plan, encodings)
+    return hashlib.sha256(repr(named).encode()).hexdigest()
+
+
+def _warned(outcome: Outcome, base: Base | None) -> Outcome:
+    if base is None or base.fault is None or not isinstance(outcome, ExportOutcome):
+        return outcome
+    return replace(outcome, warnings=(ExportWarning("composite_failed", base.fault), *outcome.warnings))

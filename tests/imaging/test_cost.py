@@ -1,0 +1,63 @@
+"""Sizes as files announce them, and which exports are taken for dearer than others."""
+
+import io
+import os
+
+import pytest
+from PIL import Image
+
+from service.imaging.cost import export_seconds, stored_size
+from service.imaging.plan import ExportPlan, Frame
+from tests.imaging import pictures
+
+
+def saved(size: tuple[int, int], kind: str, **options: object) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", size, "teal").save(out, kind, **options)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        saved((123, 45), "PNG"),
+        saved((123, 45), "JPEG"),
+        saved((123, 45), "JPEG", progressive=True, icc_profile=os.urandom(200_000), comment=b"c" * 60_000),
+        saved((123, 45), "WEBP"),
+        saved((123, 45), "WEBP", lossless=True),
+        saved((123, 45), "WEBP", exif=b"Exif\0\0II*\0\x08\0\0\0\0\0"),
+    ],
+)
+def test_the_size_stands_at_the_begin_of_a_file(data: bytes) -> None:
+    assert stored_size(io.BytesIO(data)) == (123, 45)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"text",
+        b"\xff\xd8\xff",
+        b"\xff\xd8\xff\xe0\0\0" + bytes(20),
+        b"\xff\xd8" + b"\xff\xe0\0\2" * 2_000,
+        b"\x89PNG\r\n\x1a\n",
+        b"\x89PNG\r\n\x1a\n" + bytes(40),
+        b"RIFF\0\0\0\0WEBPVP8 ",
+        b"RIFF\0\0\0\0WEBPABCD" + bytes(20),
+        pictures.jpeg()[:100],
+    ],
+)
+def test_no_size_is_found_where_there_is_none(data: bytes) -> None:
+    assert stored_size(io.BytesIO(data)) is None
+
+
+def test_costs_follow_what_is_read_and_what_is_written() -> None:
+    small, large = (64, 64), (4_000, 3_000)
+    tiny, huge = ExportPlan(Frame(64, 64)), ExportPlan(Frame(8192, 8192))
+    assert export_seconds(huge, [small]) > 100 * export_seconds(tiny, [small])
+    assert export_seconds(tiny, [large]) > 10 * export_seconds(tiny, [small])
+    assert export_seconds(tiny, [small, large]) == pytest.approx(export_seconds(tiny, [large]), rel=0.01)
+
+
+def test_a_size_that_cannot_be_had_costs_little() -> None:
+    assert export_seconds(ExportPlan(Frame(width=8192)), [(1, 40_000)]) < 0.01
