@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --disable-pip-version-check
 
-.PHONY: run demo test coverage check bench fuzz clean
+.PHONY: run demo test check bench fuzz clean
 
 run: .venv/.run
 	$(BIN)/python -m service serve
@@ -13,9 +13,6 @@ demo: .venv/.run
 
 test: .venv/.test
 	$(BIN)/python -m pytest
-
-coverage: .venv/.test
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
 check: .venv/.lint
 	$(BIN)/ruff check
@@ -27,6 +24,11 @@ bench: .venv/.test
 
 fuzz: .venv/.test
 	$(BIN)/python -m tests.imaging.fuzz --seconds $(or $(SECONDS),600)
+
+# How much of `service` the tests reach, by file and in all.
+.PHONY: coverage
+coverage: .venv/.test
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
 clean:
 	rm -rf .venv
