@@ -5,7 +5,6 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from functools import partial
-from itertools import islice
 from typing import Any
 
 from aiohttp import web
@@ -42,14 +41,10 @@ class Connection(web.RequestHandler):
         self._since = self._loop.time()
 
     @property
-    def without_work(self) -> bool:
-        """Whether it waits for a request or the rest of its head, or sends the rest of a body that was refused."""
-        return self._current_request is None and not self._messages
-
-    @property
     def idle(self) -> bool:
-        """Whether it has been without work for a while."""
-        return self.without_work and self._loop.time() - self._since >= FRESH_SECONDS
+        """Whether it has waited for a request for a while, or still sends a body that was refused."""
+        without_work = self._current_request is None and not self._messages
+        return without_work and self._loop.time() - self._since >= FRESH_SECONDS
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -93,15 +88,12 @@ def _reason(exc: BaseException | None) -> str:
 
 
 def _make_way(manager: web.Server, bodies: Bodies | None, count: int) -> None:
-    """Close so many connections: those that have been idle longest, then those of slow bodies.
-
-    What is without work for less time, such as a body that was refused a moment ago, soon makes way by itself.
-    """
-    unused = [each for each in manager.connections if isinstance(each, Connection) and each.without_work]
-    for connection in islice([each for each in unused if each.idle], count):
+    """Close so many connections, those first that have been idle longest; then slow bodies are refused."""
+    idle = [each for each in manager.connections if isinstance(each, Connection) and each.idle][:count]
+    for connection in idle:
         connection.force_close()
-    if bodies and len(unused) < count:
-        bodies.give_way(count - len(unused))
+    if bodies:
+        bodies.give_way(count - len(idle))
 
 
 @contextlib.asynccontextmanager
