@@ -1,9 +1,12 @@
 # Every target works on a fresh machine: it makes .venv itself, and again costs nothing when nothing changed.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Tests wait more than they compute: four at a time suit two cores. One after the other: make test JOBS=0.
+JOBS ?= 4
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-.PHONY: run demo test check bench fuzz clean
+.PHONY: run demo test test-slow check bench fuzz clean
 
 run: .venv/.run
 	$(BIN)/python -m service serve
@@ -12,12 +15,15 @@ demo: .venv/.run
 	$(BIN)/python -m bench.demo
 
 test: .venv/.test
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+test-slow: .venv/.test
+	$(PYTEST) -m slow $(PYTEST_ARGS)
 
 check: .venv/.lint
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/mypy
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+	$(BIN)/python -m mypy
 
 bench: .venv/.test
 	$(BIN)/python -m bench

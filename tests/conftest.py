@@ -18,6 +18,8 @@ from tests.helpers import KEY, QuickEmulator, Running, running
 MakeSettings = Callable[..., Settings]
 Serve = Callable[..., Awaitable[Running]]
 
+COLLECTED = pytest.StashKey[list[pytest.Item]]()
+
 _PROXIES = [f"{scheme}_proxy" for scheme in ("http", "https", "all", "no")]
 _ELSEWHERE = (
     "GOOGLE_GENAI_USE_VERTEXAI",
@@ -26,6 +28,12 @@ _ELSEWHERE = (
     *_PROXIES,
     *map(str.upper, _PROXIES),
 )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep for tests/test_suite.py what was collected, before `-m` leaves some of it out."""
+    config.stash[COLLECTED] = list(items)
 
 
 def _variables() -> Iterator[str]:
