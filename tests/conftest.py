@@ -73,6 +73,8 @@ def make_settings(tmp_path: Path) -> MakeSettings:
 def unblocked() -> Iterator[BlockBuster]:
     """Fails whatever blocks the event loop from within the service."""
     with blockbuster_ctx("service") as detector:
+        # A lost worker's semaphores are given up by a few bytes down a pipe that is always read.
+        detector.functions["os.write"].can_block_in("multiprocessing/resource_tracker.py", {"_check_alive", "_send"})
         yield detector
 
 

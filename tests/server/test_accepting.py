@@ -42,7 +42,7 @@ async def test_the_connection_that_was_idle_longest_goes_for_a_new_one(
 async def test_a_connection_with_a_request_under_way_stays(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     async with service.connected() as (reader, writer):
         writer.write(EXPORT.encode())
-        await until(lambda: service.app[ADMISSION].inside["exports"])
+        await until(lambda: len(service.app[ADMISSION].bodies) > 0)
         short_of(monkeypatch, connect=-10_000)
         assert (await service.raw(HEALTHZ)).status == 200
         writer.write(b"abc")
