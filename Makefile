@@ -1,12 +1,9 @@
 # Every target works on a fresh machine: it makes .venv itself, and again costs nothing when nothing changed.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# Tests wait more than they compute: four at a time suit two cores. One after the other: make test JOBS=0.
-JOBS ?= 4
-PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: run demo test test-slow check bench fuzz clean
+.PHONY: run demo test check bench fuzz clean
 
 run: .venv/.run
 	$(BIN)/python -m service serve
@@ -14,6 +11,11 @@ run: .venv/.run
 demo: .venv/.run
 	$(BIN)/python -m bench.demo
 
+# Tests wait more than they compute: four at a time suit two cores. One after the other: make test JOBS=0.
+JOBS ?= 4
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+.PHONY: test-slow
 test: .venv/.test
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
