@@ -11,13 +11,21 @@ run: .venv/.run
 demo: .venv/.run
 	$(BIN)/python -m bench.demo
 
+# Tests wait more than they compute: four at a time suit two cores. One after the other: make test JOBS=0.
+JOBS ?= 4
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+.PHONY: test-slow
 test: .venv/.test
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+test-slow: .venv/.test
+	$(PYTEST) -m slow $(PYTEST_ARGS)
 
 check: .venv/.lint
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/mypy
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+	$(BIN)/python -m mypy
 
 bench: .venv/.test
 	$(BIN)/python -m bench

@@ -2,17 +2,23 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 from service.emulator.process import EmulatorProcess
-from service.gemini.client import GeminiAccess, GeminiService, open_gemini
 from service.settings import MIB, Settings
+
+if TYPE_CHECKING:
+    # Loads aiohttp and the SDK: only what calls Gemini pays for that.
+    from service.gemini.client import GeminiAccess, GeminiService
 
 EMULATOR_START_SECONDS = 30.0
 
 
 @contextlib.asynccontextmanager
-async def gemini_service(settings: Settings) -> AsyncIterator[GeminiService]:
+async def gemini_service(settings: Settings) -> AsyncIterator["GeminiService"]:
     """A client of Gemini, or of an emulator that was started for it; raises SettingsError without a key."""
+    from service.gemini.client import open_gemini
+
     settings.require_gemini()
     if settings.emulates:
         async with (
@@ -25,7 +31,9 @@ async def gemini_service(settings: Settings) -> AsyncIterator[GeminiService]:
             yield client
 
 
-def _access(settings: Settings, base_url: str | None) -> GeminiAccess:
+def _access(settings: Settings, base_url: str | None) -> "GeminiAccess":
+    from service.gemini.client import GeminiAccess
+
     key = settings.gemini_api_key
     return GeminiAccess(
         api_key="emulator" if settings.emulates or key is None else key.get_secret_value(),

@@ -4,15 +4,19 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from service.bases import MAX_REFERENCE_BYTES, Base, source_of
 from service.exports import ImageExportService
-from service.gemini.client import Call, GeminiService, Reference
+from service.gemini.call import Call, Reference
 from service.gemini.prompts import build_prompt
 from service.imaging.formats import TABLE
 from service.orders import Event, Events, Order, check_model
 from service.store.holds import held
 from service.variations import VariationMaker, VariationState
+
+if TYPE_CHECKING:
+    from service.gemini.client import GeminiService
 
 
 class ThumbnailService:
@@ -20,7 +24,7 @@ class ThumbnailService:
 
     def __init__(
         self,
-        gemini: GeminiService,
+        gemini: "GeminiService",
         exports: ImageExportService,
         called: Callable[[str, float | None], None] = lambda outcome, cost: None,
     ) -> None:

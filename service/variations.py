@@ -5,14 +5,14 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from service.bases import Base
 from service.errors import BadReply, NoExport, ServiceError, StorageFull, StorageUnavailable, TooCostly
 from service.exports import ExportSet, ImageExportService, Source
 from service.gemini import models
 from service.gemini.body import ReplyBody
-from service.gemini.client import Call, Flight, GeminiService
+from service.gemini.call import Call, Flight
 from service.gemini.reply import Reply
 from service.imaging.formats import SNIFF_BYTES, TABLE, sniff
 from service.imaging.plan import Priority
@@ -21,6 +21,10 @@ from service.store.holds import Hold, held
 from service.store.layout import raw_key, spill_key
 from service.store.scratch import Preallocated
 from service.store.spill import spill_file
+
+if TYPE_CHECKING:
+    # Loads aiohttp and the SDK, which `image-export export` does without.
+    from service.gemini.client import GeminiService
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +54,7 @@ class VariationMaker:
 
     def __init__(
         self,
-        gemini: GeminiService,
+        gemini: "GeminiService",
         exports: ImageExportService,
         called: Callable[[str, float | None], None] = lambda outcome, cost: None,
     ) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from tests.helpers import KEY, QuickEmulator, Running, running
 MakeSettings = Callable[..., Settings]
 Serve = Callable[..., Awaitable[Running]]
 
+COLLECTED = pytest.StashKey[list[pytest.Item]]()
+
 _PROXIES = [f"{scheme}_proxy" for scheme in ("http", "https", "all", "no")]
 _ELSEWHERE = (
     "GOOGLE_GENAI_USE_VERTEXAI",
@@ -26,6 +29,12 @@ _ELSEWHERE = (
     *_PROXIES,
     *map(str.upper, _PROXIES),
 )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep for tests/test_suite.py what was collected, before `-m` leaves some of it out."""
+    config.stash[COLLECTED] = list(items)
 
 
 def _variables() -> Iterator[str]:
@@ -43,6 +52,13 @@ def _clean_environment() -> Iterator[None]:
         for variable in _variables():
             patch.delenv(variable, raising=False)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c_is_heard() -> None:
+    """A shell that runs the tests in the background has SIGINT ignored, and so would every process they start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def settings_in(folder: Path, **overrides: Any) -> Settings:

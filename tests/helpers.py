@@ -6,6 +6,7 @@ import io
 import json
 import os
 import subprocess
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -231,6 +232,23 @@ async def running(settings: Settings, emulator: Emulator, listen: str = "127.0.0
         [(host, port)] = await stack.enter_async_context(listening(app, listen, 0))
         session = await stack.enter_async_context(aiohttp.ClientSession())
         yield Running(app, settings, emulator, session, host, port)
+
+
+@contextlib.contextmanager
+def on_a_thread(app: web.Application) -> Iterator[str]:
+    """Serves an app beside whatever this thread does; gives its address."""
+    loop, stack = asyncio.new_event_loop(), contextlib.AsyncExitStack()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        opened = asyncio.run_coroutine_threadsafe(stack.enter_async_context(listening(app, "127.0.0.1", 0)), loop)
+        [(host, port)] = opened.result(20)
+        yield f"http://{host}:{port}"
+    finally:
+        asyncio.run_coroutine_threadsafe(stack.aclose(), loop).result(20)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from service.cli import main
 from service.settings import Settings
 from service.store.sweeping import Sweep
 from service.thumbnails import ThumbnailService
+from tests.helpers import KEY, QuickEmulator, on_a_thread
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,6 +34,20 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("EXPORT_WORKERS", "1")
     monkeypatch.setenv("EMULATOR_DELAY_SECONDS", "0")
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def _emulator() -> Iterator[str]:
+    """The address of one emulator for all: it runs on a thread, because every command runs a loop of its own."""
+    with on_a_thread(QuickEmulator().create_app()) as url:
+        yield url
+
+
+@pytest.fixture
+def emulator(_emulator: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands call the emulator that runs already, instead of each starting its own."""
+    monkeypatch.setenv("GEMINI_BASE_URL", _emulator)
+    monkeypatch.setenv("GEMINI_API_KEY", KEY)
 
 
 @pytest.fixture
@@ -67,6 +82,7 @@ def test_generate_writes_each_variation_and_prints_its_paths(tmp_path: Path, pic
     assert size_of(tmp_path / "made/var-1.png") == (1280, 720)
 
 
+@pytest.mark.usefixtures("emulator")
 def test_generate_prints_the_http_answer_as_json(tmp_path: Path) -> None:
     answer = run("generate", "My script", "--formats", "webp", "--json")
     body = json.loads(answer.stdout)
@@ -153,6 +169,7 @@ def test_a_file_that_cannot_be_written_out_costs_only_itself(tmp_path: Path, pic
     assert "holiday-400x300.png: Is a directory; it is kept as output/export_" in answer.stderr
 
 
+@pytest.mark.usefixtures("emulator")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize(("owner", "name"), [(ThumbnailService, "_reference"), (commands, "gemini_service")])
 def test_a_signal_before_anything_was_sent_is_one_line(
@@ -174,6 +191,7 @@ def prompts(answer: Result) -> list[str]:
     return [variation["metadata"]["prompt"] for variation in json.loads(answer.stdout)["variations"]]
 
 
+@pytest.mark.usefixtures("emulator")
 @pytest.mark.parametrize("arguments", [("-",), ("--script-file", "-"), ("--script-file", "script.txt")])
 def test_a_script_comes_from_standard_input_or_a_file(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     script = "Zwei Zeilen, äöü:\nüber das Meer"
@@ -183,6 +201,7 @@ def test_a_script_comes_from_standard_input_or_a_file(tmp_path: Path, arguments:
     assert [script in prompt and "\ufeff" not in prompt for prompt in prompts(answer)] == [True]
 
 
+@pytest.mark.usefixtures("emulator")
 def test_a_file_named_dash_is_no_standard_input(tmp_path: Path, picture: Path) -> None:
     picture.rename(tmp_path / "-")
     answer = run("export", "./-", "--formats", "webp", stdin=b"")
@@ -209,6 +228,7 @@ def test_a_script_that_cannot_be_used_is_exit_2_and_no_call(
     assert said in answer.stderr
 
 
+@pytest.mark.usefixtures("emulator")
 def test_the_longest_script_is_taken_from_standard_input() -> None:
     script = "\U0001f600" * 32_000
     answer = run("generate", "-", "--formats", "webp", "--json", stdin=f"\ufeff{script}".encode())
@@ -265,6 +285,7 @@ def test_standard_input_is_read_up_to_the_limit_of_uploads_only(monkeypatch: pyt
     assert f"more than {len(data)} bytes" in answer.stderr
 
 
+@pytest.mark.usefixtures("emulator")
 def test_names_that_are_not_utf8_are_printed_as_they_are(tmp_path: Path) -> None:
     answer = run("generate", "My script", "--out", "caf\udce9", "--formats", "webp")
     assert answer.exit_code == 0, answer.exception
@@ -280,13 +301,15 @@ def test_names_that_are_not_utf8_are_printed_as_they_are(tmp_path: Path) -> None
     ],
 )
 def test_names_are_printed_as_they_are_in_any_locale(picture: Path, locale: dict[str, str]) -> None:
-    for name in ("caf\udce9", "日本"):
+    names = ("caf\udce9", "日本")
+    for name in names:
         picture.with_name(f"{name}.png").write_bytes(picture.read_bytes())
-        answer = run_process("export", f"{name}.png", "--formats", "webp", env=locale)
-        assert answer.returncode == 0, answer.stderr
-        assert answer.stdout == os.fsencode(f"{name}-400x300.webp\n")
+    answer = run_process("export", *(f"{name}.png" for name in names), "--formats", "webp", env=locale)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout == os.fsencode("".join(f"{name}-400x300.webp\n" for name in names))
 
 
+@pytest.mark.usefixtures("emulator")
 def test_the_answer_as_json_is_utf8_in_any_locale() -> None:
     answer = run_process(
         "generate", "日本 \U0001f600", "--formats", "webp", "--json", "--out", "caf\udce9",
@@ -414,6 +437,7 @@ def test_check_exits_2_on_a_bad_setting(monkeypatch: pytest.MonkeyPatch, name: s
     assert answer.stdout.splitlines()[-1].startswith(f"{step}: fault: {name}")
 
 
+@pytest.mark.slow
 def test_check_exits_1_on_a_fault_that_is_no_setting() -> None:
     command = f"ulimit -n 12 && exec {sys.executable} -m service check"
     answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)

@@ -93,7 +93,7 @@ def test_only_the_client_imports_google_genai() -> None:
     assert users == [ROOT / "service/gemini/client.py"]
 
 
-@pytest.mark.parametrize("module", ["service.workers.worker", "service.retention", "service.urls"])
+@pytest.mark.parametrize("module", ["service.workers.worker", "service.retention", "service.urls", "service.commands"])
 def test_light_modules_load_neither_aiohttp_nor_google(module: str) -> None:
     code = f"import sys, {module}; print([m for m in sys.modules if m.split('.')[0] in ('aiohttp', 'google')])"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from service.emulator.faults import FAULTS, Call, error, raw
 from service.errors import Blocked
-from service.gemini.client import Reference
+from service.gemini.call import Reference
 from service.orders import Event, Failed, Order, Sent
 from service.server.keys import ADMISSION, EXPORTS, THUMBNAILS
 from service.store.scratch import Scratch

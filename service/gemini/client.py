@@ -1,12 +1,10 @@
 """GeminiService: one call, one reply; the only file that imports google.genai."""
 
 import asyncio
-import base64
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import aiohttp
 from google import genai
@@ -20,9 +18,9 @@ from service.errors import (
     GeminiTimeout,
     GeminiUnavailable,
     OutcomeUnknown,
-    StorageUnavailable,
 )
 from service.gemini.body import ReplyBody, ReplyMemory
+from service.gemini.call import Call, Flight
 from service.gemini.proxy import proxy_for
 from service.gemini.queue import CallQueue
 from service.gemini.refusals import ErrorStatus, NotExecuted, refusal
@@ -40,36 +38,6 @@ from service.gemini.transport import (
 GOOGLE = "https://generativelanguage.googleapis.com/"
 # Google refuses a deadline under 10 s (the SDK sends ours along); shorter ones are kept on our side alone.
 MIN_SERVER_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """A picture sent along: a file of this machine and its true MIME type. Only calls that are out hold its bytes."""
-
-    path: str
-    mime: str
-
-    def encode(self) -> bytes:
-        """URL-safe base64 of the file as it is; raises StorageUnavailable. Not for the event loop."""
-        try:
-            return base64.urlsafe_b64encode(Path(self.path).read_bytes())
-        except OSError as error:
-            raise StorageUnavailable(f"the reference picture cannot be read: {error.strerror}") from error
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """What one call asks for; `aspect_ratio` and `image_size` as Gemini spells them (`16:9`, `1K`).
-
-    `body` takes the reply; its owner keeps it until the picture is stored, and closes it.
-    """
-
-    model: str
-    prompt: str
-    aspect_ratio: str
-    image_size: str
-    reference: Reference | None = None
-    body: ReplyBody | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,27 +61,6 @@ class GeminiAccess:
     def secret(self) -> str:
         """What no word shown may hold."""
         return "" if self.local else self.api_key
-
-
-class Flight:
-    """What the owner of a call hears of it, and whether it is still wanted; this one only waits.
-
-    Until `sent` a call can be cancelled and costs nothing.
-    """
-
-    @property
-    def wanted(self) -> bool:
-        """Whether a call that Gemini refused may be sent again."""
-        return True
-
-    async def prepare(self) -> None:
-        """The call has a slot and is about to go out; what this raises prevents it."""
-
-    def sent(self) -> None:
-        """The call goes out now: from here on it may cost money."""
-
-    async def refused(self) -> None:
-        """Gemini surely did nothing with the call."""
 
 
 class GeminiService:

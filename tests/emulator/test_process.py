@@ -11,7 +11,8 @@ import pytest
 
 from service.emulator import process as process
 from service.emulator.process import EmulatorProcess
-from service.gemini.client import Call, GeminiAccess, open_gemini
+from service.gemini.call import Call
+from service.gemini.client import GeminiAccess, open_gemini
 from tests.helpers import KEY, alive, until
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from service.emulator.app import Emulator
 from service.gemini import backoff
-from service.gemini.client import Call, GeminiAccess, GeminiService, open_gemini
+from service.gemini.call import Call
+from service.gemini.client import GeminiAccess, GeminiService, open_gemini
 from service.server.connections import listening
 from tests.helpers import KEY
 

@@ -12,7 +12,7 @@ from service.emulator.faults import error, one_picture
 from service.errors import GeminiError, GeminiUnavailable, OutcomeUnknown, StorageFull
 from service.gemini import queue
 from service.gemini.backoff import SHORTEST_GAP_SECONDS
-from service.gemini.client import Flight
+from service.gemini.call import Flight
 from tests.gemini.conftest import CALL, Connect
 from tests.gemini.virtual import Outcome, PlayedGemini, Sending, now, refused, run
 from tests.helpers import QuickEmulator

@@ -22,14 +22,8 @@ from service.errors import (
     StorageFull,
 )
 from service.gemini.backoff import FIRST_PAUSE_SECONDS
-from service.gemini.client import (
-    Call,
-    Flight,
-    GeminiAccess,
-    GeminiService,
-    Reference,
-    open_gemini,
-)
+from service.gemini.call import Call, Flight, Reference
+from service.gemini.client import GeminiAccess, GeminiService, open_gemini
 from service.gemini.refusals import LONGEST_DELAY_SECONDS
 from service.imaging.formats import sniff
 from service.server.connections import listening

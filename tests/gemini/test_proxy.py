@@ -13,7 +13,8 @@ import pytest
 from aiohttp import web
 
 from service.errors import GeminiTimeout, GeminiUnavailable, SettingsError
-from service.gemini.client import Call, GeminiAccess, GeminiService, open_gemini
+from service.gemini.call import Call
+from service.gemini.client import GeminiAccess, GeminiService, open_gemini
 from service.gemini.proxy import proxy_for
 from service.server.connections import listening
 from tests.helpers import KEY, QuickEmulator, until

@@ -14,7 +14,8 @@ from service.emulator.faults import Answer, edited, error, finished, json_respon
 from service.emulator.faults import Call as Asked
 from service.emulator.wire import dump, picture_part
 from service.errors import BadReply, GeminiError, GeminiRejected, GeminiUnavailable, OutcomeUnknown
-from service.gemini.client import Call, GeminiAccess, GeminiService, open_gemini
+from service.gemini.call import Call
+from service.gemini.client import GeminiAccess, GeminiService, open_gemini
 from service.imaging.formats import sniff
 from service.server.connections import listening
 from tests.helpers import KEY, QuickEmulator

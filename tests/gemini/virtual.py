@@ -7,7 +7,8 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from service.errors import GeminiError, GeminiUnavailable
-from service.gemini.client import Call, Flight, GeminiAccess, GeminiService
+from service.gemini.call import Call, Flight
+from service.gemini.client import GeminiAccess, GeminiService
 from service.gemini.refusals import NotExecuted
 from service.gemini.reply import Reply
 

@@ -4,6 +4,7 @@ import math
 import struct
 import zlib
 from collections.abc import Iterable
+from functools import cache
 from io import BytesIO
 
 from PIL import Image
@@ -24,8 +25,11 @@ def scene(x: float, y: float) -> tuple[float, float, float, float]:
     return red, green, blue, min(1.0, max(0.0, 1.4 * y - 0.2))
 
 
-def samples(depth: int, colour: int, size: tuple[int, int]) -> Iterable[list[int]]:
+@cache
+def samples(depth: int, colour: int, size: tuple[int, int]) -> tuple[tuple[int, ...], ...]:
+    """The scene, row by row; the tests make a hundred pictures of the same few kinds."""
     highest = 2**depth - 1
+    rows = []
     for row in range(size[1]):
         line: list[int] = []
         for column in range(size[0]):
@@ -39,7 +43,8 @@ def samples(depth: int, colour: int, size: tuple[int, int]) -> Iterable[list[int
                 RGB_ALPHA: (red, green, blue, alpha),
             }[colour]
             line += [round(value * highest) for value in values]
-        yield line
+        rows.append(tuple(line))
+    return tuple(rows)
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
@@ -79,7 +84,7 @@ def png_of(size: tuple[int, int], depth: int, colour: int, parts: Iterable[bytes
     return b"".join([b"\x89PNG\r\n\x1a\n", head, *parts, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")])
 
 
-def _packed(line: list[int], depth: int) -> bytes:
+def _packed(line: tuple[int, ...], depth: int) -> bytes:
     if depth == 16:
         return struct.pack(f">{len(line)}H", *line)
     bits = "".join(f"{value:0{depth}b}" for value in line)

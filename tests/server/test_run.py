@@ -216,7 +216,11 @@ async def test_a_second_signal_of_any_kind_ends_the_wait(
 
 @pytest.mark.parametrize("ignored", [signal.SIGHUP, signal.SIGTERM])
 async def test_a_signal_that_was_ignored_at_the_start_stays_ignored(start: Start, ignored: signal.Signals) -> None:
-    server = await start(preexec_fn=lambda: signal.signal(ignored, signal.SIG_IGN))
+    def ignore() -> None:
+        _default_signals()
+        signal.signal(ignored, signal.SIG_IGN)
+
+    server = await start(preexec_fn=ignore)
     for _ in range(2):
         os.killpg(server.process.pid, ignored)
     await asyncio.sleep(0.2)
