@@ -68,10 +68,6 @@ async def test_a_body_that_drips_gives_way_to_a_new_connection(
 ) -> None:
     async with service.connected() as (reader, writer):
         writer.write(EXPORT.encode())
-<<<<<<< HEAD
-        await until(lambda: len(service.app[ADMISSION].bodies) > 0)
-        short_of(monkeypatch, connect=-10_000)
-=======
         await until(lambda: len(service.app[ADMISSION].bodies))
         short_of(monkeypatch, connect=-10_000, accept=0)
 
@@ -92,7 +88,6 @@ async def test_one_connection_at_a_time_is_accepted_when_there_is_no_descriptor(
 ) -> None:
     short_of(monkeypatch, accept=-100)
     for _ in range(3):
->>>>>>> admission-2
         assert (await service.raw(HEALTHZ)).status == 200
 
 
