@@ -1,9 +1,9 @@
 # Every target works on a fresh machine: it makes .venv itself, and again costs nothing when nothing changed.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/pip install --disable-pip-version-check
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
-.PHONY: run demo test check bench fuzz clean
+.PHONY: run demo test test-slow coverage check bench fuzz clean
 
 run: .venv/.run
 	$(BIN)/python -m service serve
@@ -15,7 +15,6 @@ demo: .venv/.run
 JOBS ?= 4
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-.PHONY: test-slow
 test: .venv/.test
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
@@ -34,9 +33,8 @@ fuzz: .venv/.test
 	$(BIN)/python -m tests.imaging.fuzz --seconds $(or $(SECONDS),600)
 
 # How much of `service` the tests reach, by file and in all.
-.PHONY: coverage
 coverage: .venv/.test
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	$(PYTEST) --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 clean:
 	rm -rf .venv

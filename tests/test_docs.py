@@ -35,6 +35,13 @@ def test_every_link_between_pages_leads_to_a_file() -> None:
             assert (page.parent / link).exists(), (page.name, link)
 
 
+def test_every_make_target_that_is_named_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", _page("Makefile"), re.MULTILINE))
+    for page in PAGES:
+        named = set(re.findall(r"(?:`|\$ )make ([a-z-]+)", page.read_text()))
+        assert named <= targets, page.name
+
+
 def test_the_words_of_the_glossary_are_those_of_the_code() -> None:
     glossary = _page("docs/architecture.md").partition("\n## Glossary\n")[2]
     words = [word for word in re.findall(r"^\| ([a-z]+) \|", glossary, re.MULTILINE) if word != "word"]
