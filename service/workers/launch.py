@@ -220,7 +220,8 @@ class Launch:
             kill_forkserver()
 
     async def over(self) -> None:
-        """Wait until nothing can come of the start any more."""
+        """Wait until nothing can come of the start any more; whoever waited for it may be in a loop that was closed."""
+        self._abandon()
         if self._thread.is_alive():
             await asyncio.to_thread(self._thread.join, END_SECONDS)
         if self._thread.is_alive():

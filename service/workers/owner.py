@@ -17,6 +17,11 @@ class Owner:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
 
+    @property
+    def gone(self) -> bool:
+        """Whether the loop was closed, so that what waits in it is never woken."""
+        return self._loop is not None and self._loop.is_closed()
+
     def claim(self) -> bool:
         """Make the running loop the owner; returns whether it takes over from one that is closed.
 

@@ -218,6 +218,8 @@ class WorkerPool:
         if forked():
             return
         self._closed = True
+        if self._owner.gone:
+            self._line, self._running = Line(), set()
         self._line.dissolve(_closed())
         for slot in self._slots:
             slot.kill()

@@ -248,3 +248,27 @@ async def test_the_end_of_a_forked_child_leaves_the_workers_alone(pools: Pools, 
     assert child.exitcode == 0
     assert isinstance(await pool.run(picture, "a"), Picture)
     assert (pool.pids, pools.events) == (before, [])
+
+
+@pytest.mark.parametrize("seconds", [0.02, 1.5])
+def test_a_pool_whose_loop_was_closed_amid_a_job_can_be_closed(endless: InspectJob, seconds: float) -> None:
+    # In a process of its own: asyncio complains of the tasks that such a loop leaves behind.
+    script = textwrap.dedent(f"""
+        import asyncio
+        from service.imaging.plan import InspectJob, WorkerLimits
+        from service.workers.pool import WorkerPool
+        from tests.workers.pools import workers
+        async def begin():
+            jobs = [asyncio.create_task(pool.run(InspectJob({endless.source!r}), name)) for name in "ab"]
+            await asyncio.sleep({seconds})
+            return jobs
+        pool = WorkerPool(1, WorkerLimits(), 60)
+        loop = asyncio.new_event_loop()
+        jobs = loop.run_until_complete(begin())
+        loop.close()
+        asyncio.run(pool.close())
+        print([job.done() for job in jobs], workers())
+    """)
+    command = [sys.executable, "-c", script]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert answer.stdout == "[False, False] set()\n", answer.stderr
