@@ -83,7 +83,9 @@ class Acceptor:
 
     def _accept_some(self) -> None:
         room = min(BATCH, spare(CONNECT))
-        if room < 1:
+        # One at a time then, so that those that came before have become idle and make way.
+        crowded = room < 1
+        if crowded:
             self._make_way(1 - room)
             room = min(1, spare(ACCEPT))
         else:
@@ -97,8 +99,8 @@ class Acceptor:
         except OSError as error:
             if error.errno in _NONE:
                 return
-            room = 0
-        if room < 1:
+            crowded = True
+        if crowded:
             self._pause()
 
     def _accept_one(self) -> None:

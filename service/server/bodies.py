@@ -56,6 +56,11 @@ class Body:
             return self._waited
         return self._waited + asyncio.get_running_loop().time() - self._waiting_since
 
+    @property
+    def complete(self) -> bool:
+        """Whether all of it has come, so that nothing is left to wait for."""
+        return self._stream.is_eof()
+
     def rate(self) -> float:
         """Bytes a second on average, over its first second at least."""
         return self._stream.total_bytes / max(self.waited(), GRACE_SECONDS)
@@ -108,7 +113,9 @@ class Bodies:
     async def _turn(self, body: Body) -> None:
         """Wait until it is this body's turn to be read."""
         turn = self._newcomers[body] = asyncio.get_running_loop().create_future()
-        if self._timer is None:
+        if body.complete:
+            self._begin(body)
+        elif self._timer is None:
             self._let_in()
         try:
             async with asyncio.timeout(self._rule.stall_seconds):
@@ -119,18 +126,22 @@ class Bodies:
             self._newcomers.pop(body, None)
 
     def _let_in(self) -> None:
-        """Let newcomers in, and look again soon if some have to wait."""
+        """Let newcomers in, and look again soon if some have to wait. Who waits for no byte waits for no turn."""
+        for body in [body for body in self._newcomers if body.complete]:
+            self._begin(body)
         if len(self._reading) >= self._limit:
             self._let_slowest_give_way()
         while self._newcomers and len(self._reading) < self._limit:
-            body = next(iter(self._newcomers))
-            turn = self._newcomers.pop(body)
-            # One that was cancelled a moment ago leaves by itself.
-            if not turn.done():
-                self._reading.add(body)
-                turn.set_result(None)
+            self._begin(next(iter(self._newcomers)))
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(POLL_SECONDS, self._let_in) if self._newcomers else None
+
+    def _begin(self, body: Body) -> None:
+        turn = self._newcomers.pop(body)
+        # One that was cancelled a moment ago leaves by itself.
+        if not turn.done():
+            self._reading.add(body)
+            turn.set_result(None)
 
     def _let_slowest_give_way(self) -> None:
         """As many as there are newcomers, of those that had their grace; it is shorter the more newcomers there are."""

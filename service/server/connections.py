@@ -24,8 +24,10 @@ log = logging.getLogger(__name__)
 
 # Also how long a connection may take over its request head; aiohttp's own default is an hour.
 KEEPALIVE_SECONDS = 30
-# A connection that came, or was answered, so lately is not idle: its request is under way, or its answer being read.
-FRESH_SECONDS = 1.0
+# A connection that came so lately is not idle: its request may be there and was not read yet.
+FRESH_SECONDS = 0.05
+# For so long the client of a refused body may read the answer, which a reset could overtake.
+REFUSED_SECONDS = 1.0
 # Handlers were waited for by the admission; this is only for idle connections to close.
 CLOSE_SECONDS = 1
 
@@ -43,8 +45,10 @@ class Connection(web.RequestHandler):
     @property
     def idle(self) -> bool:
         """Whether it has waited for a request for a while, or still sends a body that was refused."""
-        without_work = self._current_request is None and not self._messages
-        return without_work and self._loop.time() - self._since >= FRESH_SECONDS
+        if self._current_request is not None or self._messages:
+            return False
+        waits = self._waiter is not None and not self._waiter.done()
+        return self._loop.time() - self._since >= (FRESH_SECONDS if waits else REFUSED_SECONDS)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None

@@ -228,7 +228,8 @@ async def test_a_disk_that_fills_while_the_body_comes_is_507_at_its_end(
 async def test_the_slowest_gives_way_to_a_newcomer(serve: Serve) -> None:
     service = await serve(max_requests=2)
     async with dripping(service, QUICK) as quick, dripping(service) as slow:
-        assert (await service.exports(upload(picture_bytes()), *TINY)).status == 200
+        expect = {"Expect": "100-continue"}
+        assert (await service.exports(upload(picture_bytes()), *TINY, headers=expect)).status == 200
         answer = await slow
         assert_problem(answer, 408, "body_timeout", "slowest")
         assert answer.headers["Connection"] == "close"
@@ -249,7 +250,8 @@ async def test_a_good_body_does_not_give_way_because_the_slow_ones_are_new(
             await asyncio.sleep(0.02)
         for _ in range(5):
             async with dripping(service):
-                assert (await service.exports(upload(picture_bytes()), *TINY)).status == 200
+                expect = {"Expect": "100-continue"}
+                assert (await service.exports(upload(picture_bytes()), *TINY, headers=expect)).status == 200
             writer.write(bytes(50_000))
         writer.write(bytes(2 * MIB))
         # Its picture has no end: it was read to the last byte.
@@ -278,6 +280,21 @@ async def test_connections_that_drip_and_reconnect_keep_nobody_out(serve: Serve,
         await asyncio.wait(attackers)
     for got in (answers, expecting):
         assert sum(answer.status == 200 for answer in got) >= 9
+    await until(lambda: nothing_held(service.app[ADMISSION]))
+
+
+async def test_a_body_that_is_there_waits_for_no_turn(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = await serve(max_requests=1)
+    monkeypatch.setattr(bodies.Body, "waited", lambda body: 0.0)
+    async with dripping(service) as slow:
+        assert (await service.exports(upload(picture_bytes()), *TINY)).status == 200
+        async with service.connected() as (reader, writer):
+            # It comes whole only while it is in line.
+            writer.write(begin(length=len(BODY)) + BODY[:-1])
+            await until(lambda: service.app[ADMISSION].bodies._newcomers)
+            writer.write(BODY[-1:])
+            assert (await read_answer(reader)).status == 200
+        assert not slow.done()
     await until(lambda: nothing_held(service.app[ADMISSION]))
 
 
