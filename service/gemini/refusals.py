@@ -23,8 +23,8 @@ from service.errors import (
     GeminiUnavailable,
     QuotaExhausted,
 )
+from service.quoting import excerpt
 
-EXCERPT = 200
 # The most that Google's Duration can say, some 10,000 years.
 LONGEST_DELAY_SECONDS = 315_576_000_000
 LASTING_RETRY_AFTER_SECONDS = 3600
@@ -58,12 +58,16 @@ class NotExecuted(Exception):
 
 @dataclass(eq=False)
 class ErrorStatus(Exception):
-    """An answer with a status of 400 or more; `body` as far as it came, `whole` if that is all of it."""
+    """An answer with a status of 400 or more; `body` as far as it came, `whole` if that is all of it.
+
+    No word that is quoted from it may hold `key`.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     whole: bool
+    key: str = ""
 
     @cached_property
     def text(self) -> str:
@@ -123,7 +127,7 @@ def _quota(answer: ErrorStatus, said: str) -> tuple[QuotaExhausted, float | None
 
 def _said(answer: ErrorStatus) -> str:
     message = answer.error.get("message") or answer.error.get("status") or answer.text
-    words = " ".join(str(message).split())[:EXCERPT]
+    words = excerpt(str(message), answer.key)
     return f"Gemini answered {answer.status}" + (f": {words}" if words else "")
 
 
