@@ -1,11 +1,16 @@
 """Words from outside, made safe to quote in answers, events and logs."""
 
 import re
-from urllib.parse import quote
+from functools import lru_cache
 
 # What a terminal or a browser obeys instead of showing it: control characters (ESC among them), marks that turn the
 # direction of text, separators of lines, the byte order mark.
 _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufeff]")
+EXCERPT = 200
+# So much of a long text is searched for secrets before it is cut: a search of megabytes would hold the interpreter.
+_SEARCHED = 16 * 1024
+# What may stand between two characters of the key, as it is or escaped; bounded, for the time that a search takes.
+_GAP = rf"(?:\s|{_HIDDEN.pattern}|\\{{1,4}}[nrt]|\\{{1,4}}u00[01][0-9a-f]){{0,8}}"
 # `user:password@` of a URL, such as a proxy's.
 _USER_INFO = re.compile(r"(?<=://)[^\s/@]+@")
 
@@ -23,15 +28,34 @@ def visible(text: str, keep: str = "") -> str:
 
 
 def without_key(text: str, key: str) -> str:
-    """`text` with `[key]` wherever the secret `key` is, as it is or as in a URL; an empty key hides nothing."""
-    if key:
-        for form in (key, quote(key, safe="")):
-            text = text.replace(form, "[key]")
-    return text
+    """`text` with `[key]` wherever the secret `key` is, in whatever spelling; an empty key hides nothing."""
+    return _spellings(key).sub("[key]", text) if key else text
+
+
+@lru_cache(maxsize=4)
+def _spellings(key: str) -> re.Pattern[str]:
+    """The key in any case, with escapes of JSON, URLs and HTML, and torn apart by white space or hidden characters."""
+    return re.compile(_GAP.join(map(_spelled, key)), re.IGNORECASE)
+
+
+def _spelled(character: str) -> str:
+    number = ord(character)
+    percent = "".join(f"%{byte:02x}" for byte in character.encode(errors="replace"))
+    html = f"&#(?:0{{0,4}}{number}|x0{{0,4}}{number:x});"
+    return rf"(?:\\{{0,4}}{re.escape(character)}|\\{{1,4}}u{number:04x}|{percent}|{html})"
+
+
+def without_secrets(text: str, key: str) -> str:
+    """The same without the user and password of any URL in it."""
+    return without_key(_USER_INFO.sub("[user]@", text) if "@" in text else text, key)
 
 
 def log_safe(text: str, key: str, keep: str = "") -> str:
     """What the log may show of a text."""
-    if "@" in text:
-        text = _USER_INFO.sub("[user]@", text)
-    return visible(without_key(text, key), keep)
+    return visible(without_secrets(text, key), keep)
+
+
+def excerpt(text: str, key: str) -> str:
+    """The first words of what somebody else wrote, on one line and safe to show."""
+    plain = visible(whole_characters(without_secrets(" ".join(text.split())[:_SEARCHED], key)))
+    return plain if len(plain) <= EXCERPT else f"{plain[:EXCERPT]}…"

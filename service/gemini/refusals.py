@@ -23,8 +23,8 @@ from service.errors import (
     GeminiUnavailable,
     QuotaExhausted,
 )
+from service.quoting import excerpt
 
-EXCERPT = 200
 # The most that Google's Duration can say, some 10,000 years.
 LONGEST_DELAY_SECONDS = 315_576_000_000
 LASTING_RETRY_AFTER_SECONDS = 3600
@@ -44,6 +44,8 @@ _CREDITS = re.compile(
 )
 # Searched, not parsed: it counts in a body that is cut or no JSON, too.
 _TOKENS_COUNTED = re.compile(rb'"candidates_?token_?count"\s*:\s*"?[1-9]', re.IGNORECASE)
+_CANDIDATES = re.compile(rb'"candidates"\s*:', re.IGNORECASE)
+_INLINE_DATA = re.compile(rb'"inline_?data"\s*:\s*[{\[]', re.IGNORECASE)
 _DELAY = re.compile(r"([0-9]+(?:\.[0-9]+)?)s?")
 
 
@@ -58,12 +60,16 @@ class NotExecuted(Exception):
 
 @dataclass(eq=False)
 class ErrorStatus(Exception):
-    """An answer with a status of 400 or more; `body` as far as it came, `whole` if that is all of it."""
+    """An answer with a status of 400 or more; `body` as far as it came, `whole` if that is all of it.
+
+    No word that is quoted from it may hold `key`.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     whole: bool
+    key: str = ""
 
     @cached_property
     def text(self) -> str:
@@ -85,9 +91,9 @@ class ErrorStatus(Exception):
 
 
 def refusal(answer: ErrorStatus) -> GeminiError | NotExecuted:
-    """What an error status means: NotExecuted for 429 and 503, unless tokens were counted all the same."""
+    """What an error status means: NotExecuted for 429 and 503, unless tokens were counted or a picture came."""
     error, seconds = _error(answer)
-    if _TOKENS_COUNTED.search(answer.body):
+    if _TOKENS_COUNTED.search(answer.body) or _picture_came(answer.body):
         error.billed = True
         return error
     if answer.status in (429, 503):
@@ -95,6 +101,12 @@ def refusal(answer: ErrorStatus) -> GeminiError | NotExecuted:
     # Half an answer of a failing server may have gone on to count tokens.
     error.billed = False if answer.whole or answer.status < 500 else None
     return error
+
+
+def _picture_came(body: bytes) -> bool:
+    """Whether a candidate brings a picture; one in the request, which the error may quote, is none."""
+    candidates = _CANDIDATES.search(body)
+    return bool(candidates and _INLINE_DATA.search(body, candidates.end()))
 
 
 def _error(answer: ErrorStatus) -> tuple[GeminiError, float | None]:
@@ -123,7 +135,7 @@ def _quota(answer: ErrorStatus, said: str) -> tuple[QuotaExhausted, float | None
 
 def _said(answer: ErrorStatus) -> str:
     message = answer.error.get("message") or answer.error.get("status") or answer.text
-    words = " ".join(str(message).split())[:EXCERPT]
+    words = excerpt(str(message), answer.key)
     return f"Gemini answered {answer.status}" + (f": {words}" if words else "")
 
 

@@ -12,7 +12,7 @@ from service.errors import BadReply, Blocked, GeminiError, GeminiFailed, NoImage
 from service.gemini import blobs, wire
 from service.gemini.wire import Answer, Bytes, Json
 from service.imaging.formats import sniff
-from service.quoting import visible, whole_characters, without_key
+from service.quoting import excerpt, visible, whole_characters, without_secrets
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,6 @@ REFUSALS = frozenset({
     "SAFETY", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII",
     "IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION",
 })  # fmt: skip
-EXCERPT = 200
 # Levels of a usage that are kept; it has three.
 DEEPEST = 16
 # The most of a usage, as JSON, that is passed on.
@@ -176,16 +175,16 @@ class _Reader:
         return BadReply("Gemini's reply holds neither a picture nor a reason", billed=self._billed)
 
     def _sentence(self, what: str, reason: object, more: object) -> str:
-        names = self._quoted(", ".join(_names(reason)))[:EXCERPT] or "no reason given"
+        names = excerpt(", ".join(_names(reason)), self._key) or "no reason given"
         return f"{what} ({names})" + (f": {self._excerpt(more)}" if more else "")
 
     def _excerpt(self, text: object) -> str:
         words = self._answer.text(text) if isinstance(text, str) else str(text or "no message")
-        plain = self._quoted(" ".join(words.split()))
-        return plain if len(plain) <= EXCERPT else f"{plain[:EXCERPT]}…"
+        return excerpt(words, self._key)
 
     def _quoted(self, text: str) -> str:
-        return visible(whole_characters(without_key(text, self._key)))
+        # What makes the usage too large to be passed on needs no search.
+        return text if len(text) > MAX_USAGE_BYTES else visible(whole_characters(without_secrets(text, self._key)))
 
     def _carriable_usage(self) -> Json | None:
         usage: Json = _copied(self._usage, lambda text: self._quoted(self._answer.text(text)))

@@ -16,7 +16,6 @@ from yarl import URL
 from service.gemini.body import ReplyBody
 from service.gemini.coding import ACCEPTED, ContentDecoder
 from service.gemini.refusals import ErrorStatus
-from service.quoting import without_key
 
 # What the SDK is given instead of a reference picture; its base64 stands in the request exactly once.
 PLACEHOLDER = secrets.token_bytes(33)
@@ -122,14 +121,15 @@ async def _check_status(request: ClientRequest, handler: ClientHandlerType) -> C
         response.close()
         raise NotAnAnswer(response.status)
     if 400 <= response.status < 600:
-        raise ErrorStatus(response.status, response.headers, *await _error_body(response))
+        body, whole = await _error_body(response)
+        raise ErrorStatus(response.status, response.headers, body, whole, EXCHANGE.get().key)
     # The SDK takes any other status for an error.
     response.status = REPLY
     return response
 
 
 async def _error_body(response: ClientResponse) -> tuple[bytes, bool]:
-    """The body of an error without the key, as far as it came in time, and whether that is all of it."""
+    """The body of an error, as far as it came in time, and whether that is all of it."""
     body, whole = bytearray(), False
     try:
         async with asyncio.timeout(ERROR_BODY_SECONDS), aclosing(pieces(response)) as coming:
@@ -143,8 +143,7 @@ async def _error_body(response: ClientResponse) -> tuple[bytes, bool]:
         pass
     finally:
         response.close()
-    key = EXCHANGE.get().key
-    return without_key(body[:MAX_ERROR_BYTES].decode("latin-1"), key).encode("latin-1"), whole
+    return bytes(body[:MAX_ERROR_BYTES]), whole
 
 
 async def pieces(response: ClientResponse) -> AsyncGenerator[bytes, None]:

@@ -127,6 +127,22 @@ async def test_an_error_that_counts_tokens_is_billed_and_not_sent_again(
     assert emulator.requests == 1
 
 
+@pytest.mark.parametrize("status", [400, 429, 500, 503])
+@pytest.mark.parametrize("name", ["inlineData", "inline_data"])
+def test_an_error_that_brings_a_picture_is_billed_and_not_sent_again(status: int, name: str) -> None:
+    part = {name: {"mimeType": "image/png", "data": "iVBORw0KGgo"}}
+    error = answered(status, dump({"candidates": [{"content": {"parts": [part]}}]}))
+    assert isinstance(error, GeminiError)
+    assert (error.billed, error.worth_retrying) == (True, False)
+
+
+def test_a_reference_that_an_error_quotes_is_not_billed() -> None:
+    part = {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo"}}
+    error = answered(500, dump({"contents": [{"parts": [part]}]}))
+    assert isinstance(error, GeminiError)
+    assert error.billed is False
+
+
 def test_tokens_that_were_not_counted_are_not_billed() -> None:
     said = 'a text with "candidatesTokenCount": 7'
     for body in (dump({"usageMetadata": {"candidatesTokenCount": 0}}), dump(error_body(400, said))):

@@ -8,7 +8,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from service.errors import BadReply, Blocked, GeminiError, GeminiFailed, NoImage
-from service.gemini.reply import EXCERPT, REFUSALS, billed, read_reply, try_reply
+from service.gemini.reply import REFUSALS, billed, read_reply, try_reply
+from service.quoting import EXCERPT
 
 PNG = b"\x89PNG\r\n\x1a\n a picture of some kind"
 DATA = base64.b64encode(PNG).decode()

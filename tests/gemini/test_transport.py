@@ -142,6 +142,7 @@ async def test_the_words_of_an_error_are_decompressed(connect: Connect) -> None:
 
 HIDDEN = f"\x1b[31m\u202e key={KEY} \x9b"
 SHOWN = "\\u001b[31m\\u202e key=[key] \\u009b"
+ESCAPED = "".join(f"\\u{ord(each):04X}" for each in KEY)
 
 
 @pytest.mark.parametrize(
@@ -152,12 +153,19 @@ SHOWN = "\\u001b[31m\\u202e key=[key] \\u009b"
         error(503, HIDDEN),
         error(500, "x" * 180 + KEY),
         raw(403, HIDDEN.encode(), "text/plain"),
+        raw(400, f'{{"error": {{"message": "{ESCAPED}"}}}}'.encode()),
+        raw(400, f'{{"error": {{"status": "{ESCAPED}"}}}}'.encode()),
+        raw(400, f'{{"error": "{ESCAPED}, cut'.encode()),
+        raw(500, f"{KEY[:9]}\n{KEY[9:]}".encode(), "text/plain"),
         raw(200, dump({"error": {"message": HIDDEN}})),
         raw(200, dump({"error": HIDDEN})),
         raw(200, dump({"promptFeedback": {"blockReason": "OTHER", "blockReasonMessage": HIDDEN}})),
         raw(200, dump({"promptFeedback": {"blockReason": HIDDEN}})),
         finished("SAFETY", HIDDEN),
         finished(HIDDEN),
+        finished(KEY.upper()),
+        finished("SAFETY", f"{KEY[:9]}\n{KEY[9:]}"),
+        parts(lambda _: [{"text": KEY[:9]}, {"text": KEY[9:]}]),
         finished(HIDDEN, "x" * 190 + KEY),
         parts(lambda _: [{"text": HIDDEN}]),
         parts(lambda _: [{"text": "x" * 190 + KEY}]),
@@ -171,8 +179,14 @@ async def test_neither_the_key_nor_a_hidden_character_is_quoted(
     with pytest.raises(GeminiError) as caught:
         await gemini.draw(CALL)
     assert caught.value.detail.isprintable()
-    assert KEY[:8] not in caught.value.detail
+    assert KEY[:8].lower() not in caught.value.detail.lower()
+    assert ESCAPED[:24] not in caught.value.detail
     assert KEY not in caplog.text
+
+
+async def test_no_password_of_a_url_is_quoted(connect: Connect) -> None:
+    with pytest.raises(GeminiError, match=r"no way past http://\[user\]@proxy:3128"):
+        await (await connect(QuickEmulator(then=error(400, "no way past http://user:pass@proxy:3128")))).draw(CALL)
 
 
 async def test_the_usage_is_fit_to_be_shown(connect: Connect) -> None:
