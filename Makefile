@@ -1,7 +1,7 @@
 # Every target works on a fresh machine: it makes .venv itself, and again costs nothing when nothing changed.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/pip install --disable-pip-version-check
 
 .PHONY: run demo test check bench fuzz clean
 
@@ -33,20 +33,29 @@ bench: .venv/.test
 fuzz: .venv/.test
 	$(BIN)/python -m tests.imaging.fuzz --seconds $(or $(SECONDS),600)
 
+# How much of `service` the tests reach, by file and in all.
+.PHONY: coverage
+coverage: .venv/.test
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
 clean:
 	rm -rf .venv
 
 .venv/bin/pip:
-	$(PYTHON) -m venv .venv
+	@echo 'Making a Python environment in .venv'
+	@$(PYTHON) -m venv .venv
 
 .venv/.run: setup.cfg pyproject.toml | .venv/bin/pip
-	$(PIP) --editable .
+	@echo 'Installing the service and its libraries; the first time this takes about a minute'
+	@$(PIP) --editable .
 	@touch $@
 
 .venv/.test: .venv/.run
-	$(PIP) --editable '.[test]'
+	@echo 'Installing what the tests need'
+	@$(PIP) --editable '.[test]'
 	@touch $@
 
 .venv/.lint: .venv/.test
-	$(PIP) --editable '.[test,lint]'
+	@echo 'Installing the linters'
+	@$(PIP) --editable '.[test,lint]'
 	@touch $@

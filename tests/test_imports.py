@@ -1,6 +1,7 @@
 """Imports run one way, and the workers stay light."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -99,8 +100,17 @@ def test_light_modules_load_neither_aiohttp_nor_google(module: str) -> None:
     assert answer.stdout.strip() == "[]"
 
 
-def test_readme_names_every_package_and_every_file_beside_them() -> None:
-    house = ROOT.joinpath("README.md").read_text().partition("```\nservice/\n")[2].partition("```")[0]
+def test_the_architecture_page_names_every_package_and_every_file_beside_them() -> None:
+    house = ROOT.joinpath("docs/architecture.md").read_text().partition("```\nservice/\n")[2].partition("```")[0]
     for path in ROOT.joinpath("service").iterdir():
         if path.name not in ("__init__.py", "__pycache__"):
             assert f" {path.name}{'/' * path.is_dir()} " in house
+
+
+def test_the_longest_way_leads_through_files_that_are_there() -> None:
+    section = (
+        ROOT.joinpath("docs/architecture.md").read_text().partition("### The longest way\n")[2].partition("\n## ")[0]
+    )
+    named = re.findall(r"`([a-z_/]+(?:\.py|/))`", section.partition("|---|")[2])
+    assert [name for name in named if not (ROOT / "service" / name).exists()] == []
+    assert "server/connections.py" in named

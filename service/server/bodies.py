@@ -135,11 +135,20 @@ class Bodies:
     def _let_slowest_give_way(self) -> None:
         """As many as there are newcomers, of those that had their grace; it is shorter the more newcomers there are."""
         grace = GRACE_SECONDS * self._limit / (self._limit + len(self._newcomers))
-        slow = [body for body in self._reading if body.rate() < (self._rule.bytes_per_second or SLOW_BYTES_PER_SECOND)]
         # A body that comes well does not give way because the slow ones are new.
-        candidates = sorted(slow, key=_rank) if slow else [min(self._reading, key=_rank)]
+        candidates = self._slow() or [min(self._reading, key=_rank)]
         ripe = [body for body in candidates if body.waited() >= grace]
         for body in ripe[: len(self._newcomers)]:
+            self._end(body)
+
+    def _slow(self) -> list[Body]:
+        """The slow bodies, the slowest first."""
+        least = self._rule.bytes_per_second or SLOW_BYTES_PER_SECOND
+        return sorted((body for body in self._reading if body.rate() < least), key=_rank)
+
+    def give_way(self, count: int) -> None:
+        """End so many of the slow bodies that had their grace: their connections are needed."""
+        for body in [body for body in self._slow() if body.waited() >= GRACE_SECONDS][:count]:
             self._end(body)
 
     def spool(self, body: Body, count: int, most: int) -> int:

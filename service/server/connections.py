@@ -5,7 +5,6 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from functools import partial
-from itertools import islice
 from typing import Any
 
 from aiohttp import web
@@ -14,8 +13,9 @@ from aiohttp.http_exceptions import BadHttpMessage
 from service.errors import MalformedRequest, ServiceError
 from service.logs import REQUEST
 from service.metrics import Metrics
-from service.server.accepting import accepting
-from service.server.keys import METRICS
+from service.server.accepting import Reserve, accepting
+from service.server.bodies import Bodies
+from service.server.keys import ADMISSION, METRICS
 from service.server.problems import problem
 from service.server.sockets import open_sockets
 from service.store.layout import request_id
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 # Also how long a connection may take over its request head; aiohttp's own default is an hour.
 KEEPALIVE_SECONDS = 30
+# A connection that came, or was answered, so lately is not idle: its request is under way, or its answer being read.
+FRESH_SECONDS = 1.0
 # Handlers were waited for by the admission; this is only for idle connections to close.
 CLOSE_SECONDS = 1
 
@@ -31,16 +33,26 @@ CLOSE_SECONDS = 1
 class Connection(web.RequestHandler):
     """A connection whose errors below the routes have the form of all others, and are logged and counted."""
 
-    __slots__ = ("_metrics",)
+    __slots__ = ("_metrics", "_since")
 
     def __init__(self, *args: Any, metrics: Metrics | None, **options: Any) -> None:
         super().__init__(*args, **options)
         self._metrics = metrics
+        self._since = self._loop.time()
 
     @property
     def idle(self) -> bool:
-        """Whether it waits for a request, or for the rest of its head."""
-        return self._waiter is not None and not self._waiter.done()
+        """Whether it has waited for a request for a while, or still sends a body that was refused."""
+        without_work = self._current_request is None and not self._messages
+        return without_work and self._loop.time() - self._since >= FRESH_SECONDS
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        try:
+            return await super().finish_response(request, resp, start_time)
+        finally:
+            self._since = self._loop.time()
 
     def handle_error(
         self,
@@ -75,16 +87,19 @@ def _reason(exc: BaseException | None) -> str:
     return type(exc).__name__
 
 
-def _close_idle(manager: web.Server, count: int) -> None:
-    """Close so many of the connections that have waited longest and have no request under way."""
-    idle = (each for each in manager.connections if isinstance(each, Connection) and each.idle)
-    for connection in islice(idle, count):
+def _make_way(manager: web.Server, bodies: Bodies | None, count: int) -> None:
+    """Close so many connections, those first that have been idle longest; then slow bodies are refused."""
+    idle = [each for each in manager.connections if isinstance(each, Connection) and each.idle][:count]
+    for connection in idle:
         connection.force_close()
+    if bodies:
+        bodies.give_way(count - len(idle))
 
 
 @contextlib.asynccontextmanager
 async def listening(app: web.Application, host: str, port: int) -> AsyncIterator[list[tuple[str, int]]]:
     """Start the app and serve it; yields its hosts and ports. A client that hangs up cancels its handler."""
+    reserve = Reserve()
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=CLOSE_SECONDS)
     try:
         # Within, so that what has started ends when the rest does not start.
@@ -101,7 +116,9 @@ async def listening(app: web.Application, host: str, port: int) -> AsyncIterator
         def connection() -> Connection:
             return Connection(manager, loop=loop, metrics=metrics, **options)
 
-        with accepting(sockets, connection, partial(_close_idle, manager)):
+        bodies = app[ADMISSION].bodies if ADMISSION in app else None
+        with accepting(sockets, connection, partial(_make_way, manager, bodies), reserve):
             yield addresses
     finally:
         await runner.cleanup()
+        reserve.close()

@@ -5,12 +5,14 @@ import contextlib
 import gc
 import logging
 import resource
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 
 from aiohttp import web
 
 from service.server.connections import listening
 from service.server.keys import ADMISSION, SETTINGS
+from service.settings import Settings
 from service.signals import on_stop_signal
 from service.store.disk import start_disk_threads
 
@@ -34,6 +36,8 @@ async def serve(app: web.Application) -> None:
             gc.collect()
             gc.freeze()
             log.info("serving on %s", ", ".join(_url(host, port) for host, port in addresses))
+            if sys.stderr.isatty():
+                log.info("open %s in a browser; Ctrl-C stops the service", _address_to_open(settings, addresses))
             await stops.next()
             await _drain(app, stops, settings.shutdown_grace_seconds)
     log.info("stopped")
@@ -84,6 +88,12 @@ async def _drain(app: web.Application, stops: _Stops, seconds: float) -> None:
         wait.cancel()
     if left := sum(admission.inside.values()):
         log.warning("stopping with %d requests unfinished", left)
+
+
+def _address_to_open(settings: Settings, addresses: Sequence[tuple[str, int]]) -> str:
+    """PUBLIC_URL, or the first address; no browser opens a wildcard address."""
+    host, port = addresses[0]
+    return settings.public_url or _url({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port)  # noqa: S104  # compared
 
 
 def _url(host: str, port: int) -> str:

@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-import gc
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import os
 import signal
 import sys
 import threading
+import traceback
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError, ProcessPoolExecutor
@@ -80,63 +80,77 @@ def kill_forkserver() -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
+class Ending:
+    """An executor whose worker was killed, by its thread, which concurrent.futures joins at the interpreter's end."""
+
+    _thread: weakref.ref[threading.Thread]
+
+    def join(self) -> None:
+        """Wait for the end, which a fork server that hangs does not report: not for the event loop."""
+        if thread := self._thread():
+            thread.join(END_SECONDS)
+            if thread.is_alive():
+                kill_forkserver()
+                thread.join(END_SECONDS)
+
+
 class Started:
-    """An executor whose one worker is up; `process` is a pidfd, since its number may be another's after it died."""
+    """An executor whose one worker is up; `process` is a pidfd, since its number may be another's after it died.
 
-    executor: ProcessPoolExecutor
-    pid: int
-    process: int
+    The worker is killed and the pidfd closed by `kill`, or when nothing refers to this any more.
+    """
 
-    def __post_init__(self) -> None:
-        _up.add(self)
+    def __init__(self, executor: ProcessPoolExecutor, pid: int) -> None:
+        self.executor = executor
+        self.pid = pid
+        self.process = os.pidfd_open(pid)
+        self._kill = weakref.finalize(self, _kill, self.process)
+        thread: Any = executor._executor_manager_thread  # lost after a shutdown
+        # Weakly, for it holds the executor's descriptors when it has ended.
+        self._thread: weakref.ref[threading.Thread] = weakref.ref(thread)
+        with _up_lock:
+            _up.add(self)
 
-    def kill(self) -> None:
-        """Kill the worker, and let the executor end."""
-        _up.discard(self)
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.process, signal.SIGKILL)
+    def kill(self) -> Ending:
+        """Kill the worker, at once and only once, and let the executor end."""
+        self._kill()
         self.executor.shutdown(wait=False, cancel_futures=True)
+        return Ending(self._thread)
 
-    def end(self) -> None:
-        """Kill the worker and wait until its executor has ended: not for the event loop."""
-        thread = manager_thread(self.executor)
-        self.kill()
-        os.close(self.process)
-        join(thread)
+    def forget(self) -> None:
+        """Leave the worker as it is."""
+        self._kill.detach()
+
+
+def _kill(process: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+    os.close(process)
 
 
 _up: weakref.WeakSet[Started] = weakref.WeakSet()
+_up_lock = threading.Lock()
 
 
 def _end_all() -> None:
     """Kill what is up before concurrent.futures waits for it at the interpreter's end: it might be stopped."""
-    threads = [manager_thread(started.executor) for started in _up]
+    with _up_lock:
+        up = list(_up)
+    for ending in [started.kill() for started in up]:
+        ending.join()
+
+
+def _forget() -> None:
+    """What is up belongs to the parent of this process, which was forked."""
     for started in list(_up):
-        started.kill()
-    for thread in threads:
-        join(thread)
+        started.forget()
+    _up.clear()
 
 
+os.register_at_fork(after_in_child=_forget)
 # The hook by which concurrent.futures itself waits; those that were registered later run earlier.
 threading._register_atexit(_end_all)  # type: ignore[attr-defined]  # not in typeshed
-
-
-def manager_thread(executor: ProcessPoolExecutor) -> threading.Thread | None:
-    """The executor's thread, which concurrent.futures joins at the end of the interpreter; lost after a shutdown."""
-    thread: threading.Thread | None = executor._executor_manager_thread  # type: ignore[assignment]  # not in typeshed
-    return thread
-
-
-def join(thread: threading.Thread | None) -> None:
-    """Wait for an executor's thread after its worker was killed, which a fork server that hangs does not report."""
-    if thread:
-        thread.join(END_SECONDS)
-        if thread.is_alive():
-            kill_forkserver()
-            thread.join(END_SECONDS)
-        # An executor is cyclic garbage when it has ended, and holds five descriptors until it is collected.
-        gc.collect()
 
 
 class Launch:
@@ -158,24 +172,26 @@ class Launch:
         try:
             started = self._start()
         except BaseException as error:
+            # They hold the executor, and with it five descriptors.
+            traceback.clear_frames(error.__traceback__)
             with contextlib.suppress(InvalidStateError):
                 self._started.set_exception(error)
             return
         try:
             self._started.set_result(started)
         except InvalidStateError:
-            started.end()
+            started.kill().join()
 
     def _start(self) -> Started:
-        gc.collect()  # of the executor that this one replaces, see `join`
         _start_forkserver()
         executor = self._executor = ProcessPoolExecutor(1, _BareContext(), worker.start, (self._limits,))
         try:
-            pid = executor.submit(os.getpid).result()
-            return Started(executor, pid, os.pidfd_open(pid))
+            return Started(executor, executor.submit(os.getpid).result())
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
             raise
+        finally:
+            self._executor = None
 
     async def result(self) -> Started:
         """Raises one of START_FAULTS; after START_SECONDS, or when cancelled, the worker is not wanted any more."""
@@ -192,11 +208,12 @@ class Launch:
     def _abandon(self) -> None:
         """The thread ends a worker that comes too late; one that just came is ended in another."""
         if not self._started.cancel() and self._started.exception() is None:
-            self._thread = self._in_thread(self._started.result().end)
+            self._thread = self._in_thread(self._started.result().kill().join)
 
     def _give_up(self) -> None:
         """Kill what the start hangs in: the worker, or the fork server if there is none yet."""
-        processes = list((self._executor._processes or {}).values()) if self._executor else []
+        executor = self._executor
+        processes = list((executor._processes or {}).values()) if executor else []
         for process in processes:
             process.kill()
         if not processes:

@@ -1,8 +1,6 @@
 """A slot of the pool: one worker process at a time, how long a job may take, and the backoff between two workers."""
 
 import asyncio
-import os
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
@@ -10,7 +8,7 @@ from typing import Any
 
 from service.imaging.plan import Job, Outcome, WorkerLimits
 from service.workers import worker
-from service.workers.launch import Launch, Started, join, manager_thread
+from service.workers.launch import Ending, Launch, Started
 
 # Where idle workers die in a row; one that was up for STEADY_SECONDS ends the row.
 REVIVE_PAUSE_SECONDS = 0.05
@@ -34,7 +32,7 @@ class Slot:
         self._starting = asyncio.Lock()
         self._launch: Launch | None = None
         self._started: Started | None = None
-        self._ending: threading.Thread | None = None
+        self._ending: Ending | None = None
         # Both belong to the worker that is up.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: asyncio.Future[None] | None = None
@@ -102,17 +100,16 @@ class Slot:
         """End the worker; whoever waits for its answer is told at once."""
         started, self._started = self._started, None
         if started is not None:
-            self._ending = manager_thread(started.executor)
-            started.kill()
             self._tell_ended(started)
-            os.close(started.process)
+            self._ending = started.kill()
 
     async def close(self) -> None:
         """End the worker, or what may come of a start that was cancelled; takes END_SECONDS a few times at most."""
         self.kill()
         if self._launch:
             await self._launch.over()
-        await asyncio.to_thread(join, self._ending)
+        if self._ending:
+            await asyncio.to_thread(self._ending.join)
 
 
 class _Limit:

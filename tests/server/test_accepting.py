@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from service.server import accepting
+from service.server import accepting, connections
 from service.server.keys import ADMISSION
 from service.store.descriptors import ACCEPT, CONNECT
-from tests.helpers import CONTENT_TYPE, Running, read_answer, until
+from tests.conftest import Serve
+from tests.helpers import CONTENT_TYPE, QuickEmulator, Running, read_answer, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -23,6 +24,12 @@ def short_of(monkeypatch: pytest.MonkeyPatch, *, connect: int = 0, accept: int =
     monkeypatch.setattr(accepting, "spare", {CONNECT: connect, ACCEPT: accept}.__getitem__)
 
 
+@pytest.fixture
+def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "FRESH_SECONDS", 0)
+
+
+@pytest.mark.usefixtures("no_grace")
 async def test_the_connection_that_was_idle_longest_goes_for_a_new_one(
     service: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -39,19 +46,55 @@ async def test_the_connection_that_was_idle_longest_goes_for_a_new_one(
             assert (await read_answer(second)).status == 200
 
 
-async def test_a_connection_with_a_request_under_way_stays(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_at_work_stays(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = await serve(QuickEmulator(delay_seconds=1))
+    asked = asyncio.create_task(service.thumbnails())
+    await until(lambda: service.app[ADMISSION].inside["thumbnails"])
+    short_of(monkeypatch, connect=-10_000)
+    assert (await service.raw(HEALTHZ)).status == 200
+    assert (await asked).status == 200
+
+
+async def test_a_new_connection_is_not_closed_before_its_request_can_be_read(
+    service: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short_of(monkeypatch, connect=-10_000)
+    answers = await asyncio.gather(*(service.raw(HEALTHZ) for _ in range(50)))
+    assert {answer.status for answer in answers} == {200}
+
+
+async def test_a_body_that_drips_gives_way_to_a_new_connection(
+    service: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with service.connected() as (reader, writer):
         writer.write(EXPORT.encode())
-        await until(lambda: len(service.app[ADMISSION].bodies) > 0)
-        short_of(monkeypatch, connect=-10_000)
+        await until(lambda: len(service.app[ADMISSION].bodies))
+        short_of(monkeypatch, connect=-10_000, accept=0)
+
+        async def knock() -> None:
+            while True:
+                assert (await service.raw(HEALTHZ)).status == 200
+
+        knocking = asyncio.create_task(knock())
+        async with asyncio.timeout(20):
+            assert (await read_answer(reader)).status == 408
+            # What it still sends is not read for long.
+            assert not await reader.read()
+        knocking.cancel()
+
+
+async def test_one_connection_at_a_time_is_accepted_when_there_is_no_descriptor(
+    service: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short_of(monkeypatch, accept=-100)
+    for _ in range(3):
         assert (await service.raw(HEALTHZ)).status == 200
-        writer.write(b"abc")
-        assert (await read_answer(reader)).status == 400
 
 
 async def test_connections_wait_where_none_can_be_had(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         short_of(patch, accept=0)
+        patch.setattr(accepting.Reserve, "accept", lambda *_: None)
         asked = asyncio.create_task(service.raw(HEALTHZ))
         await asyncio.sleep(5 * accepting.PAUSE_SECONDS)
         assert not asked.done()

@@ -19,6 +19,8 @@ import aiohttp
 import pytest
 from PIL import Image
 
+from service.server.run import _address_to_open
+from service.settings import Settings
 from service.signals import STOP_SIGNALS
 from tests.helpers import alive
 
@@ -245,6 +247,35 @@ async def test_a_signal_while_the_emulator_starts_gives_the_start_up(storage: Pa
     assert b"Traceback" not in errors
     assert b"serving on" not in errors
     await _until(lambda: not any(map(alive, family)))
+
+
+@pytest.mark.parametrize(
+    ("environment", "address"),
+    [({}, "{url}"), ({"PUBLIC_URL": "http://pictures.example"}, "http://pictures.example")],
+)
+async def test_on_a_terminal_the_last_line_is_the_address_to_open(
+    start: Start, environment: dict[str, str], address: str
+) -> None:
+    terminal, inner = os.openpty()
+    server = await start(stderr=inner, **environment)
+    os.close(inner)
+    shown = b""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while b"Ctrl-C" not in shown:
+            shown += await asyncio.to_thread(os.read, terminal, 65536)
+    # The lines of the access log are of this test, which asked whether the service is ready.
+    *_, last = (line for line in shown.decode().splitlines() if " GET " not in line)
+    assert last.endswith(f"open {address.format(url=server.url)} in a browser; Ctrl-C stops the service")
+    server.process.send_signal(signal.SIGINT)
+    assert await server.process.wait() == 0
+    os.close(terminal)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"), [("0.0.0.0", "http://127.0.0.1:80"), ("::", "http://[::1]:80"), ("10.0.0.1", "http://10.0.0.1:80")]
+)
+def test_a_wildcard_address_is_shown_as_one_that_opens(host: str, url: str) -> None:
+    assert _address_to_open(Settings(), [(host, 80)]) == url
 
 
 async def test_while_draining_new_requests_are_refused(start: Start) -> None:

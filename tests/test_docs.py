@@ -1,0 +1,66 @@
+"""What the pages in docs/ say is held against the code."""
+
+import os
+import re
+import subprocess
+import sys
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+
+
+def _page(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+def _sources() -> str:
+    return "\n".join(path.read_text() for path in ROOT.glob("service/**/*.py"))
+
+
+@pytest.mark.parametrize("page", ["docs/api.md", "docs/troubleshooting.md"])
+def test_every_warning_has_its_row(page: str) -> None:
+    section = re.split(r"\n## (?:Warnings|A variation has `warnings`)\n", _page(page))[1].partition("\n## ")[0]
+    listed = re.findall(r"^\| `([a-z_]+)` \|", section, re.MULTILINE)
+    assert sorted(listed) == sorted(set(re.findall(r'ExportWarning\(\s*"([a-z_]+)"', _sources())))
+
+
+def test_every_link_between_pages_leads_to_a_file() -> None:
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / link).exists(), (page.name, link)
+
+
+def test_the_words_of_the_glossary_are_those_of_the_code() -> None:
+    glossary = _page("docs/architecture.md").partition("\n## Glossary\n")[2]
+    words = [word for word in re.findall(r"^\| ([a-z]+) \|", glossary, re.MULTILINE) if word != "word"]
+    code = _sources().lower()
+    assert len(words) == len(set(words)) > 40
+    assert [word for word in words if word not in code] == []
+
+
+def test_the_python_example_runs_as_printed(tmp_path: Path) -> None:
+    Image.new("RGB", (320, 180), "teal").save(tmp_path / "picture.png")
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    example = _page("docs/python.md").partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "example.py").write_text(example)
+    names = ("PATH", "HOME", "LANG")
+    environment = {name: os.environ[name] for name in names if name in os.environ}
+    environment |= {"PYTHONPATH": str(ROOT), "EXPORT_WORKERS": "1"}
+    command = [sys.executable, "-W", "error", "example.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    path, warnings = done.stdout.split(maxsplit=1)
+    assert Path(path).suffix == ".webp"
+    assert warnings.strip() == "[]"
+
+
+def test_the_annotations_are_shipped() -> None:
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    assert "py.typed" in setup["options.package_data"]["service"]
+    assert (ROOT / "service/py.typed").exists()
