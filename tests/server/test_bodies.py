@@ -257,6 +257,7 @@ async def test_a_good_body_does_not_give_way_because_the_slow_ones_are_new(
 
 
 @pytest.mark.parametrize("sent", [b"", BEGUN, QUICK])
+@pytest.mark.slow
 async def test_connections_that_drip_and_reconnect_keep_nobody_out(serve: Serve, sent: bytes) -> None:
     """MAX_REQUESTS=100 and 200 connections, scaled down by ten."""
     service = await serve(max_requests=10, upload_stall_seconds=1)
