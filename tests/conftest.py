@@ -109,3 +109,15 @@ async def serve(make_settings: MakeSettings, unblocked: BlockBuster) -> AsyncIte
             return await stack.enter_async_context(running(settings, emulator or QuickEmulator()))
 
         yield started
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="module")
+async def serve_all(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serve]:
+    """As `serve`, but for all tests of a file, which leave the service as they found it."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def started(emulator: Emulator | None = None, **overrides: Any) -> Running:
+            settings = await asyncio.to_thread(settings_in, tmp_path_factory.mktemp("shared"), **overrides)
+            return await stack.enter_async_context(running(settings, emulator or QuickEmulator()))
+
+        yield started

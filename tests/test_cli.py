@@ -300,6 +300,7 @@ def test_names_that_are_not_utf8_are_printed_as_they_are(tmp_path: Path) -> None
         {"PYTHONIOENCODING": "ascii"},
     ],
 )
+@pytest.mark.slow
 def test_names_are_printed_as_they_are_in_any_locale(picture: Path, locale: dict[str, str]) -> None:
     names = ("caf\udce9", "日本")
     for name in names:
@@ -310,6 +311,7 @@ def test_names_are_printed_as_they_are_in_any_locale(picture: Path, locale: dict
 
 
 @pytest.mark.usefixtures("emulator")
+@pytest.mark.slow
 def test_the_answer_as_json_is_utf8_in_any_locale() -> None:
     answer = run_process(
         "generate", "日本 \U0001f600", "--formats", "webp", "--json", "--out", "caf\udce9",
@@ -338,6 +340,7 @@ def test_a_full_disk_behind_standard_output_is_exit_1(picture: Path) -> None:
 
 
 @pytest.mark.parametrize("closed", [1, 2])
+@pytest.mark.slow
 def test_a_closed_stream_changes_nothing(tmp_path: Path, picture: Path, closed: int) -> None:
     answer = run_process("export", picture, "--formats", "webp", preexec_fn=lambda: os.close(closed))
     assert answer.returncode == 0

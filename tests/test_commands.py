@@ -80,6 +80,7 @@ async def test_the_first_signal_sends_nothing_more_and_waits_for_what_is_out(
     ("first", "second"),
     [(signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGHUP), (signal.SIGHUP, signal.SIGINT)],
 )
+@pytest.mark.slow
 async def test_the_second_signal_of_any_kind_ends_at_once(
     generate: Generate, tmp_path: Path, first: signal.Signals, second: signal.Signals
 ) -> None:
@@ -99,6 +100,7 @@ async def test_the_second_signal_of_any_kind_ends_at_once(
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
+@pytest.mark.slow
 async def test_a_signal_that_was_ignored_at_the_start_stays_ignored(generate: Generate, number: signal.Signals) -> None:
     process = await generate(QuickEmulator(delay_seconds=0.5), ignoring=number)
     for _ in range(3):
@@ -109,6 +111,7 @@ async def test_a_signal_that_was_ignored_at_the_start_stays_ignored(generate: Ge
 
 
 @pytest.mark.parametrize("fault", ["unavailable", "rate_limited_bare"])
+@pytest.mark.slow
 async def test_a_call_that_comes_back_refused_after_the_first_signal_is_not_sent_again(
     generate: Generate, fault: str
 ) -> None:

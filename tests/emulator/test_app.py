@@ -15,6 +15,7 @@ from service.emulator import wire
 from service.emulator.app import Emulator
 from service.emulator.faults import Call, one_picture
 from tests.emulator.helpers import KEY, MODEL, Connect, Serve, ask, config, drawn, picture_bytes
+from tests.helpers import QuickEmulator
 
 # What it draws
 
@@ -32,7 +33,7 @@ async def test_a_picture_has_the_models_true_size(
 
 
 async def test_an_answer_says_what_it_cost_and_where_it_came_from(connect: Connect) -> None:
-    reply = await ask(await connect(Emulator()), config=config("1:1", "2K"))
+    reply = await ask(await connect(QuickEmulator()), config=config("1:1", "2K"))
     assert reply.usage_metadata
     assert reply.usage_metadata.candidates_token_count == 1680
     assert reply.model_version == MODEL
@@ -43,9 +44,9 @@ async def test_an_answer_says_what_it_cost_and_where_it_came_from(connect: Conne
 
 async def test_equal_requests_get_different_pictures_and_an_equal_seed_the_same_ones(connect: Connect) -> None:
     first, again, elsewhere = await connect(Emulator()), await connect(Emulator()), await connect(Emulator(seed=1))
-    ours = [drawn(await ask(first)).tobytes() for _ in range(3)]
-    assert len(set(ours)) == 3
-    assert [drawn(await ask(again)).tobytes() for _ in range(3)] == ours
+    ours = [drawn(await ask(first)).tobytes() for _ in range(2)]
+    assert len(set(ours)) == 2
+    assert [drawn(await ask(again)).tobytes() for _ in range(2)] == ours
     assert drawn(await ask(elsewhere)).tobytes() not in ours
 
 
@@ -78,13 +79,13 @@ async def test_without_a_ratio_the_picture_follows_the_reference(
     connect: Connect, reference: bytes, pixels: tuple[int, int]
 ) -> None:
     mime_type = "image/png" if reference.startswith(b"\x89PNG") else "image/jpeg"
-    client = await connect(Emulator())
+    client = await connect(QuickEmulator())
     reply = await ask(client, "Hi", types.Part.from_bytes(data=reference, mime_type=mime_type), config=config())
     assert drawn(reply).size == pixels
 
 
 async def test_what_was_asked_is_recorded(connect: Connect) -> None:
-    emulator = Emulator()
+    emulator = QuickEmulator()
     await ask(await connect(emulator, api_version="v1beta"), "My awesome video", config=config("21:9", "1K"))
     [received] = emulator.received
     assert (received.version, received.model, received.prompt) == ("v1beta", MODEL, "My awesome video")
@@ -109,7 +110,7 @@ async def test_the_peak_counts_requests_that_wait_together(connect: Connect) -> 
         await together.wait()
         return await one_picture(call)
 
-    emulator = Emulator(then=answer)
+    emulator = QuickEmulator(then=answer)
     client = await connect(emulator)
     replies = await asyncio.gather(*(ask(client) for _ in range(4)))
     assert (emulator.requests, emulator.peak, emulator.in_flight) == (4, 4, 0)
@@ -128,7 +129,7 @@ async def test_it_waits_before_it_answers(connect: Connect) -> None:
 
 
 async def test_a_model_outside_the_table_works(connect: Connect) -> None:
-    reply = await ask(await connect(Emulator()), model="gemini-9-next")
+    reply = await ask(await connect(QuickEmulator()), model="gemini-9-next")
     assert drawn(reply).size == (384, 3072)
 
 

@@ -28,11 +28,16 @@ def place(service: Running, data: bytes = DATA) -> str:
     return f"/static/output/{name}"
 
 
+@pytest_asyncio.fixture(loop_scope="session", scope="module")
+async def _uncached(serve_all: Serve) -> Running:
+    return await serve_all(download_cache_mb=0, **KEPT)
+
+
 @pytest_asyncio.fixture(loop_scope="session", params=["memory", "disk", "big"])
-async def download(service: Running, serve: Serve, request: pytest.FixtureRequest) -> tuple[Running, str, str]:
+async def download(service: Running, _uncached: Running, request: pytest.FixtureRequest) -> tuple[Running, str, str]:
     """A service, the path of an export and its tag, however the export is sent."""
     if request.param == "disk":
-        service = await serve(download_cache_mb=0, **KEPT)
+        service = _uncached
     path = place(service, DATA if request.param != "big" else bytes(MIB))
     return service, path, (await service.get(path)).headers["ETag"]
 

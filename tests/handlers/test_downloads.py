@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import pytest_asyncio
+from blockbuster import BlockBuster
 
 from service.retention import sweep_area
 from service.server.keys import ADMISSION, EXPORTS
@@ -42,9 +43,14 @@ def links(settings: Settings, secret: str = SECRET, now: float | None = None, **
     return signer
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def signed(serve: Serve) -> Running:
-    return await serve(sign_urls=True, signing_secret=f"{SECRET},{OLD_SECRET}")
+@pytest_asyncio.fixture(loop_scope="session", scope="module")
+async def _signed(serve_all: Serve) -> Running:
+    return await serve_all(sign_urls=True, signing_secret=f"{SECRET},{OLD_SECRET}")
+
+
+@pytest.fixture
+def signed(_signed: Running, unblocked: BlockBuster) -> Running:
+    return _signed
 
 
 @pytest.mark.parametrize(("suffix", "mime"), [(".png", "image/png"), (".jpg", "image/jpeg"), (".webp", "image/webp")])

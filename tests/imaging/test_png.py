@@ -100,6 +100,7 @@ def test_a_picture_of_many_strips_that_call_for_different_ways_holds_every_pixel
     assert_holds(encode_png(image, 9, thorough=thorough), image)
 
 
+@pytest.mark.slow
 @given(st.sampled_from(MODES), st.integers(1, 20), st.integers(1, 20), st.data(), st.sampled_from(LEVELS))
 @settings(max_examples=150, deadline=None)
 def test_whatever_the_pixels_are_they_come_back(

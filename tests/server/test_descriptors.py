@@ -116,6 +116,7 @@ async def export(server: Server) -> tuple[int, dict[str, Any]]:
         return answer.status, await answer.json(content_type=None)
 
 
+@pytest.mark.slow
 async def test_connections_cost_no_paid_picture(tmp_path: Path) -> None:
     async with serving(tmp_path, EMULATOR_DELAY_SECONDS="2") as server:
         request = asyncio.create_task(server.ask(count=4))
@@ -133,6 +134,7 @@ async def test_connections_cost_no_paid_picture(tmp_path: Path) -> None:
         assert not list((tmp_path / "temp").iterdir())
 
 
+@pytest.mark.slow
 async def test_busy_connections_leave_some_for_work_and_are_told(tmp_path: Path) -> None:
     """Each has a request of its own: none is idle, and none may be closed."""
     async with serving(tmp_path, EMULATOR_DELAY_SECONDS="4", UPLOAD_STALL_SECONDS="30") as server:
@@ -150,6 +152,7 @@ async def test_busy_connections_leave_some_for_work_and_are_told(tmp_path: Path)
         await _until_ready(server)
 
 
+@pytest.mark.slow
 async def test_many_downloads_leave_the_service_able_to_work(tmp_path: Path) -> None:
     async with serving(tmp_path, EMULATOR_DELAY_SECONDS="0") as server:
         paths = put(tmp_path, 260)
@@ -203,6 +206,7 @@ async def test_a_limit_that_is_lowered_is_told_and_heals(tmp_path: Path) -> None
         assert sum("file descriptors are free" in line and "refusing" in line for line in server.log) == 1
 
 
+@pytest.mark.slow
 async def test_a_limit_that_is_lowered_during_a_call_costs_no_paid_picture(tmp_path: Path) -> None:
     async with serving(tmp_path, EMULATOR_DELAY_SECONDS="2") as server:
         request = asyncio.create_task(server.ask(count=4))

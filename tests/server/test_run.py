@@ -175,6 +175,8 @@ def _assert_both_came(status: int, body: dict[str, Any]) -> None:
     assert all(len(variation["exports"]) == 3 for variation in body["variations"])
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 async def test_a_closed_terminal_drains_however_often_it_is_told(start: Start) -> None:
     terminal, inner = os.openpty()
     server = await start(
@@ -197,6 +199,8 @@ async def test_a_closed_terminal_drains_however_often_it_is_told(start: Start) -
     [(signal.SIGHUP, signal.SIGHUP), (signal.SIGHUP, signal.SIGTERM), (signal.SIGTERM, signal.SIGHUP),
      (signal.SIGINT, signal.SIGTERM)],
 )  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.slow
 async def test_a_second_signal_of_any_kind_ends_the_wait(
     start: Start, first: signal.Signals, second: signal.Signals
 ) -> None:

@@ -148,6 +148,7 @@ async def test_closing_while_the_fork_server_hangs_comes_back(
     assert isinstance(await pools().run(picture, "a"), Picture)
 
 
+@pytest.mark.slow
 async def test_closing_at_any_moment_leaves_nothing(
     pools: Pools, picture: InspectJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,9 +98,11 @@ async def test_every_good_job_survives_the_storm_and_every_bad_one_is_named(
     events: Counter[str] = Counter()
     pool = WorkerPool(WORKERS, LIMITS, DEADLINE_SECONDS, report=lambda event: events.update([event]))
     storm = Storm(pool, tmp_path)
-    kinds = zip((storm.good, storm.hungry, storm.crashing, storm.endless), counts, strict=True)
+    makers: tuple[Callable[[int], Job], ...] = (storm.good, storm.hungry, storm.crashing, storm.endless)
     jobs: list[tuple[str, Job]] = [
-        (f"{make.__name__}-{number}", make(number)) for make, count in kinds for number in range(count)
+        (f"{make.__name__}-{number}", make(number))
+        for make, count in zip(makers, counts, strict=True)
+        for number in range(count)
     ]
     random.Random(7).shuffle(jobs)
 
