@@ -3,7 +3,8 @@
 import asyncio
 import os
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,13 @@ asyncio.run(main())
 """
 # Nothing of the machine's temporary directories can be written, and what a test needs is at /mnt.
 NO_TEMP = 'mount --bind "$0" /mnt && for d in /tmp /var/tmp /usr/tmp; do mount -t tmpfs -o ro none $d; done; exec "$@"'
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A short one: pytest's own leaves no room for a socket's path when tests run side by side."""
+    with tempfile.TemporaryDirectory() as path:
+        yield Path(path)
 
 
 @pytest.fixture
