@@ -24,8 +24,14 @@ async def main():
 
 asyncio.run(main())
 """
-# Nothing of the machine's temporary directories can be written, and what a test needs is at /mnt.
-NO_TEMP = 'mount --bind "$0" /mnt && for d in /tmp /var/tmp /usr/tmp; do mount -t tmpfs -o ro none $d; done; exec "$@"'
+# The machine's temporary directories can be read, not written, and what a test needs is at /mnt.
+NO_TEMP = """
+mount --bind "$0" /mnt || exit
+for d in /tmp /var/tmp /usr/tmp; do
+    [ ! -d $d ] || { mount --bind $d $d && mount -o remount,ro,bind $d; } || exit
+done
+exec "$@"
+"""
 
 
 @pytest.fixture
