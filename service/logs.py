@@ -117,6 +117,11 @@ class SafeFormatter(logging.Formatter):
     def safe(self, text: str, keep: str = "\n\t") -> str:
         return log_safe(text, self._key, keep)
 
+    def message(self, record: logging.LogRecord, keep: str) -> str:
+        """The record's message. An access record is one word and a path that %r escapes: it needs no search."""
+        text = record.getMessage()
+        return text if isinstance(record, AccessRecord) else self.safe(text, keep)
+
 
 class TextFormatter(SafeFormatter):
     """One line for people, and below it the trace of an exception."""
@@ -124,7 +129,7 @@ class TextFormatter(SafeFormatter):
     def format(self, record: logging.LogRecord) -> str:
         time_of_day = f"{_spelled(int(record.created))},{int(record.msecs):03}"
         mark = getattr(record, "request_id", "-")
-        line = f"{time_of_day} {record.levelname:7} {mark} {self.safe(record.getMessage(), keep='')}"
+        line = f"{time_of_day} {record.levelname:7} {mark} {self.message(record, keep='')}"
         return f"{line}\n{self.safe(self.formatException(record.exc_info))}" if record.exc_info else line
 
 
@@ -143,7 +148,7 @@ class JsonFormatter(SafeFormatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "request_id": getattr(record, "request_id", "-"),
-            "message": self.safe(record.getMessage()),
+            "message": self.message(record, keep="\n\t"),
         }
         line |= getattr(record, "fields", {})
         if record.exc_info:
