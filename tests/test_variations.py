@@ -57,9 +57,8 @@ async def hang_up(request: "asyncio.Task[object]") -> None:
 async def all_given_back(service: Running) -> None:
     """Place, disk space, holds and slots: nothing is left of requests whose clients are gone."""
     admission = service.app[ADMISSION]
-    await until(lambda: not admission.inside["thumbnails"])
+    await until(lambda: not (admission.inside["thumbnails"] or service.area("temp")))
     assert admission.reserved == 0
-    assert not service.area("temp")
     assert not service.area("generated")
 
 
