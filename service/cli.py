@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from service.errors import RequestError, ServiceError, SettingsError
-from service.logs import set_up_logging
 from service.settings import Settings, load_settings
 from service.streams import STDIN, lasting_streams
 
@@ -69,6 +68,7 @@ def main() -> None:
 def serve(host: str | None, port: int | None) -> None:
     """Run the HTTP service until SIGTERM, SIGHUP or Ctrl-C."""
     from service.app import create_app
+    from service.logs import set_up_logging
     from service.server import run
 
     async def work(settings: Settings) -> int:

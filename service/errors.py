@@ -40,12 +40,15 @@ class ServiceError(Exception):
         self,
         detail: str,
         *,
+        status: int | None = None,
         headers: Mapping[str, str] | None = None,
         billed: bool | None = False,
         storage_path: str | None = None,
     ) -> None:
         self.detail = visible(whole_characters(detail))
         super().__init__(self.detail)
+        if status is not None:
+            self.status = status
         self.headers = dict(headers or {})
         self.billed = billed
         self.storage_path = storage_path

@@ -97,8 +97,7 @@ class VariationMaker:
             try:
                 reply = await self._draw(replace(call, body=body), flight)
             except BadReply as error:
-                await self._keep_unread(order, variation, body, error, hold, flight.space)
-                raise
+                raise await self._kept_unread(order, variation, body, error, hold, flight.space) from error
             kind = sniff(reply.picture[:SNIFF_BYTES])
             key = raw_key(order.request_id, variation.number, TABLE[kind].suffix if kind else ".bin")
             source = await self._keep(key, reply.picture, hold, flight.space)
@@ -136,7 +135,7 @@ class VariationMaker:
             sha256 = await self._exports.store.write(key, picture, hold, space)
         return Source(self._exports.store.local(key), sha256, len(picture), sniff(picture[:SNIFF_BYTES]))
 
-    async def _keep_unread(
+    async def _kept_unread(
         self,
         order: Order,
         variation: VariationState,
@@ -144,17 +143,18 @@ class VariationMaker:
         error: BadReply,
         hold: Hold,
         space: Preallocated | None,
-    ) -> None:
-        """Keep a reply without a picture that can be read, whole, and let the error name it."""
+    ) -> BadReply:
+        """Keep a reply without a picture that can be read, whole; returns the error that names it."""
         store, key = self._exports.store, raw_key(order.request_id, variation.number, ".reply")
+        detail = error.detail
         with _billed(error.billed):
             if body.spilled:
                 if not await body.file_rest():
-                    error.detail += "; the disk took only a part of it"
+                    detail += "; the disk took only a part of it"
                 await store.publish([(spill_key(order.request_id, variation.number), key)])
             elif body.size:
                 await store.write(key, await asyncio.to_thread(bytes, body.rest), hold, space)
-        error.storage_path = key if body.size else None
+        return BadReply(detail, billed=error.billed, storage_path=key if body.size else None)
 
     async def _export(self, order: Order, raw: "_Raw", base: Base | None) -> ExportSet:
         """Raises NoExport, whatever went wrong: the client learns why, and where the paid picture is."""
@@ -231,8 +231,9 @@ def _billed(billed: bool | None) -> Iterator[None]:
     try:
         yield
     except (StorageFull, StorageUnavailable) as error:
-        error.billed = billed
-        raise
+        raise type(error)(
+            error.detail, headers=error.headers, billed=billed, storage_path=error.storage_path
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +246,4 @@ class _Raw:
 
 
 def _no_export(reason: str, raw: _Raw, status: int) -> NoExport:
-    error = NoExport(f"the picture is kept, but {reason}", billed=True, storage_path=raw.key)
-    error.status = status
-    return error
+    return NoExport(f"the picture is kept, but {reason}", status=status, billed=True, storage_path=raw.key)

@@ -40,8 +40,7 @@ def test_no_title_speaks_of_a_bill_beside_one_that_was_not_made() -> None:
 
 
 def test_an_unexpected_fault_speaks_for_the_others_last() -> None:
-    conflict = ServiceError("for later")
-    conflict.status, absent = 409, NotFound("gone")
+    conflict, absent = ServiceError("for later", status=409), NotFound("gone")
     ranked = [
         StorageFull("full"), GeminiTimeout("slow"), GeminiAuth("key"), QuotaExhausted("quota"),
         GeminiUnavailable("busy"), Blocked("no"), conflict, absent, ServiceError("a fault"),

@@ -92,15 +92,12 @@ class ErrorStatus(Exception):
 
 def refusal(answer: ErrorStatus) -> GeminiError | NotExecuted:
     """What an error status means: NotExecuted for 429 and 503, unless tokens were counted or a picture came."""
-    error, seconds = _error(answer)
     if _TOKENS_COUNTED.search(answer.body) or _picture_came(answer.body):
-        error.billed = True
-        return error
+        return _error(answer, billed=True)[0]
     if answer.status in (429, 503):
-        return NotExecuted(error, seconds)
+        return NotExecuted(*_error(answer, billed=False))
     # Half an answer of a failing server may have gone on to count tokens.
-    error.billed = False if answer.whole or answer.status < 500 else None
-    return error
+    return _error(answer, billed=False if answer.whole or answer.status < 500 else None)[0]
 
 
 def _picture_came(body: bytes) -> bool:
@@ -109,28 +106,28 @@ def _picture_came(body: bytes) -> bool:
     return bool(candidates and _INLINE_DATA.search(body, candidates.end()))
 
 
-def _error(answer: ErrorStatus) -> tuple[GeminiError, float | None]:
+def _error(answer: ErrorStatus, billed: bool | None) -> tuple[GeminiError, float | None]:
     """The error for a status, and the seconds to wait if it is one that may be tried again."""
     said, status = _said(answer), answer.status
     if status == 429:
-        return _quota(answer, said)
+        return _quota(answer, said, billed)
     if status == 503:
-        return GeminiUnavailable(said), _asked_delay(answer)
+        return GeminiUnavailable(said, billed=billed), _asked_delay(answer)
     if status == 504:
-        return GeminiTimeout(said), None
+        return GeminiTimeout(said, billed=billed), None
     if status in (401, 403) or (status < 500 and "API_KEY_INVALID" in answer.text):
-        return GeminiAuth(said), None
-    return (GeminiRejected if status < 500 else GeminiFailed)(said), None
+        return GeminiAuth(said, billed=billed), None
+    return (GeminiRejected if status < 500 else GeminiFailed)(said, billed=billed), None
 
 
-def _quota(answer: ErrorStatus, said: str) -> tuple[QuotaExhausted, float | None]:
+def _quota(answer: ErrorStatus, said: str, billed: bool | None) -> tuple[QuotaExhausted, float | None]:
     """A quota that lasts asks for more time than any call has."""
     seconds = _asked_delay(answer)
     kind = CreditsExhausted if _CREDITS.search(answer.text) else QuotaExhausted
     wait = 1 if seconds is None else seconds
     if kind is CreditsExhausted or _LASTING_QUOTA.search(answer.text):
         wait, seconds = max(wait, LASTING_RETRY_AFTER_SECONDS), math.inf
-    return kind(said, headers={"Retry-After": str(max(1, math.ceil(wait)))}), seconds
+    return kind(said, headers={"Retry-After": str(max(1, math.ceil(wait)))}, billed=billed), seconds
 
 
 def _said(answer: ErrorStatus) -> str:

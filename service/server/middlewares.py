@@ -90,9 +90,7 @@ def _from_http(error: web.HTTPException, request: web.Request) -> ServiceError:
         return NotFound("there is no such route")
     if error.status == ExpectationFailed.status:
         return ExpectationFailed("the only expectation understood is 100-continue")
-    fault = ServiceError(error.reason)
-    fault.status = error.status
-    return fault
+    return ServiceError(error.reason, status=error.status)
 
 
 @web.middleware

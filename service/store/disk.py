@@ -48,16 +48,20 @@ async def start_disk_threads() -> None:
 
 
 @contextlib.contextmanager
-def storage_errors(area: str) -> Iterator[None]:
-    """Turn the disk's refusals into StorageFull or StorageUnavailable, naming the room and never a path."""
+def storage_errors(area: str, kept: str | None = None) -> Iterator[None]:
+    """Raise an OSError as StorageFull or StorageUnavailable, which name the area and never a path.
+
+    `kept` is their `storage_path`: the key under which the data is, although something failed.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in NO_SPACE:
-            raise StorageFull(f"no space is left in {area}/") from error
+            raise StorageFull(f"no space is left in {area}/", storage_path=kept) from error
         if error.errno in NO_DESCRIPTOR:
-            raise OutOfDescriptors(f"{area}/ cannot be used: {shortage()}") from error
-        raise StorageUnavailable(f"{area}/ cannot be used: {os.strerror(error.errno or errno.EIO)}") from error
+            raise OutOfDescriptors(f"{area}/ cannot be used: {shortage()}", storage_path=kept) from error
+        reason = os.strerror(error.errno or errno.EIO)
+        raise StorageUnavailable(f"{area}/ cannot be used: {reason}", storage_path=kept) from error
 
 
 def require_descriptors(leave: int, area: str) -> None:

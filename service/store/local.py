@@ -116,16 +116,15 @@ class LocalStore(Scratch):
 
     def _name(self, file: Preallocated, key: str) -> None:
         """Give a finished file its key, durably."""
-        kept = file.key
+        area = key.partition("/")[0]
         try:
-            with storage_errors(key.partition("/")[0]):
+            with storage_errors(area, kept=file.key):
                 directory, name = self._directories.of(key)
                 file.directory.rename(file.name, directory, name)
-                kept = key
+            with storage_errors(area, kept=key):
                 directory.sync()
-        except (StorageFull, StorageUnavailable) as error:
+        except (StorageFull, StorageUnavailable):
             file.close()
-            error.storage_path = kept
             raise
 
     async def publish(self, moves: list[tuple[str, str]]) -> None:

@@ -7,9 +7,7 @@ from service.server.problems import problem
 
 
 def no_export() -> NoExport:
-    error = NoExport("no space is left", billed=True)
-    error.status = 507
-    return error
+    return NoExport("no space is left", billed=True, status=507)
 
 
 @pytest.mark.parametrize("error", [StorageFull("full"), no_export()])
