@@ -36,10 +36,9 @@ class Directory:
     def create(self, name: str, mode: int = 0o600) -> int:
         """A descriptor of a new file, for reading and writing: Linux NFS locks no other in either way."""
         descriptor = self.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-        if mode != 0o600:
-            # Some network file systems have no modes.
-            with contextlib.suppress(OSError):
-                os.fchmod(descriptor, mode)
+        # The umask may have taken bits away. Some network file systems have no modes.
+        with contextlib.suppress(OSError):
+            os.fchmod(descriptor, mode)
         return descriptor
 
     def rename(self, name: str, target: "Directory", new: str) -> None:

@@ -19,7 +19,7 @@ on_one_loop = pytest.mark.asyncio(loop_scope="session")
 MODES = {None: PRIVATE, "private": PRIVATE, "shared": SHARED}
 
 
-@pytest.fixture(params=[0o022, 0, 0o077], ids=["022", "0", "077"])
+@pytest.fixture(params=[0o022, 0, 0o077, 0o777], ids=["022", "0", "077", "777"])
 def _umask(request: pytest.FixtureRequest) -> Iterator[None]:
     before = os.umask(request.param)
     yield
