@@ -153,7 +153,12 @@ class VariationMaker:
                     detail += "; the disk took only a part of it"
                 await store.publish([(spill_key(order.request_id, variation.number), key)])
             elif body.size:
-                await store.write(key, await asyncio.to_thread(bytes, body.rest), hold, space)
+                try:
+                    await store.write(key, await asyncio.to_thread(bytes, body.rest), hold, space)
+                except StorageFull as full:
+                    if full.storage_path != key:
+                        raise
+                    detail += "; the disk took only a part of it"
         return BadReply(detail, billed=error.billed, storage_path=key if body.size else None)
 
     async def _export(self, order: Order, raw: "_Raw", base: Base | None) -> ExportSet:

@@ -143,6 +143,23 @@ async def test_a_spilled_reply_that_cannot_be_read_is_kept_whole(serve: Serve) -
     assert (service.area("temp"), memory(service)) == ([], 0)
 
 
+@pytest.mark.parametrize("memory_mb", [1, 256])
+async def test_a_full_disk_keeps_as_much_of_an_unreadable_reply_as_was_preallocated(
+    serve: Serve, tmp_path: Path, memory_mb: int
+) -> None:
+    def fill(body: Json) -> None:
+        fill_up(tmp_path / "disk")
+        body["candidates"][0]["content"]["parts"][0]["inlineData"]["data"] += "!"
+
+    with small_disk(tmp_path / "disk", 80) as disk:
+        emulator = QuickEmulator(then=large(8 * MIB, fill))
+        service = await serve(emulator, storage_dir=disk / "storage", gemini_replies_memory_mb=memory_mb)
+        [error] = assert_problem(await service.thumbnails(*TINY), 502, "bad_reply")["errors"]
+        assert "the disk took only a part of it" in error["detail"]
+        assert kept(service, error).startswith(b'{"candidates"')
+        assert (service.area("temp"), memory(service)) == ([], 0)
+
+
 @pytest.mark.parametrize("readable", [True, False])
 async def test_a_disk_that_fills_up_while_a_reply_comes_costs_no_paid_picture(
     serve: Serve, tmp_path: Path, readable: bool

@@ -129,9 +129,13 @@ def allocate(descriptor: int, size: int) -> int:
     return os.fstat(descriptor).st_blocks * 512
 
 
-def write_all(descriptor: int, data: bytes, offset: int) -> None:
-    """Write all of `data` at `offset`: one call may take less, and never more than 2 GiB."""
-    rest = memoryview(data)
-    while rest:
-        written = os.pwrite(descriptor, rest, offset)
-        rest, offset = rest[written:], offset + written
+def write_most(descriptor: int, data: bytes | bytearray, offset: int = 0) -> tuple[int, OSError | None]:
+    """Write `data` at `offset`; returns how many bytes were written, and the error if that is not all of them."""
+    rest, written = memoryview(data), 0
+    try:
+        # One call may write less, and never writes more than 2 GiB.
+        while written < len(rest):
+            written += os.pwrite(descriptor, rest[written:], offset + written)
+    except OSError as error:
+        return written, error
+    return written, None

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import io
 import logging
 import os
@@ -87,32 +88,29 @@ class LocalStore(Scratch):
     async def write(self, key: str, data: bytes, hold: Hold, space: Preallocated | None = None) -> str:
         """Store `data` durably under `key`, whole or not at all, and hold it; returns its sha256 in hex.
 
-        With `space`, on the blocks and through the descriptor that it has, however full the disk is by now. If only
-        the name finds no room in its folder, the data stays in temp/, as the error's `storage_path` says.
+        With `space` it goes through the descriptor and into the blocks that were preallocated, so neither a full disk
+        nor a lack of descriptors can lose it: data larger than that is cut where the disk is full, and if its
+        directory takes no more names it stays in temp/. Then `storage_path` of the StorageFull raised says where it is.
         """
-        self._take_over(space)
-        return await run_to_completion(self._write, key, data, hold, space)
-
-    async def keep(self, key: str, hold: Hold, space: Preallocated) -> str:
-        """The same for data that was appended to `space` before."""
-        return await self.write(key, b"", hold, space)
-
-    def _take_over(self, space: Preallocated | None) -> None:
         if space:
             self._spaces.pop(space.key, None)
+        return await run_to_completion(self._write, key, data, hold, space)
 
     def _write(self, key: str, data: bytes, hold: Hold, space: Preallocated | None) -> str:
-        with storage_errors(key.partition("/")[0]):
+        area = key.partition("/")[0]
+        with storage_errors(area):
             file = space or self._create(temp_key())
             try:
-                file.append(data)
-                file.sync()
+                written = file.write(data, cut=space is not None)
             except OSError:
                 file.discard()
                 raise
         self._name(file, key)
         hold.keep(file.descriptor)
-        return file.sha256
+        if written < len(data):
+            cut = f"no space is left in {area}/: only {written} of {len(data)} bytes are kept"
+            raise StorageFull(cut, storage_path=key)
+        return hashlib.sha256(data).hexdigest()
 
     def _name(self, file: Preallocated, key: str) -> None:
         """Give a finished file its key, durably."""
@@ -124,7 +122,7 @@ class LocalStore(Scratch):
             with storage_errors(area, kept=key):
                 directory.sync()
         except (StorageFull, StorageUnavailable):
-            file.close()
+            os.close(file.descriptor)
             raise
 
     async def publish(self, moves: list[tuple[str, str]]) -> None:

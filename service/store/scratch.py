@@ -1,27 +1,25 @@
 """Scratch files: what lies in temp/ on the local disk while it is made, held against sweeps."""
 
 import contextlib
-import errno
 import hashlib
 import logging
 import os
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from io import BufferedWriter
-from threading import Lock
-from typing import Any
 
 from service.store.descriptors import BEGIN, FINISH
 from service.store.directories import Directories, Directory
 from service.store.disk import (
+    NO_SPACE,
     allocate,
     require_descriptors,
     run_or_undo,
     run_to_completion,
     storage_errors,
     with_descriptors,
-    write_all,
+    write_most,
 )
 from service.store.holds import Hold, lock_shared
 from service.store.layout import PRIVATE, Layout, Modes, temp_key
@@ -41,28 +39,15 @@ class Preallocated:
     directory: Directory
     descriptor: int
     allocated: int = 0
-    length: int = 0
-    _hash: Any = field(default_factory=hashlib.sha256)
-    _lock: Lock = field(default_factory=Lock)
 
-    @property
-    def sha256(self) -> str:
-        """Of what was written, in hex."""
-        return str(self._hash.hexdigest())
-
-    def append(self, data: bytes) -> None:
-        """Add to what was written; raises OSError. Blocks."""
-        with self._lock:
-            if self.descriptor < 0:
-                raise OSError(errno.EBADF, "it was given up meanwhile")
-            write_all(self.descriptor, data, self.length)
-            self.length += len(data)
-            self._hash.update(data)
-
-    def sync(self) -> None:
-        """Cut what was allocated and not written, and make the rest durable; raises OSError."""
-        os.ftruncate(self.descriptor, self.length)
+    def write(self, data: bytes, *, cut: bool = False) -> int:
+        """Store `data` durably; returns its length, or with `cut` how much of it a full disk took. Raises OSError."""
+        written, error = write_most(self.descriptor, data)
+        if error and not (cut and written and error.errno in NO_SPACE):
+            raise error
+        os.ftruncate(self.descriptor, written)
         os.fsync(self.descriptor)
+        return written
 
     def discard(self) -> None:
         """Remove and close it; what the disk refuses to give up is left to the sweep."""
@@ -70,13 +55,7 @@ class Preallocated:
             self.directory.unlink(self.name)
         except OSError as error:
             log.warning("%s could not be removed: %s", self.key, error.strerror)
-        self.close()
-
-    def close(self) -> None:
-        """Wait for a write whose caller was cancelled: its descriptor's number may be another file's afterwards."""
-        with self._lock:
-            os.close(self.descriptor)
-            self.descriptor = -1
+        os.close(self.descriptor)
 
 
 class Scratch:
@@ -94,12 +73,12 @@ class Scratch:
         return str(self.layout.path(key))
 
     @contextlib.asynccontextmanager
-    async def space(self, size: int, key: str | None = None) -> AsyncIterator[Preallocated]:
-        """A temp file, of a key of its own unless given, with `size` bytes of the disk; removed unless it is kept.
+    async def space(self, size: int) -> AsyncIterator[Preallocated]:
+        """A temp file with `size` bytes of the disk preallocated; removed unless `write` takes it over.
 
-        Raises StorageFull, StorageUnavailable. A file system that cannot set blocks aside holds none.
+        Raises StorageFull, StorageUnavailable. A file system that cannot preallocate gives an empty one.
         """
-        key = key or temp_key()
+        key = temp_key()
         self._spaces[key] = 0
         try:
             made = await run_or_undo(Preallocated.discard, self._preallocate, key, size)
@@ -163,11 +142,6 @@ class Scratch:
     def _take_back(self, key: str, file: BufferedWriter) -> None:
         file.close()
         self._remove([key])
-
-    async def append(self, space: Preallocated, data: bytes) -> None:
-        """Write on in `space`; raises StorageFull, StorageUnavailable."""
-        with storage_errors("temp"):
-            await run_to_completion(space.append, data)
 
     async def reserve(self, count: int, hold: Hold) -> list[str]:
         """Make `count` empty, held files in temp/ for a worker to fill; returns their keys. Waits for descriptors."""

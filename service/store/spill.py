@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncIterator
 
 from service.errors import StorageUnavailable
-from service.store.disk import run_to_completion, storage_errors
+from service.store.disk import run_to_completion, storage_errors, write_most
 from service.store.scratch import Preallocated, Scratch
 
 log = logging.getLogger(__name__)
@@ -32,14 +32,11 @@ class SpillFile:
 
     def write(self, data: bytes | bytearray, offset: int) -> int:
         """Returns how many bytes were written: fewer than all of them when the disk takes no more."""
-        rest, done = memoryview(data), 0
         with self._lock:
-            try:
-                while done < len(rest):
-                    done += os.pwrite(self._descriptor, rest[done:], offset + done)
-            except OSError as error:
-                log.warning("temp/ takes no more of a reply, the rest stays in memory: %s", error.strerror)
-        return done
+            written, error = write_most(self._descriptor, data, offset)
+        if error:
+            log.warning("temp/ takes no more of a reply, the rest stays in memory: %s", error.strerror)
+        return written
 
     def read(self, size: int) -> bytes:
         """The first `size` bytes; raises StorageUnavailable."""

@@ -144,6 +144,19 @@ async def test_a_picture_larger_than_its_space_finds_more(store: LocalStore) -> 
     assert files_in(store) == [RAW]
 
 
+async def test_a_picture_larger_than_its_space_is_cut_and_named_when_the_disk_is_full(disk: LocalStore) -> None:
+    picture = os.urandom(3 * MIB)
+    async with held() as hold, disk.space(MIB) as space:
+        fill_up(disk.layout.roots["temp"])
+        with pytest.raises(StorageFull, match=f"only {MIB} of {3 * MIB} bytes are kept") as caught:
+            await disk.write(RAW, picture, hold, space)
+        assert caught.value.storage_path == RAW
+        assert Path(disk.local(RAW)).read_bytes() == picture[:MIB]
+        os.utime(disk.local(RAW), (0, 0))
+        assert sweep(disk.layout.roots["generated"], 1).in_use == 1
+    assert sorted(files_in(disk)) == sorted([RAW, "temp/of-another-process"])
+
+
 async def test_space_that_was_not_needed_is_given_back(disk: LocalStore) -> None:
     async with disk.space(6 * MIB) as space:
         os.utime(disk.local(space.key), (0, 0))
@@ -307,57 +320,6 @@ async def test_what_has_space_is_written_without_another_descriptor(
         os.utime(store.local(RAW), (0, 0))
         assert sweep(store.layout.roots["generated"], 1).in_use == 1
     assert files_in(store) == [RAW]
-
-
-async def test_a_reply_that_came_in_pieces_is_kept_without_another_descriptor(
-    store: LocalStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    body = f"temp/{request_id()}_1.body"
-    async with held() as hold, store.space(0, body) as space:
-        assert files_in(store) == [body]
-        no_descriptor_left(monkeypatch)
-        await store.append(space, b"one ")
-        await store.append(space, b"two")
-        digest = await store.keep(RAW, hold, space)
-        monkeypatch.undo()
-    assert files_in(store) == [RAW]
-    assert Path(store.local(RAW)).read_bytes() == b"one two"
-    assert digest == hashlib.sha256(b"one two").hexdigest()
-
-
-async def test_a_write_that_was_cancelled_reaches_no_other_file(
-    store: LocalStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """The descriptor's number goes to the next file that is opened."""
-    begun, go_on, pwrite = threading.Event(), threading.Event(), os.pwrite
-
-    def late(*args: Any) -> int:
-        begun.set()
-        go_on.wait(20)
-        return pwrite(*args)
-
-    async def request() -> None:
-        async with store.space(0) as space:
-            await store.append(space, b"for nobody")
-
-    monkeypatch.setattr(os, "pwrite", late)
-    task = asyncio.create_task(request())
-    assert await asyncio.to_thread(begun.wait, 20)
-    task.cancel()
-    await asyncio.sleep(0.1)
-    others = [(tmp_path / str(number)).open("wb") for number in range(10)]
-    go_on.set()
-    await asyncio.gather(task, return_exceptions=True)
-    await until(lambda: files_in(store) == [], 5)
-    for other in others:
-        other.close()
-    assert {(tmp_path / str(number)).read_bytes() for number in range(10)} == {b""}
-
-
-async def test_space_that_was_written_to_and_not_kept_goes_away(store: LocalStore) -> None:
-    async with store.space(0) as space:
-        await store.append(space, b"half a reply")
-    assert files_in(store) == []
 
 
 @pytest.mark.parametrize("area", AREAS)
