@@ -5,7 +5,7 @@ import math
 from typing import Literal, Self
 
 from service.errors import Busy, Draining, StorageFull
-from service.server.bodies import RETRY_AFTER, Bodies, Body
+from service.server.bodies import Bodies, Body
 from service.server.throughput import MinimumThroughput
 from service.settings import MIB, Settings
 from service.store.local import LocalStore
@@ -107,7 +107,7 @@ class Admission:
             raise self._draining()
         working = self.inside["thumbnails"] + self.inside["exports"]
         if self.inside[kind] >= self._limits[kind] or (kind != "download" and working >= self._max_requests):
-            raise Busy(f"no room for more {kind} now", headers=RETRY_AFTER)
+            raise Busy(f"no room for more {kind} now")
 
     def leave(self, ticket: Ticket) -> None:
         self.inside[ticket.kind] -= 1
@@ -139,7 +139,7 @@ class Admission:
 
     @staticmethod
     def _draining() -> Draining:
-        return Draining("the service is shutting down", headers=RETRY_AFTER)
+        return Draining("the service is shutting down")
 
     async def emptied(self) -> None:
         """Wait until nobody is inside."""

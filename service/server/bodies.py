@@ -8,6 +8,7 @@ from aiohttp import ClientPayloadError, StreamReader, web
 from aiohttp.http_exceptions import BadHttpMessage
 
 from service.errors import BodyTimeout, Busy, MalformedBody, ServiceError, StorageFull
+from service.server.problems import RETRY_AFTER
 from service.server.throughput import MinimumThroughput
 
 # A newcomer is judged by what it sent in its first second, so that none gives way before it could send anything.
@@ -15,7 +16,6 @@ GRACE_SECONDS = 1.0
 POLL_SECONDS = 0.02
 # What counts as slow where UPLOAD_MIN_BYTES_PER_SECOND is off.
 SLOW_BYTES_PER_SECOND = 10_240
-RETRY_AFTER = {"Retry-After": "5"}
 
 
 class Body:
@@ -121,7 +121,7 @@ class Bodies:
             async with asyncio.timeout(self._rule.stall_seconds):
                 await turn
         except TimeoutError:
-            raise Busy("as many bodies are being read as may be", headers=RETRY_AFTER) from None
+            raise Busy("as many bodies are being read as may be") from None
         finally:
             self._newcomers.pop(body, None)
 

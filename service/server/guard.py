@@ -1,6 +1,7 @@
-"""Who may ask: API keys, host names, the origin of web pages, CORS preflights."""
+"""API keys, the Host and Origin checks that protect an open port, and CORS preflights."""
 
 import hmac
+import re
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -18,11 +19,13 @@ _PREFLIGHT = {
 }
 _SAFE_METHODS = (hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS)
 _PORTS = {"http": 80, "https": 443}
+# host[:port] (RFC 3986, 3.2) and nothing else: urlsplit also finds a host behind user information and before a path.
+_AUTHORITY = re.compile(r"(?:[\w-]+(?:\.[\w-]+)*\.?|\[[0-9a-f:.]+\])(?::[0-9]{0,5})?", re.ASCII | re.IGNORECASE)
 
 
 @web.middleware
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Want a key where keys are set, else a host name and an origin of ours. Answers CORS preflights."""
+    """Require an API key where keys are set, else a known Host and Origin; answer CORS preflights."""
     if request.method == hdrs.METH_OPTIONS and _is_preflight(request):
         return web.Response(status=204, headers=_PREFLIGHT)
     if request.app[SETTINGS].api_keys:
@@ -41,7 +44,7 @@ def _is_preflight(request: web.Request) -> bool:
 
 
 async def _access(request: web.Request) -> Access:
-    """Who may have this path, whatever the method; one that no route has is guarded."""
+    """The access rule of the requested path, whatever the method; unknown paths are guarded."""
     match = request.match_info
     if isinstance(match.http_exception, web.HTTPMethodNotAllowed):
         method = min(match.http_exception.allowed_methods)
@@ -54,7 +57,7 @@ def _check_key(request: web.Request) -> None:
     scheme, _, given = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
     keys = [key.get_secret_value().encode() for key in request.app[SETTINGS].api_keys]
     presented = given.strip().encode("utf-8", "surrogateescape")
-    # Every key is compared, so that the time tells nothing of which came near.
+    # Compare every key, so that the time does not depend on which one matches.
     matches = [hmac.compare_digest(key, presented) for key in keys]
     if scheme.lower() != "bearer" or not any(matches):
         raise Unauthorized("send a valid key as Authorization: Bearer …", headers={"WWW-Authenticate": "Bearer"})
@@ -66,41 +69,49 @@ class _Origin(NamedTuple):
     port: int | None
 
 
-_NOWHERE = _Origin("", "", None)
+_NO_ORIGIN = _Origin("", "", None)
 
 
-def _origin(address: str) -> _Origin:
-    """Scheme, host name and port of an address, as browsers compare them; _NOWHERE if it has none."""
+def _origin(url: str) -> _Origin:
+    """Scheme, host name and port of a URL, as browsers compare them; _NO_ORIGIN if it has none."""
     try:
-        parts = urlsplit(address)
-        # The idna codec also refuses what is no host name; a dot at the end leads to the same host.
+        parts = urlsplit(url)
+        # The idna codec also refuses invalid host names; a trailing dot leads to the same host.
         name = (parts.hostname or "").removesuffix(".").encode("idna").decode()
-        return _Origin(parts.scheme, name, parts.port or _PORTS.get(parts.scheme)) if name else _NOWHERE
+        return _Origin(parts.scheme, name, parts.port or _PORTS.get(parts.scheme)) if name else _NO_ORIGIN
     except ValueError:
-        return _NOWHERE
+        return _NO_ORIGIN
+
+
+def _client_origin(text: str) -> _Origin:
+    """The origin that a client sent as scheme://host[:port]; _NO_ORIGIN for anything else."""
+    return _origin(text) if _AUTHORITY.fullmatch(text.partition("://")[2]) else _NO_ORIGIN
 
 
 def _check_host(request: web.Request) -> str:
-    """A web page must not reach the service by a name that it pointed at this machine. Returns the host asked for."""
+    """Refuse unknown hosts, so that a web page cannot reach the service by DNS rebinding; returns host[:port]."""
     host = _host(request)
-    name = _origin(f"http://{host}").name
+    name = _client_origin(f"http://{host}").name
     if not (is_loopback(name) or (name and name == _public(request).name)):
         raise CrossOrigin("this host name is not the service's; set PUBLIC_URL to the address that clients use")
     return host
 
 
 def _check_origin(request: web.Request, host: str) -> None:
-    """A web page of elsewhere must not spend through an open port. Our own origin is http, unless PUBLIC_URL says."""
+    """Refuse other origins, so that no web page can spend money here (CSRF).
+
+    The service's own origin has the scheme http, unless PUBLIC_URL says otherwise.
+    """
     public = _public(request)
-    scheme = "http" if is_loopback(_origin(f"http://{host}").name) else public.scheme
-    ours = {public, _origin(f"{scheme}://{host}")} - {_NOWHERE}
+    scheme = "http" if is_loopback(_client_origin(f"http://{host}").name) else public.scheme
+    own = {public, _client_origin(f"{scheme}://{host}")} - {_NO_ORIGIN}
     for origin in filter(None, request.headers.getall(hdrs.ORIGIN, ())):
-        if origin.lower() not in request.app[SETTINGS].cors_origins and _origin(origin) not in ours:
+        if origin.lower() not in request.app[SETTINGS].cors_origins and _client_origin(origin) not in own:
             raise CrossOrigin("this origin may not ask; CORS_ORIGINS lists those that may")
 
 
 def _host(request: web.Request) -> str:
-    """The host asked for: of the request's target if that is a whole address (RFC 9112, 3.2.2), else its Host."""
+    """The requested host[:port]: of an absolute-form target (RFC 9112, 3.2.2), else of the Host header."""
     target = request.raw_path
     if "://" in target and not target.startswith("/"):
         return urlsplit(target).netloc

@@ -1,18 +1,19 @@
 """Errors as `application/problem+json` (RFC 9457), the form of every error of every route."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 
-from service.errors import ServiceError, StorageFull
+from service.errors import Busy, Draining, OutOfDescriptors, ServiceError, StorageFull
 from service.schemas.answers import ErrorAnswer, Problem
 
-# A full disk is emptied by a sweep or an operator, not within seconds.
+# Seconds until a retry is worthwhile. A full disk is freed by a sweep or an operator, which takes longer.
+RETRY_AFTER = {"Retry-After": "5"}
 _STORAGE_FULL = {"Retry-After": "60"}
 
 
 def problem(error: ServiceError, request_id: str, errors: Sequence[ErrorAnswer] | None = None) -> web.Response:
-    """The one form of every error."""
+    """The response for an error; `errors` are those of the single variations when none succeeded."""
     billed = _billed(errors) if errors else error.billed
     body = Problem(
         type=f"urn:image-export:problem:{error.code}",
@@ -21,7 +22,7 @@ def problem(error: ServiceError, request_id: str, errors: Sequence[ErrorAnswer] 
         detail=error.detail,
         code=error.code,
         request_id=request_id,
-        # The whole request would go again, with what was billed, or may have been, of any variation.
+        # A retry repeats the whole request, so no variation may have been billed.
         retryable=error.worth_retrying and billed is False,
         billed=billed,
         errors=None if errors is None else list(errors),
@@ -30,8 +31,14 @@ def problem(error: ServiceError, request_id: str, errors: Sequence[ErrorAnswer] 
         status=error.status,
         body=body.model_dump_json(exclude={"errors"} if errors is None else None).encode(),
         content_type="application/problem+json",
-        headers=_STORAGE_FULL | error.headers if error.status == StorageFull.status else error.headers,
+        headers={**_retry_after(error), **error.headers},
     )
+
+
+def _retry_after(error: ServiceError) -> Mapping[str, str]:
+    if error.status == StorageFull.status:
+        return _STORAGE_FULL
+    return RETRY_AFTER if isinstance(error, Busy | Draining | OutOfDescriptors) else {}
 
 
 def _billed(errors: Sequence[ErrorAnswer]) -> bool | None:

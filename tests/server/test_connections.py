@@ -9,6 +9,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import hdrs
 
 from service.server.sockets import open_sockets
 from service.settings import is_loopback
@@ -23,6 +24,8 @@ MALFORMED = {
     "a version that is none": f"GET {LINK} HTTP/9.9\r\nHost: localhost\r\n\r\n",
     "no version": f"GET {LINK} x HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "a method that is none": f"{SECRET} / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "an unknown method": f"FOO {LINK} HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a method in lower case": f"get {LINK} HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "a link in a method": f"GE{LINK} / HTTP/1.1\r\n\r\n",
     "a header with no name": f"GET / HTTP/1.1\r\nHost: localhost\r\n: {SECRET}\r\n\r\n",
     "a header name of many words": f"GET / HTTP/1.1\r\nHost: localhost\r\n{SECRET} x: y\r\n\r\n",
@@ -61,6 +64,15 @@ async def test_what_the_parser_refuses_is_logged_without_a_secret_and_counted(
 
 async def count(service: Running, status: str) -> float:
     return await service.counter(f'image_export_requests_total{{method="other",route="other",status="{status}"}}')
+
+
+@pytest.mark.parametrize("method", [*sorted(hdrs.METH_ALL - {"GET", "HEAD", "CONNECT"}), "PROPFIND", "PURGE", "QUERY"])
+@on_one_loop
+async def test_a_method_that_the_parser_knows_and_the_route_does_not_is_405(service: Running, method: str) -> None:
+    """The parser (llhttp) refuses other methods before it has read a path: a 400, see MALFORMED."""
+    answer = await service.raw(f"{method} /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    assert_problem(answer, 405, "method_not_allowed")
+    assert answer.headers["Allow"] == "GET, HEAD"
 
 
 @on_one_loop

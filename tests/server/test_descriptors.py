@@ -183,8 +183,9 @@ async def test_a_limit_that_is_lowered_is_told_and_heals(tmp_path: Path) -> None
         with limited(server, 40):
             status, text = await asked(server, "/readyz")
             assert (status, "not_ready" in text, "descriptors" in text) == (503, True, True)
-            status, text = await asked(server, paths[-1])
-            assert (status, "storage_unavailable" in text) == (503, True)
+            async with server.client.get(server.url + paths[-1]) as answer:
+                assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+                assert (await answer.json(content_type=None))["code"] == "storage_unavailable"
             status, body = await export(server)
             assert (status, body["code"], body["billed"]) == (503, "storage_unavailable", False)
             status, body = await server.ask()

@@ -60,7 +60,14 @@ def host_rule(service: Running, host: str) -> list[tuple[str, str, str]]:
 
 @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "10.0.0.1", "[::2]", "[", "0.0.0.0",
                                   "[::ffff:10.0.0.1]", "localhost..", "127.0.0.1.evil.example", "", "ｌocalhost.x",
-                                  "2130706433", ":8000", "\udcff"])  # fmt: skip
+                                  "2130706433", ":8000", "\udcff", "evil.example@localhost", "@localhost",
+                                  "user:password@localhost:80", "localhost@evil.example", "localhost/evil.example",
+                                  "localhost?evil.example", "localhost#evil.example", "localhost\\evil.example",
+                                  "local host", "localhost evil.example", "localhost, evil.example", "localhost:x",
+                                  "localhost:99999", "localhost:-1", "localhost:+80", "localhost:80:80",
+                                  "localhost:８０", "::1", "[::1", "::1]", "[localhost]", "[::1]evil.example",
+                                  "[::1].example", "[::1]80", "[::1%lo]", "[v1.1]", "ｌocalhost", "１27.0.0.1",
+                                  "lo%63alhost", ".localhost", "localhost。"])  # fmt: skip
 async def test_without_keys_a_name_of_elsewhere_is_403_also_for_a_get(service: Running, host: str) -> None:
     for method, path, _ in host_rule(service, host):
         head = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
@@ -97,6 +104,13 @@ async def test_the_host_of_a_whole_address_counts(service: Running) -> None:
         ("http://evil.example/metrics", "localhost", 403),
         ("http://localhost/metrics", "evil.example", 200),
         ("http://localhost:1/metrics", "localhost", 200),
+        ("HTTP://LOCALHOST/metrics", "evil.example", 200),
+        ("http://evil.example@localhost/metrics", "localhost", 403),
+        ("http://@localhost/metrics", "localhost", 403),
+        ("http://localhost@evil.example/metrics", "localhost", 403),
+        ("http://[::1]/metrics", "localhost", 200),
+        ("http://[/metrics", "localhost", 400),
+        ("http:///metrics", "localhost", 400),
     ):
         answer = await service.raw(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
         assert answer.status == status, target
@@ -163,6 +177,10 @@ async def test_our_own_origin_may_ask(service: Running, host: str, origin: str) 
         ("localhost:99999", "http://localhost:99999"),
         ("localhost:8000", "null"),
         ("localhost:8000", "chrome-extension://localhost"),
+        ("localhost:8000", "http://evil.example@localhost:8000"),
+        ("localhost:8000", "http://localhost:8000/"),
+        ("localhost:8000", "http://localhost:8000?evil.example"),
+        ("localhost:8000", "http://ｌocalhost:8000"),
     ],
 )
 async def test_an_origin_of_another_scheme_name_or_port_is_403(service: Running, host: str, origin: str) -> None:

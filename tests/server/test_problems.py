@@ -1,8 +1,8 @@
-"""Errors as problem+json: what does not depend on a route."""
+"""Errors as problem+json, whatever the route."""
 
 import pytest
 
-from service.errors import NoExport, ServiceError, StorageFull, StorageUnavailable
+from service.errors import Busy, Draining, NoExport, OutOfDescriptors, ServiceError, StorageFull, StorageUnavailable
 from service.server.problems import problem
 
 
@@ -11,9 +11,15 @@ def no_export() -> NoExport:
 
 
 @pytest.mark.parametrize("error", [StorageFull("full"), no_export()])
-def test_every_507_says_when_to_come_again(error: ServiceError) -> None:
+def test_every_507_has_a_retry_after_of_a_minute(error: ServiceError) -> None:
     answer = problem(error, "req_1")
     assert (answer.status, answer.headers["Retry-After"]) == (507, "60")
+
+
+@pytest.mark.parametrize("error", [Busy("full"), Draining("stopping"), OutOfDescriptors("too few")])
+def test_a_shortage_that_passes_has_a_retry_after(error: ServiceError) -> None:
+    answer = problem(error, "req_1")
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
 
 
 def test_other_errors_have_their_own_headers() -> None:
