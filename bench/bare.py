@@ -5,19 +5,12 @@ from dataclasses import dataclass
 
 from bench.workload import SHARE, SIZE
 from service.imaging.composite import composite
-from service.imaging.containers import look_into
 from service.imaging.encode import encode
+from service.imaging.formats import Encoding, JpegEncoding, PngEncoding, WebpEncoding
+from service.imaging.frame import Frame
 from service.imaging.pipeline import finish
-from service.imaging.plan import (
-    WHOLE_SHARE,
-    Encoding,
-    ExportPlan,
-    Frame,
-    JpegEncoding,
-    PngEncoding,
-    WebpEncoding,
-    WorkerLimits,
-)
+from service.imaging.plan import WHOLE_SHARE, ExportPlan, WorkerLimits
+from service.imaging.probe import probe
 
 ENCODINGS: tuple[Encoding, ...] = (PngEncoding(), JpegEncoding(), WebpEncoding())
 
@@ -33,11 +26,11 @@ def export(picture: bytes, base: bytes | None = None) -> Made:
     """Decode, fit, blend over the base if there is one, encode three times; the bytes are thrown away."""
     start, cpu_start = time.perf_counter(), time.process_time()
     plan = ExportPlan(Frame(*SIZE), share=round(SHARE * WHOLE_SHARE))
-    image, _ = finish(look_into(picture, WorkerLimits().pixels), plan, SIZE)
+    image, _ = finish(probe(picture, WorkerLimits().pixels), plan, SIZE)
     if base:
         # As the service does: an uploaded base is decoded once to be accepted, and once more to be used.
-        finish(look_into(base, WorkerLimits().pixels), plan, SIZE)
-        under, _ = finish(look_into(base, WorkerLimits().pixels), plan, SIZE)
+        finish(probe(base, WorkerLimits().pixels), plan, SIZE)
+        under, _ = finish(probe(base, WorkerLimits().pixels), plan, SIZE)
         image = composite(image, under, plan.share)
     size = sum(len(encode(image, encoding, plan.matte)) for encoding in ENCODINGS)
     return Made(time.process_time() - cpu_start, time.perf_counter() - start, size)

@@ -23,9 +23,9 @@ from PIL import Image
 from bench.processes import Server, clean_environment, service
 from bench.table import machine, median_ratio, print_table
 from bench.workload import CONTENT_TYPE, form
-from service.imaging.containers import look_into
 from service.imaging.pipeline import finish
 from service.imaging.plan import ExportPlan
+from service.imaging.probe import probe
 
 VARIATIONS = 4
 ORDERS = 4
@@ -73,7 +73,7 @@ def _jpeg(image: Image.Image) -> bytes:
 def _bases() -> tuple[bytes, bytes]:
     """A large base, and a small one that looks the same under the exports: what they cost depends on that, too."""
     large = _jpeg(_photograph())
-    fitted, _ = finish(look_into(large, LARGE[0] * LARGE[1]), ExportPlan(), SMALL)
+    fitted, _ = finish(probe(large, LARGE[0] * LARGE[1]), ExportPlan(), SMALL)
     return large, _jpeg(fitted)
 
 
@@ -82,7 +82,7 @@ def _decode_seconds(data: bytes) -> float:
     took = []
     for _ in range(ROUNDS):
         start = time.process_time()
-        finish(look_into(data, LARGE[0] * LARGE[1]), ExportPlan(), SMALL)
+        finish(probe(data, LARGE[0] * LARGE[1]), ExportPlan(), SMALL)
         took.append(time.process_time() - start)
     return statistics.median(took)
 

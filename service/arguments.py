@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from service.imaging.plan import MAX_SIDE
+from service.imaging.frame import MAX_SIDE
 
 
 def picture_data(value: object) -> bytes:

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from stat import S_ISREG
 
 from service.errors import UnsupportedImage
-from service.imaging.formats import SNIFF_BYTES, Format, sniff
-from service.imaging.plan import ExportPlan, Frame, JpegEncoding, Pixels, Size
+from service.imaging.formats import SNIFF_BYTES, TABLE, Format, JpegEncoding, sniff
+from service.imaging.frame import Frame, Size
+from service.imaging.plan import ExportPlan, Pixels
 
-# Gemini takes about 7 MB a picture (the documented limit). A larger one goes as a JPEG of at most this longer side:
-# below the limit even if it is all noise.
+# Gemini takes these formats, and about 7 MB a picture (the documented limit). Any other picture is sent as a JPEG whose
+# longer side is at most REFERENCE_LONGEST: below the limit even if it is all noise.
+REFERENCE_FORMATS: tuple[Format, ...] = ("png", "jpeg", "webp")
 MAX_REFERENCE_BYTES = 7_000_000
 REFERENCE_LONGEST = 2400
 REFERENCE_ENCODING = JpegEncoding(quality=90)
@@ -30,6 +32,13 @@ class Source:
     sha256: str
     size: int
     format: Format | None
+
+    @property
+    def reference_mime(self) -> str | None:
+        """Its MIME type if Gemini takes the file as it is."""
+        if self.format in REFERENCE_FORMATS and self.size <= MAX_REFERENCE_BYTES:
+            return TABLE[self.format].mime
+        return None
 
 
 def source_of(path: str) -> Source:
@@ -76,7 +85,7 @@ class Needs:
 
     def jpeg(self, source: Source) -> bool:
         """Whether a JPEG of it is sent in its place."""
-        return self.reference and source.size > MAX_REFERENCE_BYTES
+        return self.reference and source.reference_mime is None
 
 
 class SharedBase:

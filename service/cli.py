@@ -31,7 +31,7 @@ _DIRECTORY = click.Path(path_type=Path, file_okay=False)
 _EXPORT_FIELDS = {
     "fit": "cover (default), contain or stretch",
     "blend": "the picture's share over its base, 0-1 (default 0.7)",
-    "formats": "comma-separated: png, jpeg, webp (default all)",
+    "formats": "comma-separated, such as png,webp (default all)",
     "matte": "colour under transparency, #rrggbb",
     "alpha": "flatten (default) or keep",
     "jpeg-quality": "0-100",

@@ -17,8 +17,8 @@ from service.bases import Source, source_of
 from service.errors import InvalidField, RequestError, ServiceError, TooLarge
 from service.exports import ExportEvents, ExportSet, ImageExportService
 from service.imaging.errors import ImpossibleFrame
-from service.imaging.formats import TABLE
-from service.imaging.plan import Encoding, Frame
+from service.imaging.formats import TABLE, Encoding
+from service.imaging.frame import Frame
 from service.orders import Failed, Variation
 from service.schemas.answers import ErrorAnswer, ThumbnailsAnswer, error_answer, exports_answer, variation_answer
 from service.schemas.fields import MAX_SCRIPT, Fields, read_export, read_order, script_too_long

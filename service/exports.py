@@ -11,6 +11,7 @@ from typing import Any
 
 from service.arguments import base_path, dimensions, echoed, picture_data
 from service.bases import REFERENCE_ENCODING, REFERENCE_PLAN, Base, Needs, SharedBase, Source, source_of
+from service.encodings import default_encodings
 from service.errors import (
     ImageError,
     NoExport,
@@ -23,21 +24,16 @@ from service.errors import (
     image_error,
 )
 from service.imaging.errors import ImagingError, Unreadable
-from service.imaging.formats import SNIFF_BYTES, TABLE, Format, sniff
+from service.imaging.formats import SNIFF_BYTES, TABLE, Encoding, Format, sniff
+from service.imaging.frame import Frame, Size
 from service.imaging.plan import (
-    Encoding,
     ExportOutcome,
     ExportPlan,
     ExportWarning,
-    Frame,
-    JpegEncoding,
     MadeFile,
     Outcome,
     Picture,
-    PngEncoding,
     Priority,
-    Size,
-    WebpEncoding,
     WorkerLimits,
 )
 from service.rendering import Renderer
@@ -193,12 +189,8 @@ class ImageExportService:
         return sweep_area(self.settings, "output", days).files
 
     def encodings(self) -> tuple[Encoding, ...]:
-        """All three formats by the settings."""
-        return (
-            PngEncoding(self.settings.png_compression, self.settings.png_thorough, self.settings.png_palette),
-            JpegEncoding(self.settings.jpeg_quality),
-            WebpEncoding(self.settings.webp_quality, method=self.settings.webp_method),
-        )
+        """Every format, as the settings have it."""
+        return tuple(default_encodings(self.settings).values())
 
     async def inspect(self, source: Source) -> Picture:
         """Decode a picture in full; raises ImageError when it cannot be used."""

@@ -10,7 +10,9 @@ from service.errors import InvalidField, ServiceError
 from service.exports import ExportSet
 from service.gemini import models
 from service.imaging.errors import ImpossibleFrame
-from service.imaging.plan import Encoding, ExportPlan, Frame, Size
+from service.imaging.formats import Encoding
+from service.imaging.frame import Frame, Size
+from service.imaging.plan import ExportPlan
 from service.store.layout import request_id
 
 

@@ -10,24 +10,24 @@ from dataclasses import replace
 
 from service.bases import REFERENCE_ENCODING, REFERENCE_PLAN, Base, Needs, SharedBase, Source
 from service.errors import StorageFull, StorageUnavailable
-from service.imaging.cost import export_seconds, stored_size
+from service.imaging.cost import export_seconds
 from service.imaging.errors import TooCostly
+from service.imaging.formats import Encoding
+from service.imaging.frame import Frame, Size
 from service.imaging.plan import (
     CheckJob,
     CheckOutcome,
-    Encoding,
     ExportJob,
     ExportOutcome,
     ExportPlan,
     ExportWarning,
-    Frame,
     InspectJob,
     Job,
     Outcome,
     Priority,
     Rendition,
-    Size,
 )
+from service.imaging.probe import stored_size
 from service.store.holds import Hold, held
 from service.store.local import LocalStore
 from service.workers.line import Place

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from service.bases import MAX_REFERENCE_BYTES, Base, source_of
+from service.bases import Base, source_of
 from service.exports import ImageExportService
 from service.gemini.call import Call, Reference
 from service.gemini.prompts import build_prompt
@@ -124,8 +124,8 @@ class ThumbnailService:
             yield None
         elif base.reference:
             yield Reference(base.reference, TABLE["jpeg"].mime)
-        elif base.source.format and base.source.size <= MAX_REFERENCE_BYTES:
-            yield Reference(base.source.path, TABLE[base.source.format].mime)
+        elif mime := base.source.reference_mime:
+            yield Reference(base.source.path, mime)
         else:
             async with self._exports.as_jpeg(base.source) as key:
                 yield Reference(self._exports.store.local(key), TABLE["jpeg"].mime)

@@ -17,8 +17,9 @@ from pathlib import Path
 import pyvips
 
 from service.imaging.errors import ImagingError
-from service.imaging.formats import sniff
-from service.imaging.plan import ExportOutcome, ExportPlan, Frame, Outcome, PngEncoding, WorkerLimits
+from service.imaging.formats import PngEncoding, sniff
+from service.imaging.frame import Frame
+from service.imaging.plan import ExportOutcome, ExportPlan, Outcome, WorkerLimits
 from service.workers import worker
 from tests.imaging.fuzz import measured
 from tests.imaging.workbench import TRIO, Bench

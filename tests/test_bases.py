@@ -13,9 +13,11 @@ import pytest
 from service.bases import PREPARED_BYTES, Needs, Source, source_of
 from service.errors import ImageError, UnsupportedImage
 from service.exports import ImageExportService
-from service.imaging.containers import Container
+from service.imaging.containers.container import Container
 from service.imaging.decode import decode
-from service.imaging.plan import ExportPlan, Frame, Job, JpegEncoding, Outcome, Size
+from service.imaging.formats import JpegEncoding
+from service.imaging.frame import Frame, Size
+from service.imaging.plan import ExportPlan, Job, Outcome
 from service.orders import Event, Order, Sent, Variation
 from service.server.keys import EXPORTS, THUMBNAILS
 from service.workers import worker

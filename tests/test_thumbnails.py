@@ -17,7 +17,9 @@ from service.exports import ImageExportService
 from service.gemini.client import GeminiService
 from service.gemini.reply import Reply
 from service.gemini.transport import Exchange
-from service.imaging.plan import ExportPlan, Frame, JpegEncoding
+from service.imaging.formats import JpegEncoding
+from service.imaging.frame import Frame
+from service.imaging.plan import ExportPlan
 from service.orders import Event, Failed, Order, Received, Sent, Variation
 from service.server.keys import EXPORTS, GEMINI, THUMBNAILS
 from service.store.sweeping import DAY_SECONDS, sweep

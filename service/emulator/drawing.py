@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from service.emulator.lettering import Title, choose_font, is_rtl, set_title, title_of
 from service.emulator.scenes import PALETTES, Colour, Palette, Scene, gradient, lights, mix, scene_for
+from service.imaging.formats import TABLE
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def _canvas_size(size: tuple[int, int]) -> tuple[int, int]:
 
 def _opened(reference: bytes) -> Image.Image | None:
     try:
-        picture = Image.open(io.BytesIO(reference), formats=("PNG", "JPEG", "WEBP"))
+        picture = Image.open(io.BytesIO(reference), formats=[row.pillow for row in TABLE.values()])
         picture.draft("RGB", (2000, 2000))
         return ImageOps.exif_transpose(picture).convert("RGB")
     except Exception as error:  # Pillow raises nearly anything for hostile bytes

@@ -23,7 +23,7 @@ MAX_REFERENCE_PIXELS = 50_000_000
 MIN_DEADLINE_SECONDS = 10
 
 _HEIF = ("image/heic", "image/heif")
-_MIME_TYPES = (*(row.mime for row in TABLE.values()), *_HEIF)
+_MIME_TYPES = ("image/png", "image/jpeg", "image/webp", *_HEIF)
 _KEPT_HEADERS = ("content-type", "user-agent", "x-goog-api-client", "x-server-timeout")
 
 _STATUS = {

@@ -5,6 +5,7 @@ from aiohttp import web
 from service.bases import Base
 from service.errors import MissingField, StorageFull
 from service.handlers.forms import open_form
+from service.imaging.formats import READABLE
 from service.schemas.answers import exports_answer
 from service.schemas.fields import EXPORT_FIELDS, read_export
 from service.server.keys import ADMISSION, EXPORTS, REQUEST_ID, SETTINGS
@@ -17,7 +18,7 @@ async def create_exports(request: web.Request) -> web.StreamResponse:
         plan, encodings = read_export(form.fields, settings)
         image, base = form.uploads.get("image"), form.uploads.get("base")
         if image is None:
-            raise MissingField("image is required: a PNG, JPEG or WebP picture")
+            raise MissingField(f"image is required: a {READABLE} picture")
         under = Base(base, required=True) if base else None
         with await admission.enter("exports"):
             exported = await exports.export(image, under, plan, encodings)

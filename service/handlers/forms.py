@@ -22,7 +22,7 @@ from service.errors import (
     UnsupportedMediaType,
 )
 from service.handlers.uploads import UploadWriter
-from service.imaging.formats import SNIFF_BYTES, sniff
+from service.imaging.formats import READABLE, SNIFF_BYTES, sniff
 from service.schemas.fields import MAX_SCRIPT, Fields, script_too_long
 from service.server.bodies import Body
 from service.server.keys import ADMISSION, EXPORTS, REQUEST_ID, SETTINGS
@@ -236,7 +236,7 @@ class _FormReader:
         """The first bytes decide what a file is, whatever its name and declared type say."""
         kind = sniff(bytes(part.head[:SNIFF_BYTES]))
         if kind is None:
-            raise UnsupportedImage(f"{part.name} is not a PNG, JPEG or WebP picture by its bytes")
+            raise UnsupportedImage(f"{part.name} is not a {READABLE} picture by its bytes")
         part.key = self._files[part.name] = upload_key(self._request[REQUEST_ID], part.name, kind)
 
     async def _flush(self, part: _Part) -> None:

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from service.errors import NotFound
 from service.gemini import models
-from service.imaging.plan import MAX_SIDE
+from service.imaging.frame import MAX_SIDE
 from service.schemas.fields import MAX_SCRIPT
 from service.server.keys import SETTINGS
 from service.settings import Settings

@@ -1,24 +1,19 @@
 """Decode: a file that was looked into becomes pixels."""
 
+from importlib import import_module
 from io import BytesIO
 
 from PIL import Image, ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 from zlib_ng import zlib_ng
 
-from service.imaging.containers import Container
+from service.imaging.containers.container import Container
 from service.imaging.containers.png import END, GREY, GREY_ALPHA, png_chunk, png_chunks
 from service.imaging.errors import Undecodable
-from service.imaging.formats import TABLE, Format
+from service.imaging.formats import TABLE
 
-# The classes themselves, because Image.open may choose another one: an MPO for some JPEGs.
-_PLUGINS: dict[Format, type[ImageFile.ImageFile]] = {
-    "png": PngImageFile,
-    "jpeg": JpegImageFile,
-    "webp": WebPImageFile,
-}
+# Importing a plugin registers it; to look for one that is not, Pillow would import all of them.
+for _row in TABLE.values():
+    import_module(f"PIL.{_row.plugin}")
 
 # Of rows: what a worker inflates at once, most of what Gemini draws at 2K and smaller.
 _INFLATED_BYTES = 1 << 24
@@ -61,7 +56,7 @@ def _loaded(container: Container, *, lower: bool = False) -> ImageFile.ImageFile
 
 def _opened(container: Container, ending: bytes, *, lower: bool) -> ImageFile.ImageFile:
     try:
-        image = _PLUGINS[container.format](BytesIO(_inflated(container) + ending))
+        image = Image.open(BytesIO(_inflated(container) + ending), formats=[TABLE[container.format].pillow])
         if image.size != container.size:
             raise Undecodable(f"the {TABLE[container.format].label} picture contradicts its own header")
         if lower:

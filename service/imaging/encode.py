@@ -7,8 +7,8 @@ from threading import Lock
 
 from PIL import Image, ImageFile
 
+from service.imaging.formats import Encoding, JpegEncoding, PngEncoding, WebpEncoding
 from service.imaging.normalize import Colour, flatten
-from service.imaging.plan import Encoding, JpegEncoding, PngEncoding, WebpEncoding
 from service.imaging.png import encode_png
 from service.imaging.profiles import srgb
 

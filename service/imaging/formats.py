@@ -1,37 +1,134 @@
-"""The picture formats: one row each."""
+"""The table of picture formats: how each is named, recognized, read and encoded.
 
+A new format needs a row here, with its name in `Format` and `PillowName`, and a reader in `containers`; if pictures are
+exported in it, also an encoding here and an encoder in `encode`.
+"""
+
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import BinaryIO, ClassVar, Literal
+
+from service.imaging.containers.container import Container
+from service.imaging.containers.jpeg import jpeg_size, read_jpeg
+from service.imaging.containers.png import png_size, read_png
+from service.imaging.containers.webp import read_webp, webp_size
+from service.imaging.frame import Size
 
 Format = Literal["png", "jpeg", "webp"]
-FORMATS: tuple[Format, ...] = get_args(Format)
+PillowName = Literal["PNG", "JPEG", "WEBP"]
+
+Subsampling = Literal["4:2:0", "4:2:2", "4:4:4"]
+
+
+@dataclass(frozen=True, slots=True)
+class PngEncoding:
+    format: ClassVar[Format] = "png"
+    compression: int = 9
+    thorough: bool = False
+    palette: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class JpegEncoding:
+    format: ClassVar[Format] = "jpeg"
+    quality: int = 85
+    progressive: bool = False
+    subsampling: Subsampling = "4:2:0"
+
+
+@dataclass(frozen=True, slots=True)
+class WebpEncoding:
+    format: ClassVar[Format] = "webp"
+    quality: int = 80
+    lossless: bool = False
+    method: int = 2
+
+
+Encoding = PngEncoding | JpegEncoding | WebpEncoding
 
 
 @dataclass(frozen=True, slots=True)
 class FormatRow:
-    """`pillow` is Pillow's name and the one of the answers, `label` the one for people."""
+    """One picture format.
 
-    pillow: str
+    pillow       Pillow's name of it, which is also its name in answers
+    plugin       the module of Pillow that decodes and encodes it
+    label        its name in sentences
+    suffix       of its files
+    mime         its MIME type
+    magic        matches the first SNIFF_BYTES bytes of its files
+    read         parses the headers of a whole file
+    stored_size  finds the size in the headers of an open file; None, or struct.error, if there is none
+    encoding     how to encode it; None: it is read only
+    aliases      other names that a request may use
+    """
+
+    pillow: PillowName
+    plugin: str
     label: str
     suffix: str
     mime: str
+    magic: re.Pattern[bytes]
+    read: Callable[[bytes], Container]
+    stored_size: Callable[[BinaryIO], Size | None]
+    encoding: type[Encoding] | None
+    aliases: tuple[str, ...] = ()
 
 
 TABLE: dict[Format, FormatRow] = {
-    "png": FormatRow("PNG", "PNG", ".png", "image/png"),
-    "jpeg": FormatRow("JPEG", "JPEG", ".jpg", "image/jpeg"),
-    "webp": FormatRow("WEBP", "WebP", ".webp", "image/webp"),
+    "png": FormatRow(
+        pillow="PNG",
+        plugin="PngImagePlugin",
+        label="PNG",
+        suffix=".png",
+        mime="image/png",
+        magic=re.compile(rb"\x89PNG\r\n\x1a\n"),
+        read=read_png,
+        stored_size=png_size,
+        encoding=PngEncoding,
+    ),
+    "jpeg": FormatRow(
+        pillow="JPEG",
+        plugin="JpegImagePlugin",
+        label="JPEG",
+        suffix=".jpg",
+        mime="image/jpeg",
+        magic=re.compile(rb"\xff\xd8\xff"),
+        read=read_jpeg,
+        stored_size=jpeg_size,
+        encoding=JpegEncoding,
+        aliases=("jpg",),
+    ),
+    "webp": FormatRow(
+        pillow="WEBP",
+        plugin="WebPImagePlugin",
+        label="WebP",
+        suffix=".webp",
+        mime="image/webp",
+        magic=re.compile(rb"RIFF.{4}WEBP", re.DOTALL),
+        read=read_webp,
+        stored_size=webp_size,
+        encoding=WebpEncoding,
+    ),
 }
+# The formats of exports, in the order of the table, and what a request may call them.
+FORMATS: tuple[Format, ...] = tuple(name for name, row in TABLE.items() if row.encoding)
+NAMES: dict[str, Format] = {alias: name for name in FORMATS for alias in (name, *TABLE[name].aliases)}
 
 SNIFF_BYTES = 16
 
 
 def sniff(head: bytes) -> Format | None:
     """The format that a file's first `SNIFF_BYTES` bytes prove, whatever its name or declared type says."""
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "png"
-    if head.startswith(b"\xff\xd8\xff"):
-        return "jpeg"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "webp"
-    return None
+    return next((name for name, row in TABLE.items() if row.magic.match(head)), None)
+
+
+def listed(words: Iterable[str], conjunction: str) -> str:
+    """Words as a sentence has them: `a, b and c`."""
+    *first, last = words
+    return f"{', '.join(first)} {conjunction} {last}"
+
+
+# For messages: the formats that are read.
+READABLE = listed((row.label for row in TABLE.values()), "or")

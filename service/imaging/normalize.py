@@ -3,7 +3,8 @@
 from PIL import Image
 
 from service.imaging.decode import narrow
-from service.imaging.plan import Fit, Size
+from service.imaging.frame import Size
+from service.imaging.plan import Fit
 from service.imaging.profiles import Lower, convert
 
 Colour = tuple[int, int, int]

@@ -7,9 +7,10 @@ from PIL import Image
 
 from service.imaging import composite as compositing
 from service.imaging import normalize
-from service.imaging.containers import Container
+from service.imaging.containers.container import Container
 from service.imaging.decode import decode, decode_lower
-from service.imaging.plan import ExportPlan, ExportWarning, Fit, Size
+from service.imaging.frame import Size
+from service.imaging.plan import ExportPlan, ExportWarning, Fit
 from service.imaging.profiles import ProfileError
 
 

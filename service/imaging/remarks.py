@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from service.imaging.containers import Container
-from service.imaging.plan import ExportPlan, ExportWarning, Fit, Size
+from service.imaging.containers.container import Container
+from service.imaging.frame import Size
+from service.imaging.plan import ExportPlan, ExportWarning, Fit
 
 # In per cent: ratios that differ by less are the same to the eye, and by this much models round their sizes.
 _SAME_RATIO = 3

@@ -1,18 +1,18 @@
 """The models of every answer, as the contract names them."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel
 
 from service.exports import ExportSet
-from service.imaging.formats import TABLE, Format
+from service.imaging.formats import TABLE, Format, PillowName
 from service.imaging.plan import ExportWarning
 from service.orders import Failed, Variation
 
 
 class ExportAnswer(BaseModel):
-    format: Literal["PNG", "JPEG", "WEBP"]
+    format: PillowName
     url: str
     file_path: str
     size: int

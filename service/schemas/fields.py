@@ -2,28 +2,17 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from service.bases import Source
+from service.encodings import default_encodings
 from service.errors import InvalidField, MissingField, NotUtf8
 from service.gemini import models
 from service.imaging.errors import ImpossibleFrame
-from service.imaging.formats import FORMATS, Format
-from service.imaging.plan import (
-    DEFAULT_SHARE,
-    MAX_SIDE,
-    WHOLE_SHARE,
-    Encoding,
-    ExportPlan,
-    Fit,
-    Frame,
-    JpegEncoding,
-    PngEncoding,
-    Size,
-    Subsampling,
-    WebpEncoding,
-)
+from service.imaging.formats import FORMATS, NAMES, Encoding, Format, Subsampling, listed
+from service.imaging.frame import MAX_SIDE, Frame, Size
+from service.imaging.plan import DEFAULT_SHARE, WHOLE_SHARE, ExportPlan, Fit
 from service.orders import Order, check_model, default_frame
 from service.settings import MODEL_NAME, MODEL_NAME_RULE, Settings, is_utf8, parse_colour
 
@@ -94,9 +83,9 @@ class Fields:
         text = self.text(name)
         if text is None:
             return FORMATS
-        asked = {"jpeg" if part == "jpg" else part for part in (part.strip().lower() for part in text.split(","))}
-        if not asked <= set(FORMATS):
-            raise _refused(name, text, "a comma-separated list of png, jpeg and webp")
+        asked = {NAMES.get(part.strip().lower()) for part in text.split(",")}
+        if None in asked:
+            raise _refused(name, text, f"a comma-separated list of {listed(FORMATS, 'and')}")
         return [each for each in FORMATS if each in asked]
 
     def colour(self, name: str, default: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -181,25 +170,24 @@ def _check(frame: Frame, ratio: Size) -> None:
 
 
 def _encodings(fields: Fields, settings: Settings) -> Sequence[Encoding]:
-    png = fields.integer("png_compression", 0, 9)
-    jpeg = fields.integer("jpeg_quality", 0, 100)
-    webp = fields.integer("webp_quality", 0, 100)
-    rows: dict[Format, Encoding] = {
-        "png": PngEncoding(
-            settings.png_compression if png is None else png, settings.png_thorough, settings.png_palette
-        ),
-        "jpeg": JpegEncoding(
-            settings.jpeg_quality if jpeg is None else jpeg,
-            fields.boolean("progressive", default=False),
-            fields.choice("jpeg_subsampling", _SUBSAMPLINGS, "4:2:0"),
-        ),
-        "webp": WebpEncoding(
-            settings.webp_quality if webp is None else webp,
-            fields.boolean("webp_lossless", default=False),
-            settings.webp_method,
-        ),
+    asked: dict[Format, dict[str, Any]] = {
+        "png": {"compression": fields.integer("png_compression", 0, 9)},
+        "jpeg": {
+            "quality": fields.integer("jpeg_quality", 0, 100),
+            "progressive": fields.boolean("progressive", default=False),
+            "subsampling": fields.choice("jpeg_subsampling", _SUBSAMPLINGS, "4:2:0"),
+        },
+        "webp": {
+            "quality": fields.integer("webp_quality", 0, 100),
+            "lossless": fields.boolean("webp_lossless", default=False),
+        },
     }
-    return [rows[each] for each in fields.formats("formats")]
+    default = default_encodings(settings)
+    return [replace(default[each], **_present(asked.get(each, {}))) for each in fields.formats("formats")]
+
+
+def _present(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _refused(name: str, text: str, allowed: str) -> InvalidField:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple, cast, get_args
 
-from service.imaging.formats import TABLE, Format
+from service.imaging.formats import FORMATS, TABLE, Format
 
 Area = Literal["uploads", "generated", "output", "temp"]
 AREAS: tuple[Area, ...] = get_args(Area)
 
-EXPORT_NAME = re.compile(r"export_[0-9a-f]{32}\.(?:png|jpg|webp)")
+EXPORT_NAME = re.compile(rf"export_[0-9a-f]{{32}}(?:{'|'.join(re.escape(TABLE[each].suffix) for each in FORMATS)})")
 _KEY = re.compile(rf"({'|'.join(AREAS)})/([A-Za-z0-9_][A-Za-z0-9_.-]{{0,199}})")
 
 

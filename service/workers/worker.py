@@ -18,16 +18,16 @@ from pathlib import Path
 
 from PIL import Image
 
-from service.imaging.containers import Container, look_into
+from service.imaging.containers.container import Container
 from service.imaging.decode import decode
 from service.imaging.encode import encode
 from service.imaging.errors import Fault, ImagingError, TooCostly, Unreadable
-from service.imaging.formats import TABLE, Format
+from service.imaging.formats import TABLE, Encoding, Format
+from service.imaging.frame import Size
 from service.imaging.pipeline import finish
 from service.imaging.plan import (
     CheckJob,
     CheckOutcome,
-    Encoding,
     ExportJob,
     ExportOutcome,
     ExportPlan,
@@ -39,9 +39,9 @@ from service.imaging.plan import (
     Picture,
     Pixels,
     Rendition,
-    Size,
     WorkerLimits,
 )
+from service.imaging.probe import probe
 from service.imaging.remarks import remarks
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -247,7 +247,7 @@ def _look(path: str) -> Container:
         data = Path(path).read_bytes()
     except OSError as fault:
         raise Unreadable(f"the picture's file cannot be read: {fault.strerror}") from None
-    return look_into(data, _limits.pixels)
+    return probe(data, _limits.pixels)
 
 
 def _picture(container: Container) -> Picture:

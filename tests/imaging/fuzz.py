@@ -20,7 +20,9 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from service.imaging.errors import ImagingError
-from service.imaging.plan import ExportJob, ExportOutcome, ExportPlan, Frame, JpegEncoding, Outcome, WorkerLimits
+from service.imaging.formats import JpegEncoding
+from service.imaging.frame import Frame
+from service.imaging.plan import ExportJob, ExportOutcome, ExportPlan, Outcome, WorkerLimits
 from service.workers import worker
 from tests.imaging import icc, pictures
 from tests.imaging.pictures import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA

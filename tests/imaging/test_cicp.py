@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from service.imaging.cicp import Coding, UnknownColours, profile_of
-from service.imaging.containers import look_into
 from service.imaging.pipeline import finish
 from service.imaging.plan import ExportPlan
+from service.imaging.probe import probe
 from tests.imaging import icc, pictures
 from tests.imaging.pictures import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, chunk
 
@@ -46,7 +46,7 @@ def expected(signals: tuple[float, float, float], primaries: int, transfer: int)
 
 
 def finished(data: bytes, plan: ExportPlan | None = None) -> tuple[Image.Image, list[str]]:
-    container = look_into(data, LIMIT)
+    container = probe(data, LIMIT)
     image, warnings = finish(container, plan or ExportPlan(), container.size)
     return image, [warning.code for warning in warnings]
 
@@ -102,8 +102,8 @@ def test_it_wins_over_iccp_and_srgb(colour: int) -> None:
 def test_srgb_by_its_code_points_changes_nothing_and_ends_an_iccp() -> None:
     plain = pictures.png(8, RGB)
     data = pictures.png(8, RGB, profile=icc.ADOBE_RGB)
-    assert look_into(plain[:33] + cicp((1, SRGB, 0, 1)) + plain[33:], LIMIT).profile is None
-    assert look_into(data[:33] + cicp((1, SRGB, 0, 1)) + data[33:], LIMIT).profile is None
+    assert probe(plain[:33] + cicp((1, SRGB, 0, 1)) + plain[33:], LIMIT).profile is None
+    assert probe(data[:33] + cicp((1, SRGB, 0, 1)) + data[33:], LIMIT).profile is None
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_srgb_by_its_code_points_changes_nothing_and_ends_an_iccp() -> None:
 )
 def test_what_cannot_be_converted_is_named(coding: tuple[int, int, int, int], words: str) -> None:
     for data in (pictures.png(8, RGB), pictures.png(8, RGB, profile=icc.DISPLAY_P3)):
-        container = look_into(data[:33] + cicp(coding) + data[33:], LIMIT)
+        container = probe(data[:33] + cicp(coding) + data[33:], LIMIT)
         image, warnings = finish(container, ExportPlan(), container.size)
         [warning] = warnings
         assert (warning.code, warning.format) == ("profile_ignored", None)
@@ -144,9 +144,9 @@ def test_a_damaged_one_is_named(coding: bytes) -> None:
 def test_of_two_the_first_counts_and_one_behind_the_palette_does_not() -> None:
     data = pictures.png(8, PALETTE)
     first = data[:33] + cicp(P3) + cicp((9, 16, 0, 1)) + data[33:]
-    assert look_into(first, LIMIT).profile == profile_of(P3, grey=False)
+    assert probe(first, LIMIT).profile == profile_of(P3, grey=False)
     behind = pictures.png(8, PALETTE, extra=cicp(P3))
-    assert (look_into(behind, LIMIT).profile, look_into(behind, LIMIT).profile_fault) == (None, None)
+    assert (probe(behind, LIMIT).profile, probe(behind, LIMIT).profile_fault) == (None, None)
 
 
 def test_code_points_that_are_unknown_are_refused() -> None:

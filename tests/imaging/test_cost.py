@@ -6,8 +6,10 @@ import os
 import pytest
 from PIL import Image
 
-from service.imaging.cost import export_seconds, stored_size
-from service.imaging.plan import ExportPlan, Frame
+from service.imaging.cost import export_seconds
+from service.imaging.frame import Frame
+from service.imaging.plan import ExportPlan
+from service.imaging.probe import stored_size
 from tests.imaging import pictures
 
 

@@ -5,9 +5,9 @@ import pytest
 import pyvips
 from PIL import Image
 
-from service.imaging.containers import look_into
 from service.imaging.decode import decode
 from service.imaging.errors import Undecodable
+from service.imaging.probe import probe
 from tests.imaging import icc, pictures
 from tests.imaging.pictures import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, chunk
 
@@ -15,7 +15,7 @@ LIMIT = 40_000_000
 
 
 def decoded(data: bytes) -> Image.Image:
-    return decode(look_into(data, LIMIT))
+    return decode(probe(data, LIMIT))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageChops
 
 from service.imaging.encode import encode
-from service.imaging.plan import Encoding, JpegEncoding, PngEncoding, Subsampling, WebpEncoding
+from service.imaging.formats import Encoding, JpegEncoding, PngEncoding, Subsampling, WebpEncoding
 from service.imaging.profiles import srgb
 from tests.imaging import pictures
 

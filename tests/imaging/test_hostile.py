@@ -7,7 +7,8 @@ from PIL import Image
 
 from service.imaging.errors import TooCostly, TooManyPixels, Undecodable, UnsupportedType
 from service.imaging.formats import Format
-from service.imaging.plan import ExportOutcome, ExportPlan, Frame
+from service.imaging.frame import Frame
+from service.imaging.plan import ExportOutcome, ExportPlan
 from tests.imaging import pictures
 from tests.imaging.fuzz import measured
 from tests.imaging.pictures import RGB, chunk

@@ -3,8 +3,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
+from service.imaging.frame import Size
 from service.imaging.normalize import flatten, resize, to_srgb, upright
-from service.imaging.plan import Fit, Size
+from service.imaging.plan import Fit
 from service.imaging.profiles import ProfileError, srgb
 from tests.imaging import icc, pictures
 

@@ -3,9 +3,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from service.imaging.containers import look_into
+from service.imaging.frame import Frame
 from service.imaging.pipeline import STEPS, finish
-from service.imaging.plan import ExportPlan, Fit, Frame
+from service.imaging.plan import ExportPlan, Fit
+from service.imaging.probe import probe
 from tests.imaging import icc, pictures
 from tests.imaging.pictures import RGB_ALPHA
 
@@ -13,7 +14,7 @@ RED, BLUE = (255, 0, 0), (0, 0, 255)
 
 
 def finished(data: bytes, plan: ExportPlan, base: Image.Image | None = None) -> Image.Image:
-    container = look_into(data, 40_000_000)
+    container = probe(data, 40_000_000)
     image, warnings = finish(container, plan, plan.frame.size(container.upright_size), base)
     assert warnings == ()
     return image
@@ -43,14 +44,14 @@ def test_the_share_is_the_pictures() -> None:
 
 def test_a_broken_profile_is_ignored_and_named() -> None:
     data = pictures.jpeg(profile=b"rubbish" * 40)
-    image, warnings = finish(look_into(data, 40_000_000), ExportPlan(), pictures.SIZE)
+    image, warnings = finish(probe(data, 40_000_000), ExportPlan(), pictures.SIZE)
     assert image.tobytes() == finished(pictures.jpeg(), ExportPlan()).tobytes()
     assert [(back.code, back.format) for back in warnings] == [("profile_ignored", None)]
 
 
 def test_a_profile_for_ink_is_ignored_on_an_rgb_picture() -> None:
     data = pictures.jpeg(profile=icc.cmyk_profile())
-    _, warnings = finish(look_into(data, 40_000_000), ExportPlan(), pictures.SIZE)
+    _, warnings = finish(probe(data, 40_000_000), ExportPlan(), pictures.SIZE)
     assert [back.code for back in warnings] == ["profile_ignored"]
 
 
@@ -144,9 +145,9 @@ def test_a_turned_picture_keeps_its_whole_too() -> None:
 def test_a_base_of_the_same_ratio_lies_edge_on_edge_and_another_is_cropped(base: tuple[int, int]) -> None:
     frame = Frame(longest=100)
     size = frame.size((333, 250))
-    whole = finish(look_into(pictures.saved(ramp(base), "PNG"), 10**7), ExportPlan(frame), size)[0]
+    whole = finish(probe(pictures.saved(ramp(base), "PNG"), 10**7), ExportPlan(frame), size)[0]
     assert whole.tobytes() == ramp(base).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0).tobytes()
-    wide = finish(look_into(pictures.saved(ramp((1000, 250)), "PNG"), 10**7), ExportPlan(frame), size)[0]
+    wide = finish(probe(pictures.saved(ramp((1000, 250)), "PNG"), 10**7), ExportPlan(frame), size)[0]
     (left, right), _ = edges(wide)
     assert left > 50
     assert right < 205

@@ -4,6 +4,8 @@ from typing import Any
 import pytest
 
 from service.imaging.errors import ImagingError, ImpossibleFrame, TooCostly, TooManyPixels, Undecodable, UnsupportedType
+from service.imaging.formats import JpegEncoding, PngEncoding, WebpEncoding
+from service.imaging.frame import Frame
 from service.imaging.plan import (
     CheckJob,
     CheckOutcome,
@@ -11,15 +13,11 @@ from service.imaging.plan import (
     ExportOutcome,
     ExportPlan,
     ExportWarning,
-    Frame,
     InspectJob,
-    JpegEncoding,
     MadeFile,
     Picture,
     Pixels,
-    PngEncoding,
     Rendition,
-    WebpEncoding,
     WorkerLimits,
 )
 

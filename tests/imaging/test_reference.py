@@ -7,8 +7,9 @@ import pytest
 import pyvips
 from PIL import Image, ImageChops
 
+from service.imaging.formats import JpegEncoding, PngEncoding, WebpEncoding
 from service.imaging.normalize import resize
-from service.imaging.plan import ExportPlan, JpegEncoding, PngEncoding, WebpEncoding
+from service.imaging.plan import ExportPlan
 from tests.imaging import icc, pictures
 from tests.imaging.pictures import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA
 from tests.imaging.workbench import Bench

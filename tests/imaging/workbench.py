@@ -5,17 +5,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from service.imaging.formats import Format
-from service.imaging.plan import (
-    Encoding,
-    ExportJob,
-    ExportOutcome,
-    ExportPlan,
-    JpegEncoding,
-    Outcome,
-    PngEncoding,
-    WebpEncoding,
-)
+from service.imaging.formats import Encoding, Format, JpegEncoding, PngEncoding, WebpEncoding
+from service.imaging.plan import ExportJob, ExportOutcome, ExportPlan, Outcome
 from service.workers import worker
 
 TRIO: tuple[Encoding, ...] = (PngEncoding(compression=1), JpegEncoding(), WebpEncoding())

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from service.errors import InvalidField, MissingField
-from service.imaging.plan import ExportPlan, JpegEncoding, PngEncoding, WebpEncoding
+from service.imaging.formats import JpegEncoding, PngEncoding, WebpEncoding
+from service.imaging.plan import ExportPlan
 from service.orders import Order
 from service.schemas.fields import EXPORT_FIELDS, MAX_SCRIPT, THUMBNAIL_FIELDS, Fields, read_export, read_order
 from service.settings import Settings

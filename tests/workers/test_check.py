@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from service.imaging.containers import Container
+from service.imaging.containers.container import Container
 from service.imaging.decode import decode
 from service.imaging.errors import ImagingError, TooCostly, Undecodable
+from service.imaging.formats import JpegEncoding, PngEncoding
+from service.imaging.frame import Frame
 from service.imaging.plan import (
     CheckJob,
     CheckOutcome,
@@ -17,11 +19,8 @@ from service.imaging.plan import (
     ExportOutcome,
     ExportPlan,
     Fit,
-    Frame,
-    JpegEncoding,
     Picture,
     Pixels,
-    PngEncoding,
     Rendition,
 )
 from service.workers import worker

@@ -15,17 +15,9 @@ import pytest
 from PIL import Image
 
 from service.imaging.errors import TooCostly
-from service.imaging.plan import (
-    ExportJob,
-    ExportOutcome,
-    ExportPlan,
-    Frame,
-    InspectJob,
-    Job,
-    JpegEncoding,
-    Outcome,
-    WorkerLimits,
-)
+from service.imaging.formats import JpegEncoding
+from service.imaging.frame import Frame
+from service.imaging.plan import ExportJob, ExportOutcome, ExportPlan, InspectJob, Job, Outcome, WorkerLimits
 from service.workers.pool import WorkerPool
 from service.workers.strikes import POISON_DEATHS
 from tests.workers.pools import workers

@@ -15,19 +15,9 @@ import pytest
 from PIL import Image
 
 from service.imaging.errors import Fault, ImagingError, TooCostly, TooManyPixels, Undecodable, UnsupportedType
-from service.imaging.plan import (
-    ExportJob,
-    ExportOutcome,
-    ExportPlan,
-    Frame,
-    InspectJob,
-    JpegEncoding,
-    Outcome,
-    Picture,
-    PngEncoding,
-    WebpEncoding,
-    WorkerLimits,
-)
+from service.imaging.formats import JpegEncoding, PngEncoding, WebpEncoding
+from service.imaging.frame import Frame
+from service.imaging.plan import ExportJob, ExportOutcome, ExportPlan, InspectJob, Outcome, Picture, WorkerLimits
 from service.workers import worker
 from tests.imaging import pictures
 from tests.imaging.pictures import RGB

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from service.imaging.errors import TooCostly
-from service.imaging.formats import Format
-from service.imaging.plan import Size
+from service.imaging.frame import Size
+
+if TYPE_CHECKING:
+    from service.imaging.formats import Format
 
 MAX_PROFILE_BYTES = 4 * 1024 * 1024
 # Walking through a file costs time for each of its chunks or segments, however small; real files have hundreds.
@@ -29,7 +31,7 @@ class Container:
     `transparent` is the grey level or RGB colour that a PNG declares transparent, in such samples.
     """
 
-    format: Format
+    format: "Format"
     size: Size
     data: bytes
     endings: tuple[bytes, ...] = (b"",)

@@ -1,17 +1,22 @@
 """The segments of a JPEG."""
 
+import os
 import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 from service.imaging.containers.container import BROKEN_PROFILE, MAX_PROFILE_BYTES, Container, bounded
 from service.imaging.containers.exif import orientation_of
 from service.imaging.errors import TooCostly, Undecodable
-from service.imaging.plan import Size
+from service.imaging.frame import Size
 
 # Each scan of a progressive JPEG passes over the whole picture; real encoders write about ten.
 MAX_SCANS = 100
+
+# Where only the size is wanted; real files have some ten of them before it.
+_SEGMENTS_BEFORE_SIZE = 1_000
 
 # Within a scan 0xFF is followed by a stuffed zero or a restart marker; any other byte begins a segment.
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
@@ -52,6 +57,20 @@ def read_jpeg(data: bytes) -> Container:
         profile=found.profile(),
         endings=(b"",) if found.ended else found.endings(),
     )
+
+
+def jpeg_size(file: BinaryIO) -> Size | None:
+    """Skips the segments before the frame header, whatever their length."""
+    file.seek(2)
+    for _ in range(_SEGMENTS_BEFORE_SIZE):
+        fill, marker, length = struct.unpack(">BBH", file.read(4))
+        if fill != 0xFF:
+            return None
+        if marker in _SOF:
+            height, width = struct.unpack(">xHH", file.read(5))
+            return width, height
+        file.seek(length - 2, os.SEEK_CUR)
+    return None
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 from zlib_ng.zlib_ng import crc32
 
@@ -11,6 +12,7 @@ from service.imaging.cicp import Coding, UnknownColours, profile_of
 from service.imaging.containers.container import BROKEN_PROFILE, MAX_PROFILE_BYTES, Container, bounded
 from service.imaging.containers.exif import orientation_of
 from service.imaging.errors import Undecodable
+from service.imaging.frame import Size
 
 # Colour types.
 GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
@@ -53,6 +55,11 @@ def read_png(data: bytes) -> Container:
         colour=colour,
         transparent=found.transparent(),
     )
+
+
+def png_size(file: BinaryIO) -> Size:
+    width, height = struct.unpack(">16xII", file.read(24))
+    return width, height
 
 
 @dataclass(slots=True)

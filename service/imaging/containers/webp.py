@@ -2,11 +2,12 @@
 
 import struct
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from service.imaging.containers.container import BROKEN_PROFILE, MAX_PROFILE_BYTES, Container, bounded
 from service.imaging.containers.exif import orientation_of
 from service.imaging.errors import Undecodable
-from service.imaging.plan import Size
+from service.imaging.frame import Size
 
 # What the first chunk of an extended file announces; libwebp passes over what is not announced.
 _ANIMATION, _EXIF, _PROFILE = 0x02, 0x08, 0x20
@@ -21,9 +22,12 @@ def read_webp(data: bytes) -> Container:
         frames += kind == b"ANMF"
     profile = first.get(b"ICCP") if flags & _PROFILE else None
     exif = first.get(b"EXIF") if flags & _EXIF else None
+    size = _size(data)
+    if size is None:
+        raise Undecodable("the WebP picture does not begin with its header")
     return Container(
         "webp",
-        _size(data),
+        size,
         data,
         orientation=orientation_of(bytes(exif or b"")),
         profile=None if profile is None else _whole_profile(profile),
@@ -45,14 +49,18 @@ def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
         position += 8 + length + length % 2
 
 
-def _size(data: bytes) -> Size:
-    kind = data[12:16]
-    if kind == b"VP8X":
-        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
-    if kind == b"VP8 ":
-        width, height = struct.unpack_from("<HH", data, 26)
-        return width & 0x3FFF, height & 0x3FFF
-    if kind == b"VP8L":
-        (bits,) = struct.unpack_from("<I", data, 21)
-        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    raise Undecodable("the WebP picture does not begin with its header")
+def webp_size(file: BinaryIO) -> Size | None:
+    return _size(file.read(30))
+
+
+def _size(head: bytes) -> Size | None:
+    match head[12:16]:
+        case b"VP8X":
+            return int.from_bytes(head[24:27], "little") + 1, int.from_bytes(head[27:30], "little") + 1
+        case b"VP8 ":
+            width, height = struct.unpack_from("<HH", head, 26)
+            return width & 0x3FFF, height & 0x3FFF
+        case b"VP8L":
+            (bits,) = struct.unpack_from("<I", head, 21)
+            return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    return None

@@ -5,8 +5,8 @@ from struct import pack
 import pytest
 import pyvips
 
-from service.imaging.containers import look_into
 from service.imaging.containers.exif import orientation_of
+from service.imaging.probe import probe
 from tests.imaging import pictures
 from tests.imaging.pictures import exif
 
@@ -64,7 +64,7 @@ def test_several_values_are_read_from_where_they_are() -> None:
     [((exif(6), exif(3)), 6), ((pictures.EMPTY_EXIF, exif(6)), 1), ((b"rubbish", exif(6)), 1), ((exif(6), b""), 6)],
 )
 def test_of_several_blocks_in_a_jpeg_the_first_counts(blocks: tuple[bytes, ...], orientation: int) -> None:
-    assert look_into(with_exif(*blocks), 1_000_000).orientation == orientation
+    assert probe(with_exif(*blocks), 1_000_000).orientation == orientation
 
 
 def with_exif(*blocks: bytes) -> bytes:

@@ -5,9 +5,10 @@ from base64 import b64decode
 import pytest
 from PIL import Image
 
-from service.imaging.containers import Container, look_into
+from service.imaging.containers.container import Container
 from service.imaging.decode import decode
 from service.imaging.errors import Undecodable
+from service.imaging.probe import probe
 from tests.imaging import pictures
 
 LIMIT = 1_000_000
@@ -32,7 +33,7 @@ ARITHMETIC = b64decode(
 
 
 def looked(data: bytes) -> Container:
-    return look_into(data, LIMIT)
+    return probe(data, LIMIT)
 
 
 def pixels(data: bytes) -> bytes:

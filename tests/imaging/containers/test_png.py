@@ -7,10 +7,10 @@ import pytest
 import pyvips
 from PIL import Image
 
-from service.imaging.containers import look_into
 from service.imaging.containers.container import BROKEN_PROFILE
 from service.imaging.decode import decode
 from service.imaging.errors import Undecodable
+from service.imaging.probe import probe
 from tests.imaging import icc, pictures
 from tests.imaging.pictures import PALETTE, RGB, chunk, exif
 
@@ -30,7 +30,7 @@ def palette_png(*parts: bytes) -> bytes:
 
 
 def shown(data: bytes) -> bytes:
-    return decode(look_into(data, LIMIT)).convert("RGBA").tobytes()
+    return decode(probe(data, LIMIT)).convert("RGBA").tobytes()
 
 
 def shown_by_libvips(data: bytes) -> bytes:
@@ -91,16 +91,16 @@ def test_a_profile_counts_before_the_palette_and_the_pixels_only() -> None:
         palette_png(PLTE, P3),
         pictures.png(8, RGB, extra=chunk(b"PLTE", COLOURS) + P3),
     ):
-        assert look_into(data, LIMIT).profile is None
+        assert probe(data, LIMIT).profile is None
     plain = pictures.png(8, RGB)
-    assert look_into(plain[:-12] + P3 + plain[-12:], LIMIT).profile is None
-    assert look_into(palette_png(P3, PLTE), LIMIT).profile == icc.DISPLAY_P3
+    assert probe(plain[:-12] + P3 + plain[-12:], LIMIT).profile is None
+    assert probe(palette_png(P3, PLTE), LIMIT).profile == icc.DISPLAY_P3
 
 
 def test_of_two_profiles_the_first_counts_even_broken() -> None:
     first, second = P3, ADOBE
-    assert look_into(pictures.png(8, RGB, extra=first + second), LIMIT).profile == icc.DISPLAY_P3
-    assert look_into(pictures.png(8, RGB, extra=damaged(first) + second), LIMIT).profile == BROKEN_PROFILE
+    assert probe(pictures.png(8, RGB, extra=first + second), LIMIT).profile == icc.DISPLAY_P3
+    assert probe(pictures.png(8, RGB, extra=damaged(first) + second), LIMIT).profile == BROKEN_PROFILE
 
 
 @pytest.mark.parametrize(
@@ -114,12 +114,12 @@ def test_of_two_profiles_the_first_counts_even_broken() -> None:
 )
 def test_of_several_exif_blocks_the_first_counts(blocks: tuple[bytes, ...], orientation: int) -> None:
     chunks = b"".join(chunk(b"eXIf", block) for block in blocks)
-    assert look_into(pictures.png(8, RGB, extra=chunks), LIMIT).orientation == orientation
+    assert probe(pictures.png(8, RGB, extra=chunks), LIMIT).orientation == orientation
 
 
 def test_an_exif_block_that_is_damaged_leaves_its_place_to_the_next() -> None:
     chunks = damaged(chunk(b"eXIf", exif(6))) + chunk(b"eXIf", exif(3))
-    assert look_into(pictures.png(8, RGB, extra=chunks), LIMIT).orientation == 3
+    assert probe(pictures.png(8, RGB, extra=chunks), LIMIT).orientation == 3
 
 
 def frame(number: int) -> bytes:
@@ -151,16 +151,16 @@ DATA = chunk(b"fdAT", b"\0\0\0\1data")
 )
 def test_frames_are_counted_whatever_is_announced(announced: int, before: bytes, behind: bytes, frames: int) -> None:
     control = chunk(b"acTL", announced.to_bytes(4) + bytes(4))
-    assert look_into(with_chunks(control, before, behind), LIMIT).frames == frames
+    assert probe(with_chunks(control, before, behind), LIMIT).frames == frames
 
 
 @pytest.mark.parametrize("control", [b"", damaged(chunk(b"acTL", bytes(8)))])
 def test_without_its_control_chunk_there_is_no_animation(control: bytes) -> None:
-    assert look_into(with_chunks(control, frame(0), frame(1) + DATA), LIMIT).frames == 1
+    assert probe(with_chunks(control, frame(0), frame(1) + DATA), LIMIT).frames == 1
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_an_animation_by_pillow_has_its_frames(count: int) -> None:
     frames = [Image.new("RGB", (8, 8), (level * 40, 0, 0)) for level in range(count)]
     data = pictures.saved(frames[0], "PNG", save_all=True, append_images=frames[1:], duration=100)
-    assert look_into(data, LIMIT).frames == count
+    assert probe(data, LIMIT).frames == count

@@ -1,0 +1,45 @@
+"""Probe: read the headers of a picture of any format, and refuse it before its pixels are decoded."""
+
+import struct
+from typing import BinaryIO
+
+from service.imaging.containers.container import Container
+from service.imaging.errors import TooManyPixels, Undecodable, UnsupportedType
+from service.imaging.formats import READABLE, SNIFF_BYTES, TABLE, sniff
+from service.imaging.frame import Size
+
+
+def probe(data: bytes, max_pixels: int) -> Container:
+    """Parse a file's headers; raises UnsupportedType, Undecodable, TooManyPixels or TooCostly."""
+    name = sniff(data[:SNIFF_BYTES])
+    if name is None:
+        raise UnsupportedType(f"the file is not a {READABLE} picture")
+    row = TABLE[name]
+    try:
+        container = row.read(data)
+    except (struct.error, IndexError):
+        raise Undecodable(f"the {row.label} picture is cut within its header") from None
+    width, height = container.size
+    if width < 1 or height < 1:
+        raise Undecodable(f"the {row.label} picture has no size")
+    if width * height > max_pixels:
+        raise TooManyPixels(
+            f"the picture is {width} x {height}, {width * height:,} pixels; at most {max_pixels:,} are allowed"
+        )
+    return container
+
+
+def stored_size(file: BinaryIO) -> Size | None:
+    """The size that a picture's headers announce, before any Exif orientation; None where none is found.
+
+    Only a few bytes are read, so unlike `probe` it takes no worker.
+    """
+    name = sniff(file.read(SNIFF_BYTES))
+    if name is None:
+        return None
+    file.seek(0)
+    try:
+        size = TABLE[name].stored_size(file)
+    except struct.error:
+        return None
+    return size if size and all(size) else None
