@@ -16,6 +16,7 @@ that cannot go out within its budget ends as the last refusal did, but not while
 """
 
 import asyncio
+import copy
 import math
 import random
 from bisect import insort
@@ -23,7 +24,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-from service.gemini.refusals import NotExecuted
+from service.errors import GeminiError
+from service.gemini.refusals import NotExecuted, retry_after
 
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 16.0
@@ -99,6 +101,17 @@ class Breaker:
         call.refusals += 1
         for each in self.calls:
             each.deadline = min(each.deadline, now + self.budget)
+        refusal.error.headers |= self._retry_after(now)
+
+    def error(self, refusal: NotExecuted, now: float) -> GeminiError:
+        """A copy of a refusal's error, with what is left of the pause as its Retry-After."""
+        error = copy.copy(refusal.error)
+        error.headers = error.headers | self._retry_after(now)
+        return error
+
+    def _retry_after(self, now: float) -> dict[str, str]:
+        """Empty for a quota that lasts: its error says when to come again."""
+        return retry_after(self.resume_at - now) if self.resume_at < math.inf else {}
 
     def answer(self, call: QueuedCall, now: float) -> None:
         """Close, if this call was sent after the last refusal. If not, some calls go well all the same."""

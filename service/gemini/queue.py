@@ -1,7 +1,6 @@
 """The line of all calls: a concurrency limit, first come, first served, behind the circuit breaker of each model."""
 
 import asyncio
-import copy
 import itertools
 import math
 from bisect import insort
@@ -36,7 +35,7 @@ class CallQueue:
         if breaker is None:
             breaker = self._breakers[model] = Breaker(model, self._budget)
         if breaker.refusal and breaker.resume_at - _now() > self._budget:
-            raise copy.copy(breaker.refusal.error)
+            raise breaker.error(breaker.refusal, _now())
         call = QueuedCall(next(self._numbers), breaker, asyncio.get_running_loop().create_future())
         breaker.calls.add(call)
         try:
@@ -123,7 +122,7 @@ class CallQueue:
     def _give_up(self, breaker: Breaker) -> None:
         for call in breaker.give_up(_now()):
             if breaker.refusal and not call.turn.done():
-                call.turn.set_exception(copy.copy(breaker.refusal.error))
+                call.turn.set_exception(breaker.error(breaker.refusal, _now()))
 
     def _arm(self, breaker: Breaker) -> None:
         """Set the timer for what the breaker has to do next, or forget it."""

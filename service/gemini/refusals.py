@@ -93,11 +93,17 @@ class ErrorStatus(Exception):
 def refusal(answer: ErrorStatus) -> GeminiError | NotExecuted:
     """What an error status means: NotExecuted for 429 and 503, unless tokens were counted or a picture came."""
     if _TOKENS_COUNTED.search(answer.body) or _picture_came(answer.body):
-        return _error(answer, billed=True)[0]
+        return _error(answer, billed=True)
     if answer.status in (429, 503):
-        return NotExecuted(*_error(answer, billed=False))
+        # A quota that lasts asks for more time than any call has.
+        return NotExecuted(_error(answer, billed=False), math.inf if _lasts(answer) else _asked_delay(answer))
     # Half an answer of a failing server may have gone on to count tokens.
-    return _error(answer, billed=False if answer.whole or answer.status < 500 else None)[0]
+    return _error(answer, billed=False if answer.whole or answer.status < 500 else None)
+
+
+def retry_after(seconds: float) -> dict[str, str]:
+    """The Retry-After header: whole seconds, at least one."""
+    return {hdrs.RETRY_AFTER: str(max(1, math.ceil(round(seconds, 3))))}
 
 
 def _picture_came(body: bytes) -> bool:
@@ -106,28 +112,29 @@ def _picture_came(body: bytes) -> bool:
     return bool(candidates and _INLINE_DATA.search(body, candidates.end()))
 
 
-def _error(answer: ErrorStatus, billed: bool | None) -> tuple[GeminiError, float | None]:
-    """The error for a status, and the seconds to wait if it is one that may be tried again."""
-    said, status = _said(answer), answer.status
+def _error(answer: ErrorStatus, billed: bool | None) -> GeminiError:
+    headers = None
+    if answer.status in (429, 503):
+        headers = retry_after(max(_asked_delay(answer) or 0, LASTING_RETRY_AFTER_SECONDS if _lasts(answer) else 0))
+    return _kind(answer)(_said(answer), headers=headers, billed=billed)
+
+
+def _kind(answer: ErrorStatus) -> type[GeminiError]:
+    status = answer.status
     if status == 429:
-        return _quota(answer, said, billed)
+        return CreditsExhausted if _CREDITS.search(answer.text) else QuotaExhausted
     if status == 503:
-        return GeminiUnavailable(said, billed=billed), _asked_delay(answer)
+        return GeminiUnavailable
     if status == 504:
-        return GeminiTimeout(said, billed=billed), None
+        return GeminiTimeout
     if status in (401, 403) or (status < 500 and "API_KEY_INVALID" in answer.text):
-        return GeminiAuth(said, billed=billed), None
-    return (GeminiRejected if status < 500 else GeminiFailed)(said, billed=billed), None
+        return GeminiAuth
+    return GeminiRejected if status < 500 else GeminiFailed
 
 
-def _quota(answer: ErrorStatus, said: str, billed: bool | None) -> tuple[QuotaExhausted, float | None]:
-    """A quota that lasts asks for more time than any call has."""
-    seconds = _asked_delay(answer)
-    kind = CreditsExhausted if _CREDITS.search(answer.text) else QuotaExhausted
-    wait = 1 if seconds is None else seconds
-    if kind is CreditsExhausted or _LASTING_QUOTA.search(answer.text):
-        wait, seconds = max(wait, LASTING_RETRY_AFTER_SECONDS), math.inf
-    return kind(said, headers={"Retry-After": str(max(1, math.ceil(wait)))}, billed=billed), seconds
+def _lasts(answer: ErrorStatus) -> bool:
+    """Whether it is a quota that does not clear within a request."""
+    return answer.status == 429 and bool(_CREDITS.search(answer.text) or _LASTING_QUOTA.search(answer.text))
 
 
 def _said(answer: ErrorStatus) -> str:

@@ -192,6 +192,32 @@ def test_a_call_that_comes_during_a_pause_beyond_any_budget_ends_at_once() -> No
     run(scenario())
 
 
+def test_a_refused_call_says_how_much_of_the_pause_is_left() -> None:
+    async def scenario() -> None:
+        gemini = PlayedGemini(lambda one: (0.1, refused(3600)) if one.number == 2 else 1000)
+        long = asyncio.create_task(gemini.ask("keeps the breaker"))
+        await asyncio.sleep(1)
+        first = await gemini.ask("refused")
+        await asyncio.sleep(600)
+        late = await gemini.ask("late")
+        assert isinstance(first, GeminiUnavailable)
+        assert isinstance(late, GeminiUnavailable)
+        assert (first.headers, late.headers) == ({"Retry-After": "3600"}, {"Retry-After": "3000"})
+        long.cancel()
+
+    run(scenario())
+
+
+def test_calls_whose_budget_ends_in_the_queue_say_when_the_pause_is_over() -> None:
+    async def scenario() -> None:
+        gemini = PlayedGemini(lambda _: (0.01, refused()), slots=2, retry=4)
+        for answer in await ask_all(gemini, 20):
+            assert isinstance(answer, GeminiUnavailable)
+            assert 1 <= int(answer.headers["Retry-After"]) <= 4
+
+    run(scenario())
+
+
 def test_an_answer_to_a_call_that_was_sent_before_the_refusal_does_not_end_the_pause() -> None:
     async def scenario() -> None:
         outcomes: dict[int, Outcome] = {1: 2, 2: (0.1, refused(10))}

@@ -270,3 +270,10 @@ async def test_an_overload_beyond_the_budget_is_told_at_once(connect: Connect) -
     with pytest.raises(GeminiUnavailable):
         await (await connect(emulator, retry=30)).draw(CALL)
     assert emulator.requests == 1
+
+
+async def test_an_overload_says_when_to_come_again(connect: Connect) -> None:
+    gemini = await connect(QuickEmulator(then=error(503, "busy", detail("RetryInfo", retryDelay="90s"))), retry=30)
+    with pytest.raises(GeminiUnavailable) as caught:
+        await gemini.draw(CALL)
+    assert caught.value.headers["Retry-After"] == "90"
