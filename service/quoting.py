@@ -5,12 +5,17 @@ from functools import lru_cache
 
 # What a terminal or a browser obeys instead of showing it: control characters (ESC among them), marks that turn the
 # direction of text, separators of lines, the byte order mark.
-_HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufeff]")
+_HIDDEN_RANGES = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufeff"
+_HIDDEN = re.compile(f"[{_HIDDEN_RANGES}]")
 EXCERPT = 200
 # So much of a long text is searched for secrets before it is cut: a search of megabytes would hold the interpreter.
 _SEARCHED = 16 * 1024
-# What may stand between two characters of the key, as it is or escaped; bounded, for the time that a search takes.
-_GAP = rf"(?:\s|{_HIDDEN.pattern}|\\{{1,4}}[nrt]|\\{{1,4}}u00[01][0-9a-f]){{0,8}}"
+# What may separate two characters of the key: white space, invisible characters, the punctuation of a list or of JSON,
+# and escapes. No text may match it in two ways, or a search takes exponential time.
+_SEPARATORS = (
+    rf"""(?:[\s{_HIDDEN_RANGES}\u00ad\u200b-\u200d\u2060,;:()\[\]{{}}]"""
+    r"""|\\{0,4}["']|\\{1,4}(?:[nrt]|u00[01][0-9a-f])){0,12}"""
+)
 # `user:password@` of a URL, such as a proxy's.
 _USER_INFO = re.compile(r"(?<=://)[^\s/@]+@")
 
@@ -34,8 +39,8 @@ def without_key(text: str, key: str) -> str:
 
 @lru_cache(maxsize=4)
 def _spellings(key: str) -> re.Pattern[str]:
-    """The key in any case, with escapes of JSON, URLs and HTML, and torn apart by white space or hidden characters."""
-    return re.compile(_GAP.join(map(_spelled, key)), re.IGNORECASE)
+    """The key in any case, with escapes of JSON, URLs and HTML, and cut apart by _SEPARATORS."""
+    return re.compile(_SEPARATORS.join(map(_spelled, key)), re.IGNORECASE)
 
 
 def _spelled(character: str) -> str:

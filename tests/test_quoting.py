@@ -33,12 +33,22 @@ def test_what_is_to_be_kept_is_kept() -> None:
         ("a/\r\n b\x00+\x1bc", "a/b+c", "[key]"),
         (r"a\/\n\tb+c", "a/b+c", "[key]"),
         ("a&#47;b&#x2B;c", "a/b+c", "[key]"),
+        ("['a/', 'b+c']", "a/b+c", "['[key]']"),
+        ('{"a/": {"b": ["+"], "c": 1}}', "a/b+c", '{"[key]": 1}}'),
+        ("a/\u200bb\u2060+\u00adc", "a/b+c", "[key]"),
         ("a/b + ccc", "a/bcc", "a/b + ccc"),
         ("nothing", "", "nothing"),
     ],
 )
 def test_the_key_is_hidden_in_every_spelling(text: str, key: str, shown: str) -> None:
     assert without_key(text, key) == shown
+
+
+@pytest.mark.parametrize("separator", [" ", "\n", "\x1f", "\\n", "\\\\u001f", "', '"])
+def test_a_text_that_almost_holds_the_key_is_searched_in_linear_time(separator: str) -> None:
+    key = "AIzaSyD-abcdefghijklmnopqrstuvwxyz1"
+    text = (separator * (12 // len(separator))).join(key[:-1]) + "!" * 100
+    assert without_key(text * 10, key) == text * 10
 
 
 def test_a_log_line_shows_no_password_of_a_url() -> None:

@@ -12,7 +12,7 @@ from service.errors import BadReply, Blocked, GeminiError, GeminiFailed, NoImage
 from service.gemini import blobs, wire
 from service.gemini.wire import Answer, Bytes, Json
 from service.imaging.formats import sniff
-from service.quoting import excerpt, visible, whole_characters, without_secrets
+from service.quoting import excerpt, visible, whole_characters, without_key, without_secrets
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ class _Reader:
                 return Blocked(self._sentence("Gemini refused the prompt", reason, message), billed=bool(self._billed))
         parts, fields = self._candidates[0] if self._candidates else ([], {})
         reason, message = fields.get("finishreason"), fields.get("finishmessage")
-        if REFUSALS & set(_names(reason)):
+        if REFUSALS & set(self._names(reason)):
             return Blocked(self._sentence("Gemini refused to draw", reason, message), billed=self._billed)
         return self._why_nothing_drawn(parts, reason, message)
 
@@ -175,12 +175,23 @@ class _Reader:
         return BadReply("Gemini's reply holds neither a picture nor a reason", billed=self._billed)
 
     def _sentence(self, what: str, reason: object, more: object) -> str:
-        names = excerpt(", ".join(_names(reason)), self._key) or "no reason given"
-        return f"{what} ({names})" + (f": {self._excerpt(more)}" if more else "")
+        names = excerpt(", ".join(self._names(reason)), self._key) or "no reason given"
+        sentence = f"{what} ({names})" + (f": {self._excerpt(more)}" if more else "")
+        # The key may be cut over both.
+        return without_key(sentence, self._key)
+
+    def _names(self, reason: object) -> list[str]:
+        """A reason in capitals, as the SDK reads it; of a list each, of a number its digits."""
+        if isinstance(reason, list):
+            return [name for each in reason for name in self._names(each)]
+        return [self._words(reason).upper()] if reason else []
 
     def _excerpt(self, text: object) -> str:
-        words = self._answer.text(text) if isinstance(text, str) else str(text or "no message")
-        return excerpt(words, self._key)
+        return excerpt(self._words(text) if text else "no message", self._key)
+
+    def _words(self, value: object) -> str:
+        """Any value as a text, its long strings included."""
+        return self._answer.text(value) if isinstance(value, str) else str(_copied(value, self._answer.text))
 
     def _quoted(self, text: str) -> str:
         # What makes the usage too large to be passed on needs no search.
@@ -188,7 +199,10 @@ class _Reader:
 
     def _carriable_usage(self) -> Json | None:
         usage: Json = _copied(self._usage, lambda text: self._quoted(self._answer.text(text)))
-        return usage if len(json.dumps(usage, ensure_ascii=False).encode()) <= MAX_USAGE_BYTES else None
+        dumped = json.dumps(usage, ensure_ascii=False)
+        # The key may be cut over several values.
+        carriable = len(dumped.encode()) <= MAX_USAGE_BYTES and without_key(dumped, self._key) == dumped
+        return usage if carriable else None
 
 
 def _copied(value: Any, words: Callable[[str], str], depth: int = DEEPEST) -> Any:
@@ -229,13 +243,6 @@ def _plain(name: str) -> str:
 
 def _camel(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])_([a-z0-9])", lambda match: match[1].upper(), name)
-
-
-def _names(reason: object) -> list[str]:
-    """A reason in capitals, as the SDK reads it; of a list each, of a number its digits."""
-    if isinstance(reason, list):
-        return [name for each in reason for name in _names(each)]
-    return [str(reason).upper()] if reason else []
 
 
 def _dicts(value: object) -> Iterator[Json]:

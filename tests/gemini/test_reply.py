@@ -2,14 +2,18 @@
 
 import base64
 import json
+import re
 from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
 
 from service.errors import BadReply, Blocked, GeminiError, GeminiFailed, NoImage
+from service.gemini import wire
 from service.gemini.reply import REFUSALS, billed, read_reply, try_reply
+from service.gemini.wire import LONG
 from service.quoting import EXCERPT
+from tests.helpers import KEY
 
 PNG = b"\x89PNG\r\n\x1a\n a picture of some kind"
 DATA = base64.b64encode(PNG).decode()
@@ -247,6 +251,51 @@ def test_a_refusal_in_any_spelling(reason: object) -> None:
 def test_a_reason_of_any_type_is_only_a_reason(reason: object) -> None:
     assert isinstance(refused(answer({"text": "no"}, finishReason=reason)), NoImage)
     assert read_reply(answer(picture(PNG), finishReason=reason)).picture == PNG
+
+
+@pytest.mark.parametrize(
+    "candidate",
+    [
+        {"finishReason": "X" * (LONG + 1)},
+        {"finishReason": ["X" * (LONG + 1), {"X": "X" * (LONG + 1)}]},
+        {"finishReason": {"X" * (LONG + 1): "X"}},
+        {"finishReason": "OTHER", "finishMessage": ["X" * (LONG + 1)]},
+        {"finishReason": "OTHER", "finishMessage": {"X": {"X": "X" * (LONG + 1)}}},
+    ],
+)
+def test_a_long_reason_or_message_is_quoted_as_it_is(candidate: dict[str, Any]) -> None:
+    error = refused(answer(**candidate))
+    assert "X" * 100 in error.detail
+    assert wire._MARK[:8] not in error.detail.lower()
+
+
+def test_a_long_message_of_an_error_is_quoted_as_it_is() -> None:
+    body = {"error": {"message": [{"X": "X" * (LONG + 1)}]}}
+    assert "X" * 100 in refused(json.dumps(body).encode()).detail
+
+
+@pytest.mark.parametrize("parts", [[KEY[:12], KEY[12:]], [KEY[:9], [KEY[9:14], KEY[14:]]], list(KEY)])
+def test_a_key_that_is_cut_over_several_values_is_hidden(parts: Any) -> None:
+    nested = {"a": parts}
+    bodies: list[Any] = [
+        {"candidates": [{"finishReason": parts}]},
+        {"candidates": [{"finishReason": KEY[:12], "finishMessage": KEY[12:]}]},
+        {"candidates": [{"finishReason": "OTHER", "finishMessage": parts}]},
+        {"candidates": [{"content": {"parts": [{"text": part} for part in KEY]}}]},
+        {"error": {"message": parts}},
+        {"error": {"message": nested}},
+        {"promptFeedback": {"blockReason": parts, "blockReasonMessage": parts}},
+    ]
+    for body in bodies:
+        with pytest.raises(GeminiError) as caught:
+            read_reply(json.dumps(body).encode(), KEY)
+        assert re.sub(r"\W", "", KEY).lower() not in re.sub(r"\W", "", caught.value.detail).lower()
+        assert "[key]" in caught.value.detail
+
+
+@pytest.mark.parametrize("usage", [{"notes": [KEY[:12], KEY[12:]]}, {KEY[:12]: KEY[12:]}])
+def test_a_usage_over_which_the_key_is_cut_is_not_passed_on(usage: dict[str, Any]) -> None:
+    assert read_reply(answer(picture(PNG), usage=usage), KEY).usage is None
 
 
 def test_a_text_that_ends_too_early_is_no_refusal() -> None:
