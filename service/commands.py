@@ -15,11 +15,12 @@ from pydantic import BaseModel
 from service.backend import gemini_service
 from service.bases import Source, source_of
 from service.errors import InvalidField, RequestError, ServiceError, TooLarge
-from service.exports import ExportEvents, ExportSet, ImageExportService
+from service.exports import ExportEvents, ImageExportService
 from service.imaging.errors import ImpossibleFrame
 from service.imaging.formats import TABLE, Encoding
 from service.imaging.frame import Frame
 from service.orders import Failed, Variation
+from service.publishing import ExportSet
 from service.schemas.answers import ErrorAnswer, ThumbnailsAnswer, error_answer, exports_answer, variation_answer
 from service.schemas.fields import MAX_SCRIPT, Fields, read_export, read_order, script_too_long
 from service.settings import Settings
@@ -90,14 +91,14 @@ class Target:
 
     async def take(self, exports: ImageExportService, name: str, exported: ExportSet) -> None:
         """Copy the files out; one that cannot be written is told, and costs no other."""
-        for step in exported.warnings:
-            _warn(f"{name}: {step.code}: {step.detail}")
-        for export in exported.exports:
-            path = self.out / f"{name}{TABLE[export.format].suffix}"
+        for warning in exported.warnings:
+            _warn(f"{name}: {warning.code}: {warning.detail}")
+        for kind, export in exported.exports.items():
+            path = self.out / f"{name}{TABLE[kind].suffix}"
             try:
-                await exports.store.copy_out(export.key, path)
+                await exports.store.copy_out(export.file_path, path)
             except OSError as error:
-                _warn(f"{path}: {error.strerror}; it is kept as {export.key}")
+                _warn(f"{path}: {error.strerror}; it is kept as {export.file_path}")
             else:
                 self.written.append(path)
 

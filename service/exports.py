@@ -5,8 +5,7 @@ import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from service.arguments import base_path, dimensions, echoed, picture_data
@@ -24,23 +23,23 @@ from service.errors import (
     image_error,
 )
 from service.imaging.errors import ImagingError, Unreadable
-from service.imaging.formats import SNIFF_BYTES, TABLE, Encoding, Format, sniff
+from service.imaging.formats import SNIFF_BYTES, Encoding, sniff
 from service.imaging.frame import Frame, Size
 from service.imaging.plan import (
     ExportOutcome,
     ExportPlan,
     ExportWarning,
-    MadeFile,
     Outcome,
     Picture,
     Priority,
     WorkerLimits,
 )
+from service.publishing import ExportSet, Publisher
 from service.rendering import Renderer
 from service.retention import sweep_area
 from service.settings import Settings, load_settings
 from service.store.holds import Hold, held
-from service.store.layout import AREAS, PRIVATE, SHARED, Layout, export_key, export_stem
+from service.store.layout import AREAS, PRIVATE, SHARED, Layout
 from service.store.local import LocalStore
 from service.urls import Links
 from service.workers.pool import WorkerPool
@@ -51,51 +50,8 @@ __all__ = ["ImageError", "ImageExportService", "Source", "source_of"]
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Export:
-    """One published file; `size` in bytes."""
-
-    format: Format
-    key: str
-    url: str
-    size: int
-    sha256: str
-    width: int
-    height: int
-    exported_at: datetime
-
-    def answer(self, file_path: str | None = None) -> dict[str, Any]:
-        """As the contract shows it; `file_path` is the key unless the caller may know the machine."""
-        return {
-            "format": TABLE[self.format].pillow,
-            "url": self.url,
-            "file_path": file_path or self.key,
-            "size": self.size,
-            "exported_at": self.exported_at.isoformat(timespec="microseconds"),
-            "width": self.width,
-            "height": self.height,
-            "content_type": TABLE[self.format].mime,
-            "sha256": self.sha256,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class ExportSet:
-    """What came of one picture."""
-
-    picture: Picture
-    normalized_to: Size
-    composited: bool
-    exports: tuple[Export, ...]
-    warnings: tuple[ExportWarning, ...]
-
-    @property
-    def ran_out_of_space(self) -> bool:
-        return any(warning.code == StorageFull.code for warning in self.warnings)
-
-
-class Exports(dict[str, dict[str, Any]]):
-    """Format -> its export; `warnings` lists what went wrong and was lived with."""
+class ExportResult(dict[str, dict[str, Any]]):
+    """Format -> its export, with the members of the HTTP answer; `warnings` are problems that did not stop them."""
 
     def __init__(self, exports: Mapping[str, dict[str, Any]], warnings: Sequence[ExportWarning]) -> None:
         super().__init__(exports)
@@ -124,6 +80,7 @@ class ImageExportService:
         self.store = LocalStore(Layout({area: self.settings.area(area) for area in AREAS}), modes)
         self.store.prepare()
         self.links = Links(self.settings)
+        self.publisher = Publisher(self.store, self.links)
         self._events = events or ExportEvents()
         self._settle_temp_directory()
         self.pool = WorkerPool(
@@ -156,7 +113,7 @@ class ImageExportService:
         base_image_path: str | os.PathLike[str] | None = None,
         normalize_dimensions: Size | None = None,
         metadata: Mapping[str, Any] | None = None,
-    ) -> Exports:
+    ) -> ExportResult:
         """Export a PNG, JPEG or WebP picture in all three formats, of exactly `normalize_dimensions` pixels if given.
 
         With `base_image_path` the result is 70 % picture and 30 % base. `metadata` is echoed in each export.
@@ -169,16 +126,14 @@ class ImageExportService:
         width, height = dimensions(normalize_dimensions)
         self.pool.claim()
         plan = ExportPlan(Frame(width, height), matte=self.settings.matte_rgb)
-        async with held() as hold, self._temps(1, hold) as (key,):
-            sha256 = await self.store.fill(key, data)
-            source = Source(self.store.local(key), sha256, len(data), sniff(data[:SNIFF_BYTES]))
+        async with held() as hold, self.spooled(data) as source:
             base = await self.base_at(path, hold) if path is not None else None
             exported = await self.export(source, base, plan, self.encodings())
         exports: dict[str, dict[str, Any]] = {
-            export.format: export.answer(self.store.local(export.key)) | {"metadata": echo.copy()}
-            for export in exported.exports
+            name: asdict(export) | {"file_path": self.store.local(export.file_path), "metadata": echo.copy()}
+            for name, export in exported.exports.items()
         }
-        return Exports(exports, exported.warnings)
+        return ExportResult(exports, exported.warnings)
 
     def cleanup_temp_files(self, days: float | None = None) -> int:
         """Remove temp files older than `days` (None: the setting); returns how many. ValueError unless days > 0."""
@@ -223,52 +178,36 @@ class ImageExportService:
         priority: Priority = Priority.OTHER,
     ) -> ExportSet:
         """Decode once, encode each format, publish; raises ImageError, NoExport, StorageFull, StorageUnavailable."""
-        async with held() as hold, self._temps(len(encodings), hold) as temps:
-            targets = tuple(zip(encodings, map(self.store.local, temps), strict=True))
+        async with held() as hold, self.publisher.temp_files([each.format for each in encodings], hold) as temps:
+            targets = [(encoding, self.store.local(temps[encoding.format])) for encoding in encodings]
             outcome = _made(await self._renderer.export(source, base, plan, targets, priority))
-            exports = await self._publish(outcome, temps)
+            exports = await self.publisher.publish(outcome, temps)
         for warning in outcome.warnings:
-            log.warning("step back: %s %s", warning.code, warning.format or "")
+            log.warning("warning: %s %s", warning.code, warning.format or "")
             self._events.warn(warning.code)
         return ExportSet(outcome.picture, outcome.size, outcome.composited, exports, outcome.warnings)
 
     @contextlib.asynccontextmanager
-    async def _temps(self, count: int, hold: Hold) -> AsyncIterator[list[str]]:
-        """Keys of held temp files for a worker to fill; what is not published is removed."""
-        temps = await self.store.reserve(count, hold)
-        try:
-            yield temps
-        finally:
-            if temps:
-                await self.store.remove(temps)
+    async def spooled(self, data: bytes) -> AsyncIterator[Source]:
+        """A picture from memory as a temp file, for as long as the context is open.
 
-    async def _publish(self, outcome: ExportOutcome, temps: list[str]) -> tuple[Export, ...]:
-        """Move what was made; what is left in `temps` is not."""
-        stem = export_stem()
-        exports = tuple(self._export(made, stem, outcome.size) for made in outcome.files)
-        by_path = {self.store.local(temp): temp for temp in temps}
-        moves = [(by_path[made.path], export.key) for made, export in zip(outcome.files, exports, strict=True)]
-        await self.store.publish(moves)
-        for temp, _ in moves:
-            temps.remove(temp)
-        return exports
-
-    def _export(self, made: MadeFile, stem: str, size: Size) -> Export:
-        key = export_key(stem, made.format)
-        url = self.links.build(key.partition("/")[2])
-        return Export(made.format, key, url, made.size, made.sha256, *size, datetime.now(UTC))
-
-    async def discard(self, exported: ExportSet) -> None:
-        """Take back what was published."""
-        await self.store.remove([export.key for export in exported.exports])
+        Raises StorageFull, StorageUnavailable.
+        """
+        async with held() as hold:
+            [key] = await self.store.reserve(1, hold)
+            try:
+                sha256 = await self.store.fill(key, data)
+                yield Source(self.store.local(key), sha256, len(data), sniff(data[:SNIFF_BYTES]))
+            finally:
+                await self.store.remove([key])
 
     @contextlib.asynccontextmanager
     async def as_jpeg(self, source: Source) -> AsyncIterator[str]:
         """The key of a temporary JPEG of a picture, small enough to send along; raises ImageError, StorageFull."""
-        async with held() as hold, self._temps(1, hold) as temps:
-            targets = ((REFERENCE_ENCODING, self.store.local(temps[0])),)
+        async with held() as hold, self.publisher.temp_files(["jpeg"], hold) as temps:
+            targets = [(REFERENCE_ENCODING, self.store.local(temps["jpeg"]))]
             _made(await self._renderer.export(source, None, REFERENCE_PLAN, targets, Priority.PAID))
-            yield temps[0]
+            yield temps["jpeg"]
 
 
 def _made(outcome: Outcome) -> ExportOutcome:
@@ -288,6 +227,6 @@ def _refused(outcome: object) -> ServiceError:
 
 
 def _no_files(outcome: ExportOutcome) -> ServiceError:
-    codes = {step.code for step in outcome.warnings}
-    detail = "; ".join(step.detail for step in outcome.warnings if step.format) or "no format was asked for"
+    codes = {warning.code for warning in outcome.warnings}
+    detail = "; ".join(warning.detail for warning in outcome.warnings if warning.format) or "no format was asked for"
     return StorageFull("no space is left in temp/") if StorageFull.code in codes else NoExport(detail)

@@ -1,27 +1,23 @@
 """An order for thumbnails, and the events that tell how its variations fare."""
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.bases import Needs, SharedBase, Source
+from service.bases import Needs, Source
 from service.errors import InvalidField, ServiceError
-from service.exports import ExportSet
 from service.gemini import models
 from service.imaging.errors import ImpossibleFrame
 from service.imaging.formats import Encoding
 from service.imaging.frame import Frame, Size
 from service.imaging.plan import ExportPlan
+from service.publishing import ExportSet
 from service.store.layout import request_id
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One request for thumbnails, checked. `plan` None: framed by the ratio, 70/30 over the base.
-
-    `checked` is the base after its check, which is made anew without it.
-    """
+    """One request for thumbnails, checked. `plan` None: framed by the ratio, 70/30 over the base."""
 
     script: str
     base: Source | None = None
@@ -31,9 +27,8 @@ class Order:
     image_size: str = "1K"
     reference: bool = True
     plan: ExportPlan | None = None
-    encodings: Sequence[Encoding] | None = None
+    encodings: tuple[Encoding, ...] | None = None
     request_id: str = field(default_factory=request_id)
-    checked: SharedBase | None = None
 
     def plan_over(self, matte: tuple[int, int, int]) -> ExportPlan:
         """The plan, or the default one with that matte."""
@@ -61,12 +56,33 @@ class Received:
 
 
 @dataclass(frozen=True, slots=True)
+class VariationMetadata:
+    """What an answer says of a variation: its call, the raw that came, and what was made of it.
+
+    `width` and `height` are the raw's, upright; `usage` is Gemini's usageMetadata; `cost_usd` is the list price, None
+    for a model outside the table.
+    """
+
+    prompt: str
+    model: str
+    aspect_ratio: str
+    width: int
+    height: int
+    mime_type: str
+    sha256: str
+    usage: dict[str, Any] | None
+    cost_usd: float | None
+    normalized_to: Size
+    composited: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Variation:
     """The variation is done (the event `exported`)."""
 
     id: str
     storage_path: str
-    metadata: dict[str, Any]
+    metadata: VariationMetadata
     exported: ExportSet
 
 

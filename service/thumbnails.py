@@ -1,26 +1,25 @@
-"""The main job: a script becomes several variations, told as a stream of events."""
+"""The main use case: a script becomes several variations, reported as a stream of events."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from service.bases import Base, source_of
+from service.bases import Base, SharedBase, source_of
 from service.exports import ImageExportService
 from service.gemini.call import Call, Reference
 from service.gemini.prompts import build_prompt
 from service.imaging.formats import TABLE
 from service.orders import Event, Events, Order, check_model
 from service.store.holds import held
-from service.variations import VariationMaker, VariationState
+from service.variations import Services, VariationRun, VariationState
 
 if TYPE_CHECKING:
     from service.gemini.client import GeminiService
 
 
 class ThumbnailService:
-    """Owns the work of every order: a reader that goes away stops only what was not yet sent."""
+    """Runs orders, each in a task of its own: a client that disconnects stops only the calls that were not sent."""
 
     def __init__(
         self,
@@ -29,7 +28,7 @@ class ThumbnailService:
         called: Callable[[str, float | None], None] = lambda outcome, cost: None,
     ) -> None:
         self._exports = exports
-        self._maker = VariationMaker(gemini, exports, called)
+        self._services = Services(gemini, exports, called)
         self._running: dict[asyncio.Task[None], list[VariationState]] = {}
         self._stopped = False
 
@@ -49,30 +48,42 @@ class ThumbnailService:
                 yield event
 
     @asynccontextmanager
-    async def checked(self, order: Order) -> AsyncIterator[Order]:
-        """The order with its base checked; raises ImageError when that cannot be used, NotFound when it is gone.
+    async def checked(self, order: Order) -> AsyncIterator[SharedBase | None]:
+        """The order's base after its check, to pass to `generate`, which otherwise checks it itself.
 
-        `generate` does so by itself; here it is for who must know before. What came of the check goes when both this
-        context and the work are at their end.
+        For callers that must refuse a bad base before they begin. Raises ImageError when it cannot be used, NotFound
+        when it is gone. The files made by the check are removed when this context and the order's work have ended.
         """
-        if order.base is None:
-            yield order
-            return
-        plan = order.plan_over(self._exports.settings.matte_rgb)
-        shared = order.checked or await self._exports.check(order.base, order.needs(plan))
-        async with shared.used():
-            yield replace(order, checked=shared)
+        async with self._used(await self._check(order)) as shared:
+            yield shared
 
-    async def generate(self, order: Order, done: Callable[[], None] = lambda: None) -> AsyncGenerator[Event, None]:
+    async def _check(self, order: Order) -> SharedBase | None:
+        if order.base is None:
+            return None
+        plan = order.plan_over(self._exports.settings.matte_rgb)
+        return await self._exports.check(order.base, order.needs(plan))
+
+    @staticmethod
+    @asynccontextmanager
+    async def _used(shared: SharedBase | None) -> AsyncIterator[SharedBase | None]:
+        if shared is None:
+            yield None
+            return
+        async with shared.used():
+            yield shared
+
+    async def generate(
+        self, order: Order, done: Callable[[], None] = lambda: None, checked: SharedBase | None = None
+    ) -> AsyncGenerator[Event, None]:
         """The events of an order: sent, received, then done or failed, for each variation.
 
-        Closing the iterator cancels the calls that are not out yet; those that are, are received, kept and
-        exported all the same, and `done` is called when the last of them is. Raises InvalidField for what the
-        model lacks, ImageError for a reference that cannot be sent, CancelledError after `stop`.
+        Closing the iterator cancels the calls that were not sent yet. The replies to those that were are still
+        received, kept and exported, and `done` is called after the last of them. Raises InvalidField for what the
+        model lacks, ImageError for a base that cannot be used, CancelledError after `stop`.
         """
         events: Events = asyncio.Queue()
         variations = [VariationState(f"var-{number}", number) for number in range(1, order.count + 1)]
-        work = asyncio.create_task(self._work(order, variations, events))
+        work = asyncio.create_task(self._work(order, checked, variations, events))
         self._running[work] = variations
 
         def finish(task: asyncio.Task[None]) -> None:
@@ -88,38 +99,41 @@ class ThumbnailService:
                 yield event
             await work
         finally:
-            # The only place where it matters that the reader is gone: an order to be made all the same would skip it.
+            # The only place that depends on the reader: an order that must be finished without one would skip it.
             if not work.done():
                 _abandon(work, variations)
 
     def stop(self) -> None:
-        """Send nothing from now on; iterators go on with the calls that are out to their end."""
+        """Send no more calls; the iterators go on until the calls that were sent have ended."""
         self._stopped = True
         for work, variations in self._running.items():
             _abandon(work, variations)
 
     async def close(self) -> None:
-        """End what is still under way; wait for it first where its pictures are wanted."""
+        """Cancel all work; to keep what was paid for, wait for the iterators first."""
         self._stopped = True
         for task in self._running:
             task.cancel()
         if self._running:
             await asyncio.wait(self._running)
 
-    async def _work(self, order: Order, variations: list[VariationState], events: Events) -> None:
+    async def _work(
+        self, order: Order, checked: SharedBase | None, variations: list[VariationState], events: Events
+    ) -> None:
         check_model(self.model(order), order.aspect_ratio, order.image_size)
-        async with self.checked(order) as checked:
-            base = checked.checked.base if checked.checked else None
+        async with self._used(checked or await self._check(order)) as shared:
+            base = shared.base if shared else None
             async with self._reference(base if order.reference else None) as reference:
                 prompt = build_prompt(order.script, order.aspect_ratio, reference is not None)
                 call = Call(self.model(order), prompt, order.aspect_ratio, order.image_size, reference)
                 for variation in variations:
-                    variation.task = asyncio.create_task(self._maker.run(variation, order, call, base, events))
-                await _all(variation.task for variation in variations if variation.task)
+                    run = VariationRun(self._services, variation, order, call, base, events)
+                    variation.task = asyncio.create_task(run.run())
+                await _wait_or_cancel([variation.task for variation in variations if variation.task])
 
     @asynccontextmanager
     async def _reference(self, base: Base | None) -> AsyncIterator[Reference | None]:
-        """What goes along: the base as it is, or as a JPEG where Gemini would refuse it."""
+        """The picture to send along: the base as it is, or as a JPEG where Gemini would refuse it."""
         if base is None:
             yield None
         elif base.reference:
@@ -131,13 +145,12 @@ class ThumbnailService:
                 yield Reference(self._exports.store.local(key), TABLE["jpeg"].mime)
 
 
-async def _all(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Wait for all; when this is cancelled, so are they."""
-    waited = list(tasks)
+async def _wait_or_cancel(tasks: list[asyncio.Task[None]]) -> None:
+    """Wait for all tasks, whatever they raise, or cancel all when this is cancelled."""
     try:
-        await asyncio.gather(*waited, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
     finally:
-        for task in waited:
+        for task in tasks:
             task.cancel()
 
 

@@ -158,9 +158,10 @@ async def test_it_stays_for_variations_whose_reader_left(serve: Serve, base: Sou
     service = await serve(QuickEmulator(delay_seconds=0.2))
     done = asyncio.Event()
     thumbnails = service.app[THUMBNAILS]
+    order = Order(SCRIPT, base, count=2, plan=SMALL, encodings=ONE)
     async with (
-        thumbnails.checked(Order(SCRIPT, base, count=2, plan=SMALL, encodings=ONE)) as order,
-        aclosing(thumbnails.generate(order, done.set)) as events,
+        thumbnails.checked(order) as checked,
+        aclosing(thumbnails.generate(order, done.set, checked)) as events,
     ):
         sent = 0
         async for event in events:

@@ -34,10 +34,11 @@ from service.emulator.faults import (
 )
 from service.emulator.wrappings import WRAPPINGS
 from service.errors import ServiceError, StorageFull, StorageUnavailable
-from service.exports import ExportSet, Source
+from service.exports import Source
 from service.gemini.reply import REFUSALS
 from service.imaging.formats import Format
 from service.imaging.plan import ExportOutcome, ExportWarning, Job, Outcome
+from service.publishing import ExportSet
 from service.server.keys import ADMISSION, EXPORTS
 from service.settings import MIB
 from service.store.local import LocalStore

@@ -11,10 +11,11 @@ import pytest
 
 from service.bases import Base, Needs, Source, source_of
 from service.errors import ImageError, StorageFull, TooCostly
-from service.exports import ExportSet, ImageExportService
+from service.exports import ImageExportService
 from service.imaging.formats import JpegEncoding
 from service.imaging.frame import Frame
 from service.imaging.plan import CheckJob, ExportPlan, InspectJob, Job, Outcome, Priority
+from service.publishing import ExportSet
 from service.settings import load_settings
 from service.workers.line import Place
 from service.workers.strikes import POISON_DEATHS

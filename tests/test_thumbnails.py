@@ -55,9 +55,9 @@ async def test_a_variation_is_sent_received_and_exported(service: Running, thumb
     raw = Path(service.settings.storage_dir, received.storage_path).read_bytes()
     assert received.size == len(raw)
     assert isinstance(variation, Variation)
-    assert variation.metadata["normalized_to"] == (16, 9)
-    [export] = variation.exported.exports
-    assert decoded(Path(service.settings.storage_dir, export.key).read_bytes()).size == (16, 9)
+    assert variation.metadata.normalized_to == (16, 9)
+    [export] = variation.exported.exports.values()
+    assert decoded(Path(service.settings.storage_dir, export.file_path).read_bytes()).size == (16, 9)
 
 
 async def test_every_variation_has_its_own_events_in_order(thumbnails: ThumbnailService) -> None:
@@ -79,8 +79,8 @@ async def test_a_script_alone_has_everything_at_its_default(service: Running, th
     done = [event for event in events if isinstance(event, Variation)]
     assert sorted(event.id for event in done) == ["var-1", "var-2"]
     for variation in done:
-        assert [export.format for export in variation.exported.exports] == ["png", "jpeg", "webp"]
-        assert variation.metadata["normalized_to"] == (1024, 1024)
+        assert list(variation.exported.exports) == ["png", "jpeg", "webp"]
+        assert variation.metadata.normalized_to == (1024, 1024)
     assert service.emulator.received[-1].aspect_ratio == "1:1"
 
 
@@ -247,7 +247,7 @@ async def test_the_emulator_is_named_as_the_model_and_free(service: Running) -> 
         thumbnails = ThumbnailService(service.app[GEMINI], exports)
         *_, variation = await events_of(thumbnails, order())
     assert isinstance(variation, Variation)
-    assert (variation.metadata["model"], variation.metadata["cost_usd"]) == ("emulator", 0.0)
+    assert (variation.metadata.model, variation.metadata.cost_usd) == ("emulator", 0.0)
 
 
 async def test_a_raw_in_use_is_held_against_the_sweep(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,6 @@ async def create_exports(request: web.Request) -> web.StreamResponse:
         with await admission.enter("exports"):
             exported = await exports.export(image, under, plan, encodings)
             if exported.ran_out_of_space:
-                await exports.discard(exported)
+                await exports.publisher.discard(exported)
                 raise StorageFull("no space is left for all of the exports; none was kept")
     return answer(exports_answer(request[REQUEST_ID], image.sha256, exported))

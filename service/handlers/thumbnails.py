@@ -4,6 +4,7 @@ from contextlib import aclosing
 
 from aiohttp import web
 
+from service.bases import SharedBase
 from service.errors import most_telling
 from service.handlers.forms import open_form
 from service.orders import Failed, Order, Variation
@@ -22,7 +23,7 @@ async def create_thumbnails(request: web.Request) -> web.StreamResponse:
         with await admission.enter("thumbnails", order.count) as ticket:
             async with request.app[THUMBNAILS].checked(order) as checked:
                 form.keep = ticket.lent = True
-                done, failed = await _collect(request, checked, ticket)
+                done, failed = await _collect(request, order, checked, ticket)
     errors = [error_answer(failure) for failure in failed]
     if not done:
         error = most_telling([failure.error for failure in failed])
@@ -31,11 +32,13 @@ async def create_thumbnails(request: web.Request) -> web.StreamResponse:
     return answer(ThumbnailsAnswer(request_id=request_id, variations=variations, errors=errors))
 
 
-async def _collect(request: web.Request, order: Order, ticket: Ticket) -> tuple[list[Variation], list[Failed]]:
+async def _collect(
+    request: web.Request, order: Order, checked: SharedBase | None, ticket: Ticket
+) -> tuple[list[Variation], list[Failed]]:
     """The finished and the failed variations, each in order. The ticket stays with the work to its end."""
     done: list[Variation] = []
     failed: list[Failed] = []
-    async with aclosing(request.app[THUMBNAILS].generate(order, ticket.leave)) as events:
+    async with aclosing(request.app[THUMBNAILS].generate(order, ticket.leave, checked)) as events:
         async for event in events:
             if isinstance(event, Variation):
                 done.append(event)

@@ -44,7 +44,6 @@ class MadeFile:
     """One encoded and fsynced file; `size` in bytes."""
 
     format: Format
-    path: str
     size: int
     sha256: str
 

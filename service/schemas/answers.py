@@ -3,15 +3,21 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
-from service.exports import ExportSet
 from service.imaging.formats import TABLE, Format, PillowName
 from service.imaging.plan import ExportWarning
 from service.orders import Failed, Variation
+from service.publishing import ExportSet
 
 
-class ExportAnswer(BaseModel):
+class _FromDataclass(BaseModel):
+    """Made from a dataclass with members of the same names, by `model_validate`."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class ExportAnswer(_FromDataclass):
     format: PillowName
     url: str
     file_path: str
@@ -23,13 +29,13 @@ class ExportAnswer(BaseModel):
     sha256: str
 
 
-class WarningAnswer(BaseModel):
+class WarningAnswer(_FromDataclass):
     code: str
     format: Format | None
     detail: str
 
 
-class PictureAnswer(BaseModel):
+class PictureAnswer(_FromDataclass):
     """What `/api/exports` says of the picture it was given."""
 
     width: int
@@ -40,7 +46,7 @@ class PictureAnswer(BaseModel):
     composited: bool
 
 
-class VariationMetadata(PictureAnswer):
+class MetadataAnswer(PictureAnswer):
     prompt: str
     model: str
     aspect_ratio: str
@@ -51,7 +57,7 @@ class VariationMetadata(PictureAnswer):
 class VariationAnswer(BaseModel):
     id: str
     storage_path: str
-    metadata: VariationMetadata
+    metadata: MetadataAnswer
     exports: dict[Format, ExportAnswer]
     warnings: list[WarningAnswer]
 
@@ -99,7 +105,7 @@ def variation_answer(variation: Variation) -> VariationAnswer:
     return VariationAnswer(
         id=variation.id,
         storage_path=variation.storage_path,
-        metadata=VariationMetadata(**variation.metadata),
+        metadata=MetadataAnswer.model_validate(variation.metadata),
         exports=exports_of(variation.exported),
         warnings=warnings_of(variation.exported.warnings),
     )
@@ -123,11 +129,11 @@ def exports_answer(request_id: str, sha256: str, exported: ExportSet) -> Exports
 
 
 def exports_of(exported: ExportSet) -> dict[Format, ExportAnswer]:
-    return {export.format: ExportAnswer(**export.answer()) for export in exported.exports}
+    return {name: ExportAnswer.model_validate(export) for name, export in exported.exports.items()}
 
 
 def warnings_of(warnings: Sequence[ExportWarning]) -> list[WarningAnswer]:
-    return [WarningAnswer(code=step.code, format=step.format, detail=step.detail) for step in warnings]
+    return [WarningAnswer.model_validate(warning) for warning in warnings]
 
 
 def error_answer(failed: Failed) -> ErrorAnswer:

@@ -118,7 +118,7 @@ def read_order(fields: Fields, settings: Settings, request_id: str, base: Source
         image_size=image_size,
         reference=fields.boolean("reference", default=True),
         plan=_plan(fields, settings, frame),
-        encodings=_encodings(fields, settings),
+        encodings=tuple(_encodings(fields, settings)),
         request_id=request_id,
     )
 

@@ -217,7 +217,7 @@ def _saved(data: bytes | ExportWarning, name: Format, target: str) -> MadeFile |
         if fault.errno in _FULL:
             return ExportWarning("storage_full", f"the storage has no room for the {TABLE[name].label}", name)
         return _failed(name, "written", fault)
-    return MadeFile(name, target, len(data), hashlib.sha256(data).hexdigest())
+    return MadeFile(name, len(data), hashlib.sha256(data).hexdigest())
 
 
 def _failed(name: Format, done: str, fault: Exception) -> ExportWarning:

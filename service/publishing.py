@@ -1,0 +1,97 @@
+"""Finished files: published from temp/ to output/ under random names, each with its link."""
+
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from service.errors import StorageFull
+from service.imaging.formats import TABLE, Format, PillowName
+from service.imaging.frame import Size
+from service.imaging.plan import ExportOutcome, ExportWarning, MadeFile, Picture
+from service.store.holds import Hold
+from service.store.layout import export_key, export_stem
+from service.store.local import LocalStore
+from service.urls import Links
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """One published file, with the members that every answer shows; `size` is in bytes.
+
+    `file_path` is its key, `format` Pillow's name of the format, `exported_at` an ISO 8601 time in UTC.
+    """
+
+    format: PillowName
+    url: str
+    file_path: str
+    size: int
+    exported_at: str
+    width: int
+    height: int
+    content_type: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExportSet:
+    """The exports made of one picture, by format, and the problems that did not stop them."""
+
+    picture: Picture
+    normalized_to: Size
+    composited: bool
+    exports: Mapping[Format, Export]
+    warnings: tuple[ExportWarning, ...]
+
+    @property
+    def ran_out_of_space(self) -> bool:
+        return any(warning.code == StorageFull.code for warning in self.warnings)
+
+
+class Publisher:
+    """Lends temp files to a worker, and moves those that it filled to output/."""
+
+    def __init__(self, store: LocalStore, links: Links) -> None:
+        self._store = store
+        self._links = links
+
+    @contextlib.asynccontextmanager
+    async def temp_files(self, formats: Iterable[Format], hold: Hold) -> AsyncIterator[dict[Format, str]]:
+        """The key of a held temp file for each format; those that are left in the dict at the end are removed."""
+        names = tuple(formats)
+        temps = dict(zip(names, await self._store.reserve(len(names), hold), strict=True))
+        try:
+            yield temps
+        finally:
+            if temps:
+                await self._store.remove(temps.values())
+
+    async def publish(self, outcome: ExportOutcome, temps: dict[Format, str]) -> dict[Format, Export]:
+        """Move the files that a worker made to output/, all or none, and take them out of `temps`.
+
+        Raises StorageFull, StorageUnavailable.
+        """
+        stem = export_stem()
+        exports = {made.format: self._export(made, stem, outcome.size) for made in outcome.files}
+        await self._store.publish([(temps[name], export.file_path) for name, export in exports.items()])
+        for name in exports:
+            del temps[name]
+        return exports
+
+    def _export(self, made: MadeFile, stem: str, size: Size) -> Export:
+        key, row = export_key(stem, made.format), TABLE[made.format]
+        return Export(
+            format=row.pillow,
+            url=self._links.build(key.partition("/")[2]),
+            file_path=key,
+            size=made.size,
+            exported_at=datetime.now(UTC).isoformat(timespec="microseconds"),
+            width=size[0],
+            height=size[1],
+            content_type=row.mime,
+            sha256=made.sha256,
+        )
+
+    async def discard(self, exported: ExportSet) -> None:
+        """Remove what was published."""
+        await self._store.remove(export.file_path for export in exported.exports.values())
