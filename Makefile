@@ -15,6 +15,9 @@ demo: .venv/.run
 JOBS ?= 4
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
+# The tests start many processes: without bytecode files each would compile the whole service.
+unexport PYTHONDONTWRITEBYTECODE
+
 test: .venv/.test
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
