@@ -8,6 +8,7 @@ from aiohttp import web
 
 from service.errors import NotFound
 from service.gemini import models
+from service.imaging.formats import FORMATS, READABLE, SNIFF_BYTES, TABLE
 from service.imaging.frame import MAX_SIDE
 from service.schemas.fields import MAX_SCRIPT
 from service.server.keys import SETTINGS
@@ -48,6 +49,14 @@ def _config(settings: Settings) -> dict[str, Any]:
         "jpeg_quality": settings.jpeg_quality,
         "webp_quality": settings.webp_quality,
         "matte": settings.matte,
+        "formats": {name: TABLE[name].label for name in FORMATS},
+        "pictures": {
+            "named": READABLE,
+            "types": [row.mime for row in TABLE.values()],
+            "sniff_bytes": SNIFF_BYTES,
+            # As text, in which every character is a byte; JavaScript reads these patterns as Python does.
+            "magic": [row.magic.pattern.decode("latin-1") for row in TABLE.values()],
+        },
         "default_model": settings.gemini_model,
         "ratios": models.RATIOS,
         "sizes": models.SIZES,

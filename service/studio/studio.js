@@ -6,7 +6,7 @@ const config = JSON.parse(document.getElementById("config").textContent);
 const PARALLEL = 5;
 const PAGE_TITLE = document.title;
 const KEY_SLOT = "image-export-key";
-const FORMATS = ["png", "jpeg", "webp"];
+const FORMATS = Object.keys(config.formats);
 
 const at = (id) => document.getElementById(id);
 
@@ -118,15 +118,15 @@ async function takeBase(file) {
   if (!data) {
     return refuseBase(`${file.name} has ${bytes(file.size)}; at most ${bytes(config.max_upload_bytes)} are allowed.`);
   }
-  if (!isPicture(data)) return refuseBase(`${file.name} is not a PNG, JPEG or WebP picture.`);
+  if (!isPicture(data)) return refuseBase(`${file.name} is not a ${config.pictures.named} picture.`);
   base = new File([data], file.name);
   showBase();
 }
 
 // By the first bytes, as the service does, whatever the file is called.
 function isPicture(data) {
-  const head = String.fromCharCode(...data.subarray(0, 12));
-  return head.startsWith("\x89PNG\r\n\x1a\n") || head.startsWith("\xff\xd8\xff") || /^RIFF[^]{4}WEBP/.test(head);
+  const head = String.fromCharCode(...data.subarray(0, config.pictures.sniff_bytes));
+  return config.pictures.magic.some((pattern) => new RegExp(`^(?:${pattern})`, "s").test(head));
 }
 
 function showBase() {
@@ -144,7 +144,7 @@ function dropBase() {
   at("preview").removeAttribute("src");
   for (const id of ["preview", "image-remove", "base-options"]) at(id).hidden = true;
   at("drop-text").hidden = false;
-  at("image-hint").textContent = `PNG, JPEG or WebP, at most ${bytes(config.max_upload_bytes)}`;
+  at("image-hint").textContent = `${config.pictures.named}, at most ${bytes(config.max_upload_bytes)}`;
   at("image-refusal").textContent = "";
 }
 
@@ -402,7 +402,7 @@ function warningsOf(variation) {
 }
 
 function label(format) {
-  return format.toUpperCase() === "WEBP" ? "WebP" : format.toUpperCase();
+  return config.formats[format.toLowerCase()] ?? format;
 }
 
 function fileList(name, files) {
@@ -578,6 +578,11 @@ function askForKey() {
   at("key").focus();
 }
 
+function formatChoice(value) {
+  const box = make("input", { type: "checkbox", value, checked: true, defaultChecked: true });
+  return make("label", { className: "check" }, box, ` ${label(value)}`);
+}
+
 function prepare() {
   at("emulator").hidden = !config.emulator;
   at("key-field").hidden = !config.needs_key;
@@ -588,6 +593,8 @@ function prepare() {
   at("width").max = at("height").max = config.max_side;
   at("matte").value = config.matte;
   for (const name of ["jpeg_quality", "webp_quality", "png_compression"]) at(name).placeholder = config[name];
+  at("image").accept = config.pictures.types.join(",");
+  at("formats").replaceChildren(...FORMATS.map(formatChoice));
   fill(at("model"), [...new Set([config.default_model, ...Object.keys(config.models)])], config.default_model);
   showChoices();
   showEstimate();

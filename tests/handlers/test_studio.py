@@ -127,6 +127,8 @@ async def test_config_tells_what_the_service_allows(studio: Studio) -> None:
     assert config["models"]["gemini-3-pro-image"]["sizes"] == ["1K", "2K", "4K"]
     assert "16:9" in config["models"]["gemini-3-pro-image"]["ratios"]
     assert config["models"]["gemini-3-pro-image"]["prices"]["4K"] > 0
+    assert config["formats"] == {"png": "PNG", "jpeg": "JPEG", "webp": "WebP"}
+    assert config["pictures"]["types"] == ["image/png", "image/jpeg", "image/webp"]
 
 
 async def test_page_needs_no_key_and_never_holds_one(studio: Studio) -> None:

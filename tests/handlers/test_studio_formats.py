@@ -1,0 +1,50 @@
+"""The studio's choice of formats, in a real browser: what the table of formats says."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from service.imaging.formats import FORMATS
+from tests.conftest import Serve
+from tests.handlers.browser import Tab, opened
+from tests.imaging import pictures
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+CHOOSE = """(async () => {
+  const input = document.getElementById("image"), files = new DataTransfer();
+  files.items.add(new File([new Uint8Array(%s)], "base"));
+  input.files = files.files;
+  input.dispatchEvent(new Event("change"));
+})()"""
+HINT = "document.getElementById('image-hint').textContent"
+REFUSAL = "document.getElementById('image-refusal').textContent"
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def tab(serve: Serve, tmp_path: Path) -> AsyncIterator[Tab]:
+    service = await serve()
+    async with opened(f"{service.url}/", tmp_path / "profile") as page:
+        await page.wait_for("document.querySelector('#count')?.value")
+        yield page
+
+
+async def test_every_format_is_offered_and_chosen(tab: Tab) -> None:
+    boxes = "[...document.querySelectorAll('#formats input')]"
+    assert await tab.run(f"{boxes}.map((box) => box.value)") == list(FORMATS)
+    assert await tab.run(f"{boxes}.every((box) => box.checked)")
+    assert await tab.run("document.getElementById('formats').textContent.trim().split(/\\s+/)") == [
+        "PNG",
+        "JPEG",
+        "WebP",
+    ]
+
+
+async def test_a_base_is_recognized_by_its_first_bytes(tab: Tab) -> None:
+    for data in (pictures.png(8, pictures.RGB), pictures.jpeg(), pictures.webp()):
+        await tab.run(CHOOSE % list(data))
+        await tab.wait_for(f"{HINT}.startsWith('base,')")
+    await tab.run(CHOOSE % list(b"GIF89a" + bytes(20)))
+    await tab.wait_for(f"{REFUSAL} === 'base is not a PNG, JPEG or WebP picture.'")
