@@ -87,6 +87,8 @@ def png_of(size: tuple[int, int], depth: int, colour: int, parts: Iterable[bytes
 def _packed(line: tuple[int, ...], depth: int) -> bytes:
     if depth == 16:
         return struct.pack(f">{len(line)}H", *line)
+    if depth == 8:
+        return bytes(line)
     bits = "".join(f"{value:0{depth}b}" for value in line)
     return int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8))
 
