@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -33,8 +34,8 @@ SMALL = ExportPlan(Frame(16, 9))
 ONE = (JpegEncoding(),)
 
 
-def order(count: int = 1, **more: object) -> Order:
-    return Order(SCRIPT, count=count, **{"plan": SMALL, "encodings": ONE, **more})  # type: ignore[arg-type]
+def order(count: int = 1, **more: Any) -> Order:
+    return Order(SCRIPT, count=count, **{"plan": SMALL, "encodings": ONE, **more})
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -135,10 +136,10 @@ async def test_a_reply_over_the_limit_of_the_settings_is_a_failure(serve: Serve)
 async def test_an_unexpected_fault_of_one_leaves_the_others(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     thumbnails, draw, calls = service.app[THUMBNAILS], GeminiService.draw, iter((True, False))
 
-    async def sometimes(self: GeminiService, *args: object) -> object:
+    async def sometimes(self: GeminiService, *args: Any) -> object:
         if next(calls):
             raise ZeroDivisionError
-        return await draw(self, *args)  # type: ignore[arg-type]
+        return await draw(self, *args)
 
     monkeypatch.setattr(GeminiService, "draw", sometimes)
     events = await events_of(thumbnails, order(2))
@@ -169,10 +170,10 @@ async def test_pictures_that_wait_for_a_worker_are_not_kept_in_memory(
     waiting, go = asyncio.Queue[None](), asyncio.Event()
     export = service.app[EXPORTS].export
 
-    async def wait(*args: object) -> object:
+    async def wait(*args: Any) -> object:
         waiting.put_nowait(None)
         await go.wait()
-        return await export(*args)  # type: ignore[arg-type]
+        return await export(*args)
 
     monkeypatch.setattr(service.app[EXPORTS], "export", wait)
     reading = asyncio.create_task(events_of(service.app[THUMBNAILS], order(3)))
@@ -254,11 +255,11 @@ async def test_a_raw_in_use_is_held_against_the_sweep(service: Running, monkeypa
     exports, swept = service.app[EXPORTS], []
     export = exports.export
 
-    async def sweeping(*args: object) -> object:
+    async def sweeping(*args: Any) -> object:
         rooms = [service.settings.area(area) for area in ("generated", "uploads")]
         tomorrow = time.time() + DAY_SECONDS
         swept.extend([await asyncio.to_thread(sweep, area, 0.5, now=tomorrow) for area in rooms])
-        return await export(*args)  # type: ignore[arg-type]
+        return await export(*args)
 
     monkeypatch.setattr(exports, "export", sweeping)
     *_, variation = await events_of(service.app[THUMBNAILS], order())

@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 # Scenes are drawn at this many pixels and scaled: shapes get smooth edges, and a 4K picture stays affordable.
 _CANVAS_PIXELS = 4_200_000
+# More than this many times as wide as the picture shows no better.
+_MAX_SCALE = 4
 _MARK = "emulator"
 _ANCHORS = {"left": "la", "center": "ma", "right": "ra"}
 
@@ -83,7 +85,7 @@ def _layouts(size: tuple[int, int]) -> tuple[Layout, ...]:
 
 
 def _canvas_size(size: tuple[int, int]) -> tuple[int, int]:
-    scale = (_CANVAS_PIXELS / (size[0] * size[1])) ** 0.5
+    scale = min(_MAX_SCALE, (_CANVAS_PIXELS / (size[0] * size[1])) ** 0.5)
     return round(size[0] * scale), round(size[1] * scale)
 
 

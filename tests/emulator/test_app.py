@@ -54,7 +54,7 @@ async def test_a_reference_is_recorded_and_shows_in_the_picture(connect: Connect
     emulator, data = Emulator(), picture_bytes(kind="JPEG")
     client = await connect(emulator)
     picture = drawn(await ask(client, "My awesome video", types.Part.from_bytes(data=data, mime_type="image/jpeg")))
-    red, green, blue = picture.resize((1, 1)).convert("RGB").getpixel((0, 0))  # type: ignore[misc]
+    red, green, blue = picture.resize((1, 1)).convert("RGB").getpixel((0, 0))  # type: ignore[misc]  # a tuple, of several bands
     assert red > 2 * max(green, blue)
     [reference] = emulator.received[0].references
     assert reference.mime_type == "image/jpeg"

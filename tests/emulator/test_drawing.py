@@ -23,7 +23,7 @@ def test_every_ratio_is_drawn_at_its_size_in_colour(ratio: str) -> None:
     size = tuple(side // 4 for side in pixels(ratio, "1K"))
     picture = opened(draw("My awesome video", (size[0], size[1]), "0"))
     assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", size)
-    assert all(high - low > 40 for low, high in picture.getextrema())  # type: ignore[misc]
+    assert all(high - low > 40 for low, high in picture.getextrema())  # type: ignore[misc]  # pairs, of several bands
 
 
 @pytest.mark.parametrize("keywords", SCENES.values(), ids=[scene.__name__ for scene in SCENES])
@@ -51,7 +51,19 @@ def test_equal_arguments_draw_equal_bytes_and_others_do_not() -> None:
         "word " * 6_000,
         "\x00\x07\u202e\u2066\U000e0041",
     ],
-    ids=ascii,
+    ids=[
+        "empty",
+        "blank",
+        "japanese",
+        "arabic",
+        "hebrew",
+        "emoji",
+        "thai and hindi",
+        "accents",
+        "one long word",
+        "many words",
+        "controls",
+    ],
 )
 @pytest.mark.parametrize(
     "size", [(344, 192), *(pytest.param(size, marks=pytest.mark.slow) for size in [(96, 768), (768, 96)])]
@@ -62,11 +74,13 @@ def test_any_script_is_drawn(script: str, size: tuple[int, int]) -> None:
 
 def test_a_reference_is_the_backdrop() -> None:
     picture = opened(draw("My awesome video", SMALL, "0", picture_bytes((400, 300), "lime")))
-    red, green, blue = picture.resize((1, 1)).getpixel((0, 0))  # type: ignore[misc]
+    red, green, blue = picture.resize((1, 1)).getpixel((0, 0))  # type: ignore[misc]  # a tuple, of several bands
     assert green > 1.5 * max(red, blue)
 
 
-@pytest.mark.parametrize("reference", [b"no picture", picture_bytes()[:60], picture_bytes(kind="GIF")])
+@pytest.mark.parametrize(
+    "reference", [b"no picture", picture_bytes()[:60], picture_bytes(kind="GIF")], ids=["text", "cut", "gif"]
+)
 def test_an_unreadable_reference_leaves_the_scene(reference: bytes) -> None:
     assert draw("My awesome video", SMALL, "0", reference) == draw("My awesome video", SMALL, "0")
 

@@ -11,6 +11,7 @@ from service.emulator.app import Emulator
 from service.emulator.faults import BLOCK_REASONS, FAULTS, FINISH_REASONS, error, repainted
 from service.emulator.wrappings import WRAPPINGS
 from tests.emulator.helpers import Connect, ask, drawn, pictures
+from tests.helpers import QuickEmulator
 
 ERRORS = {
     "bad_request": 400,
@@ -89,7 +90,7 @@ def test_every_fault_is_tried_here() -> None:
 async def test_an_error_status_is_raised(connect: Connect, name: str, code: int) -> None:
     kind = errors.ClientError if code < 500 else errors.ServerError
     with pytest.raises(kind) as caught:
-        await ask(await connect(Emulator(then=name)))
+        await ask(await connect(QuickEmulator(then=name)))
     assert caught.value.code == code
 
 
@@ -106,7 +107,7 @@ async def test_a_rate_limit_says_when_to_come_back(
     connect: Connect, name: str, delay: str | None, header: str | None
 ) -> None:
     with pytest.raises(errors.ClientError) as caught:
-        await ask(await connect(Emulator(then=name)))
+        await ask(await connect(QuickEmulator(then=name)))
     details = caught.value.details["error"].get("details", [])
     assert next((one["retryDelay"] for one in details if one["@type"].endswith("RetryInfo")), None) == delay
     assert isinstance(caught.value.response, aiohttp.ClientResponse)
@@ -116,13 +117,13 @@ async def test_a_rate_limit_says_when_to_come_back(
 @pytest.mark.parametrize(("name", "mark"), [("daily_quota", "PerDay"), ("zero_quota", "limit: 0")])
 async def test_a_lasting_quota_says_so(connect: Connect, name: str, mark: str) -> None:
     with pytest.raises(errors.ClientError) as caught:
-        await ask(await connect(Emulator(then=name)))
+        await ask(await connect(QuickEmulator(then=name)))
     assert mark in json.dumps(caught.value.details)
 
 
 @pytest.mark.parametrize(("name", "kind"), RAISED.items())
 async def test_a_broken_answer_is_raised(connect: Connect, name: str, kind: type[Exception]) -> None:
-    emulator = Emulator(then=name)
+    emulator = QuickEmulator(then=name)
     with pytest.raises(kind):
         await ask(await connect(emulator))
     assert emulator.requests == 1
@@ -130,12 +131,12 @@ async def test_a_broken_answer_is_raised(connect: Connect, name: str, kind: type
 
 @pytest.mark.parametrize("name", EMPTY)
 async def test_an_answer_without_pictures_raises_nothing(connect: Connect, name: str) -> None:
-    assert pictures(await ask(await connect(Emulator(then=name)))) == []
+    assert pictures(await ask(await connect(QuickEmulator(then=name)))) == []
 
 
 @pytest.mark.parametrize(("name", "reason"), BLOCKED.items())
 async def test_a_blocked_prompt_raises_nothing_and_costs_nothing(connect: Connect, name: str, reason: str) -> None:
-    reply = await ask(await connect(Emulator(then=name)))
+    reply = await ask(await connect(QuickEmulator(then=name)))
     assert reply.candidates is None
     assert reply.prompt_feedback
     assert reply.prompt_feedback.block_reason == reason
@@ -145,14 +146,14 @@ async def test_a_blocked_prompt_raises_nothing_and_costs_nothing(connect: Connec
 
 @pytest.mark.parametrize(("name", "reason"), FINISHED.items())
 async def test_a_candidate_may_end_without_a_picture(connect: Connect, name: str, reason: str) -> None:
-    reply = await ask(await connect(Emulator(then=name)))
+    reply = await ask(await connect(QuickEmulator(then=name)))
     assert reply.candidates
     assert reply.candidates[0].finish_reason == reason
     assert reply.candidates[0].content is None
 
 
 async def test_the_finish_message_is_on_the_wire(connect: Connect) -> None:
-    client = await connect(Emulator(then="finish_image_safety"))
+    client = await connect(QuickEmulator(then="finish_image_safety"))
     raw = types.GenerateContentConfig(should_return_http_response=True)
     reply = await ask(client, config=raw)
     assert reply.sdk_http_response
@@ -161,7 +162,7 @@ async def test_the_finish_message_is_on_the_wire(connect: Connect) -> None:
 
 @pytest.mark.parametrize("name", WRAPPINGS)
 async def test_a_wrapping_is_one_that_the_sdk_takes_off_or_not(connect: Connect, name: str) -> None:
-    client, found = await connect(Emulator(then=name)), []
+    client, found = await connect(QuickEmulator(then=name)), []
     with suppress(errors.APIError, ValueError, TypeError, AttributeError, aiohttp.ClientPayloadError):
         found = pictures(await ask(client))
     assert [data[:4] for data in found] == [b"\x89PNG"] * (name in READ_BY_THE_SDK)
@@ -172,13 +173,13 @@ async def test_a_wrapping_is_one_that_the_sdk_takes_off_or_not(connect: Connect,
 )
 async def test_what_leads_elsewhere(connect: Connect, name: str) -> None:
     with pytest.raises(errors.APIError) as caught:
-        await ask(await connect(Emulator(then=name)))
+        await ask(await connect(QuickEmulator(then=name)))
     assert 300 <= caught.value.code < 400
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
 async def test_an_unknown_reason_only_warns(connect: Connect, name: str) -> None:
-    client = await connect(Emulator(then=name))
+    client = await connect(QuickEmulator(then=name))
     with pytest.warns(UserWarning, match="IN_A_NEW_WAY"):
         reply = await ask(client)
     assert len(pictures(reply)) == (name == "finish_unknown")
@@ -189,7 +190,7 @@ async def test_a_picture_is_what_the_fault_says(
     connect: Connect, name: str, kind: tuple[str, bytes, str | None]
 ) -> None:
     declared, first, mode = kind
-    reply = await ask(await connect(Emulator(then=name)))
+    reply = await ask(await connect(QuickEmulator(then=name)))
     [data] = pictures(reply)
     [blob] = [part.inline_data for part in reply.parts or [] if part.inline_data]
     assert blob.mime_type == declared
@@ -204,20 +205,22 @@ async def test_a_picture_is_what_the_fault_says(
 
 @pytest.mark.parametrize(("name", "thoughts"), SEVERAL.items())
 async def test_several_pictures_in_one_answer(connect: Connect, name: str, thoughts: list[bool | None]) -> None:
-    reply = await ask(await connect(Emulator(then=name)))
+    reply = await ask(await connect(QuickEmulator(then=name)))
     assert [part.thought for part in reply.parts or []] == thoughts
     assert len(set(pictures(reply))) == 2
 
 
 async def test_a_hanging_answer_ends_in_the_clients_timeout(connect: Connect) -> None:
-    emulator = Emulator(then="hang")
+    emulator = QuickEmulator(then="hang")
     with pytest.raises(TimeoutError):
         await ask(await connect(emulator, timeout=100, headers={"X-Server-Timeout": "10"}))
     assert emulator.requests == 1
 
 
 async def test_faults_meet_the_requests_in_turn(connect: Connect) -> None:
-    emulator = Emulator(faults=["text_only", None, error(429, "slow down")], then=repainted(lambda _: b"all the rest"))
+    emulator = QuickEmulator(
+        faults=["text_only", None, error(429, "slow down")], then=repainted(lambda _: b"all the rest")
+    )
     client = await connect(emulator)
     assert pictures(await ask(client)) == []
     assert drawn(await ask(client)).format == "PNG"

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
@@ -22,9 +23,9 @@ async def connect() -> AsyncIterator[Connect]:
     """Opens a client of an emulator: `await connect(QuickEmulator(…), retry=2, …)`."""
     async with AsyncExitStack() as stack:
 
-        async def connected(emulator: Emulator, **options: object) -> GeminiService:
+        async def connected(emulator: Emulator, **options: Any) -> GeminiService:
             [(host, port)] = await stack.enter_async_context(listening(emulator.create_app(), "127.0.0.1", 0))
-            access = GeminiAccess(**{"api_key": KEY, "base_url": f"http://{host}:{port}", **options})  # type: ignore[arg-type]
+            access = GeminiAccess(**{"api_key": KEY, "base_url": f"http://{host}:{port}", **options})
             return await stack.enter_async_context(open_gemini(access))
 
         yield connected

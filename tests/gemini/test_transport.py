@@ -3,38 +3,19 @@
 import asyncio
 import gzip
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import web
 
-from service.emulator.app import Emulator
 from service.emulator.faults import Answer, edited, error, finished, json_response, parts, raw
 from service.emulator.faults import Call as Asked
 from service.emulator.wire import dump, picture_part
 from service.errors import BadReply, GeminiError, GeminiRejected, GeminiUnavailable, OutcomeUnknown
-from service.gemini.call import Call
-from service.gemini.client import GeminiAccess, GeminiService, open_gemini
+from service.gemini.client import GeminiAccess, open_gemini
 from service.imaging.formats import sniff
-from service.server.connections import listening
+from tests.gemini.conftest import CALL, Connect
 from tests.helpers import KEY, QuickEmulator
-
-CALL = Call("gemini-nano-banana-2.1", "a prompt", "1:8", "1K")
-
-Connect = Callable[..., Awaitable[GeminiService]]
-
-
-@pytest.fixture
-async def connect() -> AsyncIterator[Connect]:
-    async with AsyncExitStack() as stack:
-
-        async def connected(emulator: Emulator, **options: object) -> GeminiService:
-            [(host, port)] = await stack.enter_async_context(listening(emulator.create_app(), "127.0.0.1", 0))
-            access = GeminiAccess(**{"api_key": KEY, "base_url": f"http://{host}:{port}", **options})  # type: ignore[arg-type]
-            return await stack.enter_async_context(open_gemini(access))
-
-        yield connected
 
 
 @pytest.fixture

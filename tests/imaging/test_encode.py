@@ -57,7 +57,7 @@ def test_files_carry_nothing_else() -> None:
     image.info = {}
     png, jpeg, webp = (encode(image, encoding, WHITE) for encoding in (PngEncoding(), JpegEncoding(), WebpEncoding()))
     assert set(png_chunks(png)) == {b"IHDR", b"iCCP", b"IDAT", b"IEND"}
-    assert {segment[0] for segment in opened(jpeg).applist} == {"APP0", "APP2"}  # type: ignore[attr-defined]
+    assert {segment[0] for segment in opened(jpeg).applist} == {"APP0", "APP2"}  # type: ignore[attr-defined]  # of JPEG files
     assert not opened(jpeg).getexif()
     assert b"EXIF" not in webp
     assert b"XMP " not in webp
@@ -121,7 +121,7 @@ def test_the_codes_of_a_jpeg_fit_the_picture_until_it_is_so_large_that_they_cost
 @pytest.mark.parametrize("quality", [85, 100])
 def test_subsampling_is_as_asked(subsampling: Subsampling, factors: tuple[int, int], quality: int) -> None:
     image = opened(encode(pictures.image(), JpegEncoding(quality=quality, subsampling=subsampling), WHITE))
-    assert image.layer[0][1:3] == factors  # type: ignore[attr-defined]
+    assert image.layer[0][1:3] == factors  # type: ignore[attr-defined]  # of JPEG files
 
 
 def test_lossless_webp_keeps_every_pixel_even_under_transparency() -> None:

@@ -14,7 +14,7 @@ RED, WHITE, BLUE = (255, 0, 0), (255, 255, 255), (0, 0, 255)
 
 def corners(image: Image.Image) -> str:
     right, bottom = image.width - 1, image.height - 1
-    return "".join("ABCD"[image.getpixel(at)] for at in ((0, 0), (right, 0), (0, bottom), (right, bottom)))  # type: ignore[index]
+    return "".join("ABCD"[image.getpixel(at)] for at in ((0, 0), (right, 0), (0, bottom), (right, bottom)))  # type: ignore[index]  # a number, of one band
 
 
 @pytest.mark.parametrize(

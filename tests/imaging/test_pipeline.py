@@ -92,7 +92,7 @@ def edges(image: Image.Image) -> tuple[tuple[float, ...], ...]:
     columns = (image.crop((x, 0, x + 1, image.height)).resize((1, 1), Image.Resampling.BOX) for x in (0, right))
     rows = (image.crop((0, y, image.width, y + 1)).resize((1, 1), Image.Resampling.BOX) for y in (0, bottom))
     red, green = ([pixel.getpixel((0, 0)) for pixel in pixels] for pixels in (columns, rows))
-    return tuple(each[0] for each in red), tuple(each[1] for each in green)  # type: ignore[index]
+    return tuple(each[0] for each in red), tuple(each[1] for each in green)  # type: ignore[index]  # a tuple, of several bands
 
 
 @pytest.mark.parametrize("fit", ["cover", "contain", "stretch"])

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,9 +85,9 @@ async def test_pending_exports_bound_exports_only(serve: Serve, monkeypatch: pyt
     admission, hold = service.app[ADMISSION], asyncio.Event()
     inspect = service.app[EXPORTS].export
 
-    async def slow(*args: object, **options: object) -> object:
+    async def slow(*args: Any, **options: Any) -> object:
         await hold.wait()
-        return await inspect(*args, **options)  # type: ignore[arg-type]
+        return await inspect(*args, **options)
 
     monkeypatch.setattr(service.app[EXPORTS], "export", slow)
     inside = [asyncio.create_task(service.exports(upload(picture_bytes()), *TINY)) for _ in range(2)]

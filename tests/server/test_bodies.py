@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -120,9 +121,9 @@ async def test_what_the_disk_takes_is_not_held_against_the_client(
     service = await serve(upload_stall_seconds=0.3)
     spool = Admission.spool
 
-    async def slow(*args: object) -> None:
+    async def slow(*args: Any) -> None:
         await asyncio.sleep(0.6)
-        await spool(*args)  # type: ignore[arg-type]
+        await spool(*args)
 
     monkeypatch.setattr(Admission, "spool", slow)
     fields = (upload(picture_bytes()), upload(picture_bytes(), "base"), *TINY)

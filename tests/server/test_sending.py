@@ -86,7 +86,7 @@ async def test_a_client_that_takes_nothing_of_a_piece_is_dropped(serve: Serve) -
     name, admission = put(service, data=DATA), service.app[ADMISSION]
     async with service.connected() as (_, writer):
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # of every socket transport
         writer.write(asking(name) * 100)
         await until(lambda: admission.inside["download"] == 1)
         await until(lambda: admission.inside["download"] == 0)

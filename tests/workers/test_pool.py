@@ -150,7 +150,7 @@ async def test_closing_while_an_idle_worker_is_replaced_leaves_none(pools: Pools
 
 
 async def test_a_fault_in_a_worker_is_logged_here_in_our_format(pools: Pools, caplog: pytest.LogCaptureFixture) -> None:
-    outcome = await pools().run(InspectJob(None), "a")  # type: ignore[arg-type]
+    outcome = await pools().run(InspectJob(None), "a")  # type: ignore[arg-type]  # the fault
     assert isinstance(outcome, Undecodable)
     [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
     line = json.loads(JsonFormatter().format(record))
