@@ -30,8 +30,7 @@ TABLE = (
 
 def create_app(settings: Settings) -> web.Application:
     """The app; raises SettingsError when it could not do its work."""
-    settings.require_guarded()
-    settings.require_gemini()
+    settings.check(serves=True, draws=True)
     app = web.Application(middlewares=MIDDLEWARES)
     app[SETTINGS] = settings
     app[METRICS] = Metrics()

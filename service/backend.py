@@ -19,7 +19,7 @@ async def gemini_service(settings: Settings) -> AsyncIterator["GeminiService"]:
     """A client of Gemini, or of an emulator that was started for it; raises SettingsError without a key."""
     from service.gemini.client import open_gemini
 
-    settings.require_gemini()
+    settings.check(draws=True)
     if settings.emulates:
         async with (
             EmulatorProcess(EMULATOR_START_SECONDS).opened() as emulator,

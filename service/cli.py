@@ -4,8 +4,9 @@ import asyncio
 import logging
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import BrokenExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -13,7 +14,7 @@ import click
 
 from service.errors import RequestError, ServiceError, SettingsError
 from service.settings import Settings, load_settings
-from service.streams import STDIN, lasting_streams
+from service.streams import STDIN, lasting_streams, print_line
 
 if TYPE_CHECKING:
     from service.store.sweeping import Sweep
@@ -56,7 +57,40 @@ def _export_options(command: Command) -> Command:
     return command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@contextmanager
+def _errors_as_lines() -> Iterator[None]:
+    """Report an error in one line on stderr, and exit with its status."""
+    try:
+        yield
+    except SettingsError as error:
+        _fail(str(error), EXIT_USAGE)
+    except RequestError as error:
+        _fail(error.detail, EXIT_USAGE)
+    except ServiceError as error:
+        _fail(error.detail, EXIT_FAULT)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        _fail(f"{error.filename}: {reason}" if error.filename else reason, EXIT_FAULT)
+    except BrokenExecutor:
+        _fail("no worker could be started; run image-export check for the reason", EXIT_FAULT)
+    except asyncio.CancelledError:
+        raise click.Abort from None
+
+
+class _Commands(click.Group):
+    """The commands, whose errors are one line and whose output may be closed before they end."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        with lasting_streams(), _errors_as_lines():
+            return super().main(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        # In here, because `main` of click exits without a word when a pipe is broken.
+        with _errors_as_lines():
+            return super().invoke(ctx)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="image-export-pipeline")
 def main() -> None:
     """Scripts in, finished pictures out: PNG, JPEG and WebP of an exact size."""
@@ -156,7 +190,7 @@ def cleanup(dry_run: bool) -> None:
 
 
 def _report_sweep(area: str, done: "Sweep", verb: str) -> None:
-    click.echo(f"{area}: {verb} {done.files} files, {done.bytes} bytes; {done.in_use} in use")
+    _print(f"{area}: {verb} {done.files} files, {done.bytes} bytes; {done.in_use} in use")
     for error in done.errors:
         click.echo(f"{area}: {error}", err=True)
     if more := done.failed - len(done.errors):
@@ -172,21 +206,25 @@ def check() -> None:
         async with service:
             return len(service.pool.pids)
 
+    step = "settings"
     try:
-        step = "settings"
         settings = load_settings()
         settings.require_host()
-        settings.require_guarded()
-        click.echo("settings: ok")
-        click.echo(f"key: {_key_state(settings)}")
+        settings.check(serves=True)
+        _print("settings: ok")
+        _print(f"key: {_key_state(settings)}")
         step = "directories"
-        service = ImageExportService(settings, ExportEvents(notice=click.echo))
-        click.echo("directories: ok")
+        service = ImageExportService(settings, ExportEvents(notice=_print))
+        _print("directories: ok")
         step = "workers"
-        click.echo(f"workers: ok, {asyncio.run(start(service))} started")
+        _print(f"workers: ok, {asyncio.run(start(service))} started")
     except (SettingsError, OSError, BrokenExecutor) as error:
-        click.echo(f"{step}: fault: {error}")
+        _print(f"{step}: fault: {error}")
         sys.exit(EXIT_USAGE if isinstance(error, SettingsError) else EXIT_FAULT)
+
+
+def _print(line: str) -> None:
+    print_line(line.encode(errors="surrogateescape"))
 
 
 def _key_state(settings: Settings) -> str:
@@ -208,32 +246,14 @@ def _texts(options: dict[str, str | None]) -> dict[str, str]:
 
 
 def _run(work: Callable[[Settings], Coroutine[Any, Any, int]], **overrides: object) -> NoReturn:
-    """Read the settings, do the work, exit with its status; an error is one line.
+    """Read the settings, do the work, exit with its status.
 
-    `work` is called before the loop runs: there it may wait for standard input, and Ctrl-C ends that.
+    `work` is called before the loop runs, where it may read standard input and Ctrl-C interrupts it.
     """
-    with lasting_streams():
-        _exit_with(work, overrides)
-
-
-def _exit_with(work: Callable[[Settings], Coroutine[Any, Any, int]], overrides: dict[str, object]) -> NoReturn:
-    try:
-        settings = load_settings(**{name: value for name, value in overrides.items() if value is not None})
-        # What concerns the caller is told by the command itself; `serve` sets up its log.
-        logging.getLogger("service").addHandler(logging.NullHandler())
-        sys.exit(asyncio.run(work(settings)))
-    except SettingsError as error:
-        _fail(str(error), EXIT_USAGE)
-    except RequestError as error:
-        _fail(error.detail, EXIT_USAGE)
-    except ServiceError as error:
-        _fail(error.detail, EXIT_FAULT)
-    except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), EXIT_FAULT)
-    except BrokenExecutor:
-        _fail("no worker could be started; image-export check tells more", EXIT_FAULT)
-    except asyncio.CancelledError:
-        _fail("stopped before anything was sent", EXIT_FAULT)
+    settings = load_settings(**{name: value for name, value in overrides.items() if value is not None})
+    # The commands report to the user themselves; `serve` sets up its log.
+    logging.getLogger("service").addHandler(logging.NullHandler())
+    sys.exit(asyncio.run(work(settings)))
 
 
 def _fail(message: str, status: int) -> NoReturn:

@@ -21,6 +21,7 @@ from service.imaging.formats import TABLE, Encoding
 from service.imaging.frame import Frame
 from service.orders import Failed, Variation
 from service.publishing import ExportSet
+from service.quoting import visible
 from service.schemas.answers import ErrorAnswer, ThumbnailsAnswer, error_answer, exports_answer, variation_answer
 from service.schemas.fields import MAX_SCRIPT, Fields, read_export, read_order, script_too_long
 from service.settings import Settings
@@ -28,7 +29,7 @@ from service.signals import STOP_SIGNALS, on_stop_signal
 from service.store.disk import start_disk_threads
 from service.store.holds import held
 from service.store.layout import request_id
-from service.streams import STDIN, print_line, standard_input
+from service.streams import STDIN, print_line, read_standard_input
 from service.thumbnails import ThumbnailService
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def read_script(argument: str | None, path: str | None) -> str:
     if argument is not None and argument != STDIN:
         return argument
     if path is None or path == STDIN:
-        data = standard_input().read(MAX_SCRIPT_BYTES + 1)
+        data = read_standard_input(MAX_SCRIPT_BYTES + 1)
     else:
         with open(path, "rb") as file:
             data = file.read(MAX_SCRIPT_BYTES + 1)
@@ -59,7 +60,7 @@ def read_script(argument: str | None, path: str | None) -> str:
 
 def read_picture(max_bytes: int) -> bytes:
     """A picture from standard input; raises InvalidField, TooLarge."""
-    data = standard_input().read(max_bytes + 1)
+    data = read_standard_input(max_bytes + 1)
     if not data:
         raise InvalidField("standard input is empty: a picture is wanted")
     if len(data) > max_bytes:
@@ -81,7 +82,8 @@ class Target:
         """Refuse before anything is spent what would overwrite; raises InvalidField."""
         suffixes = [TABLE[encoding.format].suffix for encoding in encodings]
         paths = [self.out / f"{name}{suffix}" for name in names for suffix in suffixes]
-        taken = next((path for path in paths if path.exists()), None)
+        # A broken symbolic link counts, too: its target would be written.
+        taken = next((path for path in paths if os.path.lexists(path)), None)
         if len(set(paths)) < len(paths):
             raise InvalidField("two pictures would get the same file name")
         if taken and not self.force:
@@ -96,7 +98,7 @@ class Target:
         for kind, export in exported.exports.items():
             path = self.out / f"{name}{TABLE[kind].suffix}"
             try:
-                await exports.store.copy_out(export.file_path, path)
+                await exports.store.copy_out(export.file_path, path, overwrite=self.force)
             except OSError as error:
                 _warn(f"{path}: {error.strerror}; it is kept as {export.file_path}")
             else:
@@ -159,54 +161,47 @@ async def export(
 ) -> int:
     """Exports of pictures into files named for their size, such as `<stem>-1280x720.png`; `-` is the one from stdin."""
     plan, encodings = read_export(Fields(texts), settings)
+    if task := asyncio.current_task():
+        on_stop_signal(task.cancel)
     answers = []
-    async with (
-        ImageExportService(settings, ExportEvents(notice=_warn)) as exports,
-        _spooled(exports, stdin) as spooled,
-        held() as hold,
-    ):
+    async with AsyncExitStack() as stack:
+        hold = await stack.enter_async_context(held())
+        exports = await stack.enter_async_context(ImageExportService(settings, ExportEvents(notice=_warn)))
+        spooled = None if stdin is None else await stack.enter_async_context(exports.spooled(stdin))
         under = await exports.base_at(str(base), hold) if base else None
-        sources = {path: await _inspected(exports, path, spooled, plan.frame) for path in pictures}
-        target.expect([source[1] for source in sources.values() if source], encodings)
-        target.wanted = len(sources) * len(encodings)
-        with _progress(len(sources), "pictures") as bar:
-            for path, found in sources.items():
-                if found:
-                    source, name = found
-                    try:
-                        exported = await exports.export(source, under, plan, encodings)
-                    except ServiceError as error:
-                        _warn(f"{path}: {error.code}: {error.detail}")
-                    else:
-                        await target.take(exports, name, exported)
-                        answers.append(exports_answer(request_id(), source.sha256, exported))
-                bar.update(1)
+        named = {path: await _named(exports, path, spooled, plan.frame) for path in pictures}
+        target.expect([each[1] for each in named.values() if each], encodings)
+        target.wanted = len(named) * len(encodings)
+        bar = stack.enter_context(_progress(len(named), "pictures"))
+        for path, each in named.items():
+            if each:
+                source, name = each
+                try:
+                    exported = await exports.export(source, under, plan, encodings)
+                except ServiceError as error:
+                    _warn(f"{path}: {error.code}: {error.detail}")
+                else:
+                    await target.take(exports, name, exported)
+                    answers.append(exports_answer(request_id(), source.sha256, exported))
+            bar.update(1)
     return target.report(answers)
 
 
-@asynccontextmanager
-async def _spooled(exports: ImageExportService, data: bytes | None) -> AsyncIterator[str]:
-    """The path of a file with the picture from stdin, for as long as the context is open."""
-    if data is None:
-        yield STDIN
-        return
-    async with held() as hold:
-        keys = await exports.store.reserve(1, hold)
-        try:
-            await exports.store.fill(keys[0], data)
-            yield exports.store.local(keys[0])
-        finally:
-            await exports.store.remove(keys)
+async def _named(
+    exports: ImageExportService, path: str, spooled: Source | None, frame: Frame
+) -> tuple[Source, str] | None:
+    """A picture and the file name of its exports, without a suffix; None, after a warning, if it cannot be used.
 
-
-async def _inspected(exports: ImageExportService, path: str, spooled: str, frame: Frame) -> tuple[Source, str] | None:
-    """A picture and the name of its exports; None, with a word on stderr, if it cannot be used."""
+    The size in the name follows from the picture's headers, so that no picture is decoded twice.
+    """
     try:
-        source = await asyncio.to_thread(source_of, spooled if path == STDIN else path)
+        source = spooled if spooled and path == STDIN else await asyncio.to_thread(source_of, path)
         picture = await exports.inspect(source)
         width, height = frame.size((picture.width, picture.height))
     except (RequestError, ImpossibleFrame) as error:
         _warn(f"{path}: {error.code}: {error.detail}")
+    except OSError as error:
+        _warn(f"{path}: {error.strerror}")
     else:
         return source, f"{'stdin' if path == STDIN else Path(path).stem}-{width}x{height}"
     return None
@@ -243,7 +238,7 @@ class _Stopping:
 async def _stoppable() -> AsyncIterator[_Stopping]:
     """The first Ctrl-C, SIGTERM or SIGHUP sends no more calls, but waits for those that may cost money.
 
-    The second ends at once. Raises CancelledError if nothing was sent, click.Abort if calls were given up.
+    The second ends at once. Raises ServiceError if nothing was sent, click.Abort if calls were given up.
     """
     stopping = _Stopping()
     on_stop_signal(stopping.heard)
@@ -252,8 +247,8 @@ async def _stoppable() -> AsyncIterator[_Stopping]:
     except asyncio.CancelledError:
         if stopping.calls_given_up:
             raise click.Abort from None
-        raise
+        raise ServiceError("stopped before anything was sent") from None
 
 
 def _warn(text: str) -> None:
-    click.echo(text, err=True)
+    click.echo(visible(text), err=True)

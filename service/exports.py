@@ -148,7 +148,7 @@ class ImageExportService:
         return tuple(default_encodings(self.settings).values())
 
     async def inspect(self, source: Source) -> Picture:
-        """Decode a picture in full; raises ImageError when it cannot be used."""
+        """A picture's size and format by its headers, in a worker; raises ImageError, StorageUnavailable."""
         outcome = await self._renderer.inspect(source)
         if isinstance(outcome, Picture):
             return outcome

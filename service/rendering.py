@@ -48,7 +48,7 @@ class Renderer:
         self._largest = (max_pixels, 1)
 
     async def inspect(self, source: Source) -> Outcome:
-        """Decode a picture in full."""
+        """Read a picture's headers."""
         return await self._run(InspectJob(source.path), _NOTHING, (source,), Priority.OTHER)
 
     async def check(self, source: Source, needs: Needs) -> SharedBase | Outcome:

@@ -185,12 +185,29 @@ class Settings(BaseSettings):
         return keys
 
     @model_validator(mode="after")
-    def _signing_needs_a_secret(self) -> "Settings":
+    def _checked(self) -> "Settings":
+        self.check()
+        return self
+
+    def check(self, *, serves: bool = False, draws: bool = False) -> None:
+        """Raise SettingsError for settings that are not allowed together.
+
+        `serves`: this process listens on HOST; `draws`: it makes variations.
+        """
         if self.sign_urls and not self.signing_secret:
             raise SettingsError(
                 f"SIGNING_SECRET is not set: SIGN_URLS=true needs a key of at least {MIN_SECRET} characters"
             )
-        return self
+        if serves and not (self.is_loopback or self.api_keys or self.allow_anonymous):
+            # Anyone on the network could spend money.
+            raise SettingsError(
+                f"HOST={self.host!r} is reachable from outside: set API_KEYS, or ALLOW_ANONYMOUS=true to allow everyone"
+            )
+        if draws and not self.emulates and self.gemini_api_key is None:
+            raise SettingsError(
+                "GEMINI_API_KEY is not set: give a key, or GEMINI_EMULATOR=true for the local emulator"
+                " (its default only on a loopback HOST without GEMINI_BASE_URL)"
+            )
 
     def area(self, area: Area) -> Path:
         """The directory of one room: its own setting, else below STORAGE_DIR."""
@@ -221,29 +238,14 @@ class Settings(BaseSettings):
         """Gemini's key, which nothing may show; empty without one."""
         return self.gemini_api_key.get_secret_value() if self.gemini_api_key else ""
 
-    def require_gemini(self) -> None:
-        """Raise SettingsError unless there is a key, or the emulator stands in."""
-        if not self.emulates and self.gemini_api_key is None:
-            raise SettingsError(
-                "GEMINI_API_KEY is not set: give a key, or GEMINI_EMULATOR=true for the local stand-in"
-                " (its default only on a loopback HOST without GEMINI_BASE_URL)"
-            )
-
     def require_host(self) -> None:
-        """Raise SettingsError unless HOST leads to an address: the resolver is asked, so only for who serves."""
+        """Raise SettingsError unless HOST resolves. Not part of `check`, because it asks the resolver and may block."""
         try:
             socket.getaddrinfo(self.host, None)
         except (OSError, UnicodeError):
             raise SettingsError(
                 f"HOST={self.host!r} is not allowed: must be an address of this machine, or a name that leads to one"
             ) from None
-
-    def require_guarded(self) -> None:
-        """Raise SettingsError when anyone on the network could spend money through an open port."""
-        if not (self.is_loopback or self.api_keys or self.allow_anonymous):
-            raise SettingsError(
-                f"HOST={self.host!r} is reachable from outside: set API_KEYS, or ALLOW_ANONYMOUS=true to allow everyone"
-            )
 
 
 def parse_colour(text: str) -> tuple[int, int, int]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def on_stop_signal(heard: Callable[[], None]) -> None:
+def on_stop_signal(heard: Callable[[], object]) -> None:
     """Have the running loop call `heard` for each of them.
 
     One that was ignored when the process started, as by nohup, stays ignored.

@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any, BinaryIO, TextIO, cast
+from typing import Any, TextIO, cast
 
 import click
 
@@ -13,13 +13,16 @@ from service.errors import InvalidField
 STDIN = "-"
 
 
-def standard_input() -> BinaryIO:
-    """Raises InvalidField when it is closed."""
+def read_standard_input(size: int) -> bytes:
+    """All of it, up to `size` bytes; raises InvalidField when it is closed, OSError when it cannot be read."""
     # Typed as always there, but Python leaves it out where descriptor 0 is closed.
     stdin = cast("TextIO | None", sys.stdin)
     if stdin is None:
         raise InvalidField("standard input is closed")
-    return stdin.buffer
+    try:
+        return stdin.buffer.read(size)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), "standard input") from error
 
 
 def print_line(line: bytes) -> None:

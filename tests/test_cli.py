@@ -18,10 +18,13 @@ from PIL import Image
 
 from service import backend, commands, retention
 from service.cli import main
+from service.exports import ImageExportService
+from service.publishing import ExportSet
 from service.settings import Settings
 from service.store.sweeping import Sweep
 from service.thumbnails import ThumbnailService
-from tests.helpers import KEY, QuickEmulator, on_a_thread
+from service.workers.pool import WorkerPool
+from tests.helpers import KEY, QuickEmulator, fill_up, on_a_thread, small_disk
 
 ROOT = Path(__file__).parents[1]
 
@@ -146,6 +149,56 @@ def test_a_picture_that_is_no_regular_file_is_not_waited_for(tmp_path: Path, pic
     assert answer.stderr.splitlines()[-1] == "error: not a regular file"
 
 
+@pytest.mark.parametrize("link", ["absent.webp", "holiday.png"])
+def test_a_link_in_the_place_of_a_file_is_not_written_through_without_force(
+    tmp_path: Path, picture: Path, link: str
+) -> None:
+    before = picture.read_bytes()
+    (tmp_path / "holiday-400x300.webp").symlink_to(link)
+    answer = run("export", picture, "--formats", "webp")
+    assert (answer.exit_code, answer.stdout) == (2, "")
+    assert (picture.read_bytes(), (tmp_path / "absent.webp").exists()) == (before, False)
+
+
+def test_a_file_that_appears_meanwhile_is_not_overwritten(
+    tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export, path = ImageExportService.export, tmp_path / "holiday-400x300.webp"
+
+    async def appearing(*args: Any) -> ExportSet:
+        path.write_text("of somebody else")
+        return await export(*args)
+
+    monkeypatch.setattr(ImageExportService, "export", appearing)
+    answer = run("export", picture, "--formats", "webp,jpeg")
+    assert (answer.exit_code, answer.stdout.split()) == (3, ["holiday-400x300.jpg"])
+    assert "holiday-400x300.webp: File exists; it is kept as output/export_" in answer.stderr
+    assert path.read_text() == "of somebody else"
+
+
+def test_a_file_that_finds_no_space_leaves_no_part_of_it(tmp_path: Path, picture: Path) -> None:
+    with small_disk(tmp_path / "disk", 1) as disk:
+        fill_up(disk)
+        answer = run("export", picture, "--formats", "webp,jpeg", "--out", disk)
+        assert (answer.exit_code, answer.stdout) == (1, "")
+        assert answer.stderr.count("No space left on device; it is kept as output/export_") == 2
+        assert [entry.name for entry in disk.iterdir()] == ["of-another-process"]
+
+
+def test_a_name_that_is_too_long_costs_only_its_picture(tmp_path: Path, picture: Path) -> None:
+    long = picture.with_name(f"{'a' * 246}.png")
+    long.write_bytes(picture.read_bytes())
+    answer = run("export", long, picture, "--formats", "webp")
+    assert (answer.exit_code, answer.stdout.split()) == (3, ["holiday-400x300.webp"])
+    assert "File name too long" in answer.stderr
+
+
+def test_names_are_shown_without_obeying_what_is_in_them(tmp_path: Path) -> None:
+    (tmp_path / "\x1b[31m\n\u202e.png").write_text("text")
+    answer = run("export", "\x1b[31m\n\u202e.png")
+    assert answer.stderr.splitlines()[0].startswith("\\u001b[31m\\u000a\\u202e.png: unsupported_image: ")
+
+
 def test_a_picture_named_twice_is_exported_once_and_none_is_missing(picture: Path) -> None:
     answer = run("export", picture, picture, "--formats", "jpeg")
     assert answer.exit_code == 0
@@ -248,6 +301,13 @@ def test_a_closed_standard_input_is_exit_2(command: str) -> None:
     assert answer.stderr.splitlines() == [b"error: standard input is closed"]
 
 
+@pytest.mark.parametrize("command", ["generate", "export"])
+def test_a_standard_input_that_cannot_be_read_is_one_line(command: str) -> None:
+    answer = run_process(command, "-", stdin=os.open("/dev/null", os.O_WRONLY))
+    assert (answer.returncode, answer.stdout) == (1, b"")
+    assert answer.stderr.splitlines() == [b"error: standard input: Bad file descriptor"]
+
+
 def test_a_script_given_twice_is_exit_2(tmp_path: Path) -> None:
     (tmp_path / "script").write_text("My script")
     answer = run("generate", "My script", "--script-file", "script")
@@ -337,6 +397,31 @@ def test_a_full_disk_behind_standard_output_is_exit_1(picture: Path) -> None:
         answer = run_process("export", picture, stdout=full)
     assert answer.returncode == 1
     assert answer.stderr.splitlines()[-1] == b"error: standard output: No space left on device"
+
+
+@pytest.mark.parametrize("command", ["check", "cleanup", "--help"])
+def test_no_command_needs_more_than_a_line_for_a_standard_output_that_is_full(command: str) -> None:
+    with open("/dev/full", "w") as full:
+        answer = run_process(command, stdout=full)
+    assert answer.returncode == 1
+    [line] = answer.stderr.splitlines()
+    assert line.startswith(b"error: ")
+    assert line.endswith(b"No space left on device")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_ends_an_export_and_leaves_no_temp_file(
+    tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    async def interrupted(*_: object) -> None:
+        os.kill(os.getpid(), number)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(WorkerPool, "run", interrupted)
+    answer = run("export", "-", stdin=picture.read_bytes())
+    assert (answer.exit_code, answer.stdout) == (1, "")
+    assert answer.stderr.splitlines()[-1] == "Aborted!"
+    assert list((tmp_path / "storage/temp").iterdir()) == []
 
 
 @pytest.mark.parametrize("closed", [1, 2])

@@ -145,19 +145,19 @@ def test_the_emulator_stands_in_only_where_nobody_could_mistake_it(
     settings = load_settings()
     assert settings.emulates is emulates
     if starts:
-        settings.require_gemini()
+        settings.check(draws=True)
     else:
         with pytest.raises(SettingsError, match="GEMINI_API_KEY"):
-            settings.require_gemini()
+            settings.check(draws=True)
 
 
 def test_an_open_port_needs_keys_or_a_word() -> None:
     for closed in ({"host": "127.0.0.1"}, {"host": "::1"}, {"host": "localhost"}):
-        load_settings(**closed).require_guarded()
-    load_settings(host="0.0.0.0", allow_anonymous=True).require_guarded()
-    load_settings(host="0.0.0.0", api_keys="k" * 16).require_guarded()
+        load_settings(**closed).check(serves=True)
+    load_settings(host="0.0.0.0", allow_anonymous=True).check(serves=True)
+    load_settings(host="0.0.0.0", api_keys="k" * 16).check(serves=True)
     with pytest.raises(SettingsError, match="API_KEYS"):
-        load_settings(host="0.0.0.0").require_guarded()
+        load_settings(host="0.0.0.0").check(serves=True)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost", "a.localhost"])

@@ -84,7 +84,7 @@ class ExportJob:
 
 @dataclass(frozen=True, slots=True)
 class InspectJob:
-    """One uploaded picture to decode in full, to know that it can be used."""
+    """One picture whose headers are read; nothing is decoded."""
 
     source: str
 

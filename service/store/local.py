@@ -170,9 +170,20 @@ class LocalStore(Scratch):
         if os.fstat(descriptor).st_nlink == 0:
             raise NotFound("the file was removed")
 
-    async def copy_out(self, key: str, path: Path) -> None:
-        """Copy a file to a place outside the store; raises OSError."""
-        await asyncio.to_thread(shutil.copyfile, self.local(key), path)
+    async def copy_out(self, key: str, path: Path, *, overwrite: bool) -> None:
+        """Copy a file out of the store. A new file is complete or not there at all; raises OSError."""
+        await asyncio.to_thread(self._copy_out, key, path, overwrite)
+
+    def _copy_out(self, key: str, path: Path, overwrite: bool) -> None:
+        if overwrite:
+            shutil.copyfile(self.local(key), path)
+            return
+        path.open("xb").close()
+        try:
+            shutil.copyfile(self.local(key), path)
+        except OSError:
+            path.unlink()
+            raise
 
     async def digest(self, key: str) -> str:
         """The sha256 of a file, in hex; raises StorageUnavailable."""

@@ -116,9 +116,7 @@ def run(job: Job) -> Outcome:
 
 
 def _inspect(job: InspectJob) -> Picture:
-    container = _look(job.source)
-    decode(container)
-    return _picture(container)
+    return _picture(_look(job.source))
 
 
 def _check(job: CheckJob) -> CheckOutcome:
