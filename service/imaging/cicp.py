@@ -1,9 +1,8 @@
 """cICP: colours named by the code points of ITU-T H.273, as the ICC profile that says the same."""
 
-import struct
 from typing import NamedTuple
 
-_Curve = tuple[float, ...]
+from service.imaging.icc import LINEAR, Curve, build_profile, curve_tag, xyz_tag
 
 
 class UnknownColours(Exception):
@@ -26,15 +25,13 @@ _COLORANTS = {
     12: ((0.515121, 0.241196, -0.001054), (0.291977, 0.692245, 0.041886), (0.157104, 0.066574, 0.784073)),  # Display P3
 }  # fmt: skip
 
-# Parameters of an ICC parametric curve: gamma alone, or gamma, a, b, c, d: (ax + b) ** gamma from d on, cx below.
 # BT.709's is the inverse of its camera curve, as browsers have it too.
-_BT709: _Curve = (1 / 0.45, 1 / 1.099297, 0.099297 / 1.099297, 1 / 4.5, 0.081243)
-_SRGB: _Curve = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
-_CURVES = {1: _BT709, 4: (2.2,), 5: (2.8,), 6: _BT709, 8: (1.0,), 13: _SRGB, 14: _BT709, 15: _BT709}
+_BT709: Curve = (1 / 0.45, 1 / 1.099297, 0.099297 / 1.099297, 1 / 4.5, 0.081243)
+_SRGB: Curve = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
+_CURVES = {1: _BT709, 4: (2.2,), 5: (2.8,), 6: _BT709, 8: LINEAR, 13: _SRGB, 14: _BT709, 15: _BT709}
 
 _HDR = {16: "PQ", 18: "HLG"}
 _PLAIN_SRGB = (1, 13)
-_D50 = (0.9642, 1.0, 0.8249)
 
 
 def profile_of(coding: Coding, *, grey: bool) -> bytes | None:
@@ -49,31 +46,6 @@ def profile_of(coding: Coding, *, grey: bool) -> bytes | None:
     if coding[:2] == _PLAIN_SRGB:
         return None
     if grey:
-        return _profile(b"GRAY", {b"kTRC": _parametric(curve)})
-    columns = dict(zip((b"rXYZ", b"gXYZ", b"bXYZ"), (_xyz(*column) for column in colorants), strict=True))
-    return _profile(b"RGB ", columns | dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), _parametric(curve)))
-
-
-def _profile(space: bytes, tags: dict[bytes, bytes]) -> bytes:
-    """A version 4 display profile with what LittleCMS needs of it."""
-    tags = {b"wtpt": _xyz(*_D50)} | tags
-    offset = 128 + 4 + 12 * len(tags)
-    table = struct.pack(">I", len(tags))
-    for name, body in tags.items():
-        table += struct.pack(">4sII", name, offset, len(body))
-        offset += len(body)
-    header = struct.pack(">I4xI4s4s4s12x4s28x", offset, 0x04300000, b"mntr", space, b"XYZ ", b"acsp") + _xyz(*_D50)[8:]
-    return b"".join((header.ljust(128, b"\0"), table, *tags.values()))
-
-
-def _parametric(curve: _Curve) -> bytes:
-    return struct.pack(f">4s4xH2x{len(curve)}i", b"para", 0 if len(curve) == 1 else 3, *map(_fixed, curve))
-
-
-def _xyz(*values: float) -> bytes:
-    return struct.pack(">4s4x3i", b"XYZ ", *map(_fixed, values))
-
-
-def _fixed(value: float) -> int:
-    """In 16.16 bits."""
-    return round(value * 65536)
+        return build_profile(b"GRAY", {b"kTRC": curve_tag(curve)})
+    columns = dict(zip((b"rXYZ", b"gXYZ", b"bXYZ"), (xyz_tag(*column) for column in colorants), strict=True))
+    return build_profile(b"RGB ", columns | dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve_tag(curve)))

@@ -11,6 +11,8 @@ from io import BytesIO
 
 from PIL import Image, ImageChops, ImageCms
 
+from service.imaging.matrix import convert_deep, join_bytes, matrix_profile
+
 _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
 
@@ -44,8 +46,7 @@ def convert(image: Image.Image, profile: bytes, lower: Lower | None = None) -> I
             return _leveled(image, profile)
         case "GRAY", "LA" if lower and (low := lower()):
             grey, alpha = image.split()
-            deep = Image.frombytes("I;16", image.size, Image.merge("LA", (low, grey)).tobytes())
-            return Image.merge("LA", (_leveled(deep, profile), alpha))
+            return Image.merge("LA", (_leveled(join_bytes(grey, low), profile), alpha))
         case "GRAY", "L" | "LA":
             return image.point(_grey_levels(profile, "L") + list(range(256)) * (len(image.mode) - 1))
         case ("CMYK", "CMYK") | ("RGB ", "RGB" | "RGBA"):
@@ -67,7 +68,12 @@ def _transformed(image: Image.Image, profile: bytes, lower: Lower | None = None)
     if transform is None:
         return image
     low = lower() if lower else None
-    converted = transform.apply(image) if low is None else _interpolated(image, low, transform)
+    if low is None:
+        converted = transform.apply(image)
+    elif matrix := matrix_profile(profile, srgb()):
+        converted = convert_deep(image, low, matrix)
+    else:
+        converted = _interpolated(image, low, transform)
     converted.info.clear()
     return converted
 

@@ -19,9 +19,14 @@ SRGB_CURVE = "srgb"
 
 def rgb_profile(red: XY, green: XY, blue: XY, white: XY, curve: Curve) -> bytes:
     """A display profile; `curve` is a gamma, or SRGB_CURVE."""
+    return rgb_profile_of(red, green, blue, white, {name: _curve(curve) for name in (b"rTRC", b"gTRC", b"bTRC")})
+
+
+def rgb_profile_of(red: XY, green: XY, blue: XY, white: XY, curves: dict[bytes, bytes]) -> bytes:
+    """A display profile with these curve tags."""
     columns = _transposed(_to_d50(_primaries(red, green, blue, white), white))
     tags = {name: _xyz(*column) for name, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), columns, strict=True)}
-    return _profile(b"mntr", b"RGB ", tags | {name: _curve(curve) for name in (b"rTRC", b"gTRC", b"bTRC")})
+    return _profile(b"mntr", b"RGB ", tags | curves)
 
 
 def grey_profile(curve: Curve) -> bytes:

@@ -124,15 +124,19 @@ class _Found:
         return struct.unpack(f">{len(key) // 2}H", key) if key and self.colour != PALETTE else None
 
     def profile(self) -> tuple[bytes | None, str | None]:
-        """The profile that cICP names, else the one of iCCP; and why cICP was ignored, if it was."""
+        """The profile that cICP names, else that of iCCP; and why the colours are not those of cICP, if they are not.
+
+        cICP wins even where its colours cannot be converted: they are then taken for sRGB. A damaged chunk is ignored,
+        as libpng does.
+        """
         if b"cICP" not in self.first:
             return self._embedded_profile(), None
+        if len(self.body(b"cICP")) != 4 or not _is_sound(self.first[b"cICP"]):
+            return self._embedded_profile(), "the PNG picture declares its colours in a damaged chunk, which is ignored"
         try:
-            if len(self.body(b"cICP")) != 4 or not _is_sound(self.first[b"cICP"]):
-                raise UnknownColours("damaged colours")
             return profile_of(Coding(*self.body(b"cICP")), grey=self.colour in (GREY, GREY_ALPHA)), None
         except UnknownColours as unknown:
-            return self._embedded_profile(), f"the PNG picture declares {unknown}, which cannot be converted"
+            return None, f"the PNG picture declares {unknown}, which cannot be converted and are taken for sRGB"
 
     def _embedded_profile(self) -> bytes | None:
         if b"iCCP" not in self.first:
