@@ -2,9 +2,8 @@
 
 import asyncio
 import contextlib
-import multiprocessing.forkserver
-import multiprocessing.resource_tracker
 import os
+import select
 import signal
 import sys
 import threading
@@ -20,6 +19,7 @@ from typing import Any
 
 from service.imaging.plan import WorkerLimits
 from service.workers import worker
+from service.workers.forkserver import forkserver_pid, kill_forkserver, start_forkserver
 
 # A start takes a tenth of a second; on a machine so busy that it takes this long, nothing else works either.
 START_SECONDS = 30.0
@@ -53,33 +53,6 @@ class _BareContext(ForkServerContext):
     Process = _BareProcess
 
 
-def _start_forkserver() -> None:
-    """Start the fork server with Pillow loaded, and with signals blocked: one to the group must spare the workers."""
-    multiprocessing.forkserver.set_forkserver_preload(["service.workers.worker"])
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    try:
-        # The fork server would start the tracker, whose start unblocks SIGINT and SIGTERM in Python 3.11. The tracker
-        # itself ignores these two.
-        multiprocessing.resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-        multiprocessing.forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def forkserver_pid() -> int | None:
-    server: Any = multiprocessing.forkserver._forkserver
-    pid: int | None = server._forkserver_pid
-    return pid
-
-
-def kill_forkserver() -> None:
-    """For one that does not answer: whoever waits for it gets EOFError, and the next start makes a new one."""
-    if (pid := forkserver_pid()) is not None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
 @dataclass(frozen=True)
 class Ending:
     """An executor whose worker was killed, by its thread, which concurrent.futures joins at the interpreter's end."""
@@ -105,12 +78,19 @@ class Started:
         self.executor = executor
         self.pid = pid
         self.process = os.pidfd_open(pid)
+        self.forkserver = forkserver_pid()
         self._kill = weakref.finalize(self, _kill, self.process)
         thread: Any = executor._executor_manager_thread  # lost after a shutdown
         # Weakly, for it holds the executor's descriptors when it has ended.
         self._thread: weakref.ref[threading.Thread] = weakref.ref(thread)
         with _up_lock:
             _up.add(self)
+
+    def ended(self) -> bool:
+        """Whether the worker's process has ended."""
+        poll = select.poll()
+        poll.register(self.process, select.POLLIN)
+        return bool(poll.poll(0))
 
     def kill(self) -> Ending:
         """Kill the worker, at once and only once, and let the executor end."""
@@ -183,7 +163,7 @@ class Launch:
             started.kill().join()
 
     def _start(self) -> Started:
-        _start_forkserver()
+        start_forkserver()
         executor = self._executor = ProcessPoolExecutor(1, _BareContext(), worker.start, (self._limits,))
         try:
             return Started(executor, executor.submit(os.getpid).result())

@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 START_ATTEMPTS = 8
 START_PAUSE_SECONDS = 0.05
+# For a job whose workers are lost again and again without its fault.
+MAX_ATTEMPTS = 10
 
 
 class WorkerPool:
@@ -175,27 +177,33 @@ class WorkerPool:
             self._revive_later(slot)
 
     async def _attempts(self, slot: Slot, job: Job, digest: str) -> Outcome:
-        while not self._strikes.poison(digest):
+        blamed: int | None = None
+        for _ in range(MAX_ATTEMPTS):
             await self._ready(slot)
+            if blamed == slot.forkserver:
+                # The fork server lives, so its death is not what killed the last worker.
+                self._strikes.add(digest)
+            if self._strikes.poison(digest):
+                self._report("poisoned")
+                return TooCostly(f"the picture killed {POISON_DEATHS} workers; it is refused for 15 minutes")
             fresh, slot.fresh = slot.fresh, False
             try:
                 return _logged(await slot.run(job, self._cpu_seconds))
             except Overrun as overrun:
                 self._lose(slot, "late", digest)
+                self._strikes.add(digest)
                 return TooCostly(f"the picture took longer than {overrun}")
             except BrokenProcessPool:
                 if self._closed:
                     raise
-                self._lose(slot, "died", digest if fresh else None)
-        self._report("poisoned")
-        return TooCostly(f"the picture killed {POISON_DEATHS} workers; it is refused for 15 minutes")
+                blamed = slot.forkserver if fresh and slot.worker_ended() else None
+                self._lose(slot, "died", digest)
+        raise BrokenProcessPool(f"{MAX_ATTEMPTS} workers were lost, and not by the picture")
 
     def _lose(self, slot: Slot, event: str, digest: str | None) -> None:
         log.warning("worker %d %s; input %s", slot.pid, event, digest)
         slot.kill()
         self._report(event)
-        if digest is not None:
-            self._strikes.add(digest)
 
     async def _ready(self, slot: Slot) -> None:
         """Start the slot's worker if need be; a start that fails is tried again, a little later each time."""

@@ -88,6 +88,14 @@ class Slot:
         finally:
             answer.cancel()
 
+    @property
+    def forkserver(self) -> int | None:
+        """The process that the worker was forked from; its death breaks the executor of a living worker, too."""
+        return self._started.forkserver if self._started else None
+
+    def worker_ended(self) -> bool:
+        return self._started is not None and self._started.ended()
+
     def cpu_seconds(self) -> float:
         """What the worker has used of any core, by its CPU clock; 0 when it is gone."""
         try:

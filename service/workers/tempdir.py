@@ -1,53 +1,63 @@
-"""The directory in which multiprocessing makes the fork server's socket."""
+"""The directory of the fork server's socket, which is there only while the socket is made."""
 
-import multiprocessing.util
+import contextlib
+import multiprocessing
 import os
 import socket
 import tempfile
-import threading
+from collections.abc import Iterator
+from typing import Any
 
-_lock = threading.Lock()
-_settled = False
+# TEMP_DIR, where the machine's temporary directory cannot hold a socket: the first one that was named.
+_spare: str | None = None
 
 
 def use_temp_directory(spare: str) -> str | None:
-    """Settle, once a process, on the machine's temporary directory, or on `spare` if that cannot hold a socket.
+    """Have `spare` hold the fork server's socket whenever the machine's temporary directory cannot.
 
-    Returns a line for the operator where it is `spare`; raises OSError, with such a line, where neither will do.
+    Returns a line for the operator if that is so now, once a process; raises OSError, with such a line, if `spare`
+    cannot hold it either.
     """
-    global _settled
-    with _lock:
-        fault = None if _settled else _fault(None)
-        if fault is None:
-            return None
-        usual = f"TMPDIR={os.environ.get('TMPDIR', '')!r} cannot hold the workers' socket ({fault})"
-        if spare_fault := _fault(spare):
-            raise OSError(
-                f"{usual}, nor can TEMP_DIR={spare!r} ({spare_fault}): a writable directory with a short path is needed"
-            )
-        _settle_on(spare)
-        _settled = True
-        return f"{usual}: it is made in TEMP_DIR={spare!r}"
+    global _spare
+    fault = _fault(None)
+    if fault is None or _spare:
+        _spare = _spare or spare
+        return None
+    usual = f"TMPDIR={os.environ.get('TMPDIR', '')!r} cannot hold the workers' socket ({fault})"
+    if spare_fault := _fault(spare):
+        raise OSError(
+            f"{usual}, nor can TEMP_DIR={spare!r} ({spare_fault}): a writable directory with a short path is needed"
+        )
+    _spare = spare
+    return f"{usual}: it is made in TEMP_DIR={spare!r}"
 
 
-def _fault(directory: str | None) -> str | None:
-    """Why no socket can be made in a directory, None: the machine's, as multiprocessing does it; None if it can."""
+@contextlib.contextmanager
+def socket_directory() -> Iterator[None]:
+    """Have multiprocessing make its sockets in a private directory, which is removed at the end; raises OSError."""
+    config: dict[str, Any] = multiprocessing.current_process()._config  # type: ignore[attr-defined]  # not in typeshed
+    before = config.get("tempdir")
+    with _private_directory(_spare if _spare and _fault(None) else None) as made:
+        config["tempdir"] = made
+        try:
+            yield
+        finally:
+            config["tempdir"] = before
+
+
+@contextlib.contextmanager
+def _private_directory(parent: str | None) -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="pymp-", dir=parent) as made:
+        os.chmod(made, 0o700)  # whatever the umask is
+        yield made
+
+
+def _fault(parent: str | None) -> str | None:
+    """Why no socket can be made below a directory, None: the machine's; None if it can."""
     try:
-        with (
-            tempfile.TemporaryDirectory(prefix="pymp-", dir=directory) as made,
-            socket.socket(socket.AF_UNIX) as probe,
-        ):
+        with _private_directory(parent) as made, socket.socket(socket.AF_UNIX) as probe:
             # As long a name as that of the socket to come.
             probe.bind(os.path.join(made, "listener-12345678"))
     except OSError as error:
         return error.strerror or str(error)
     return None
-
-
-def _settle_on(directory: str) -> None:
-    """Have multiprocessing make its directory now, which it keeps, while this is the temporary directory."""
-    before, tempfile.tempdir = tempfile.tempdir, directory
-    try:
-        multiprocessing.util.get_temp_dir()
-    finally:
-        tempfile.tempdir = before

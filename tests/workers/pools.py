@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from service.imaging.plan import WorkerLimits
-from service.workers.launch import forkserver_pid
+from service.workers.forkserver import forkserver_pid
 from service.workers.pool import WorkerPool
 
 

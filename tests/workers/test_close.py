@@ -18,7 +18,7 @@ import pytest
 from service.imaging.errors import ImagingError
 from service.imaging.plan import InspectJob, Picture
 from service.workers import launch as launch_module
-from service.workers.launch import forkserver_pid
+from service.workers.forkserver import forkserver_pid
 from service.workers.slot import Slot
 from tests.helpers import alive, until
 from tests.workers.pools import Pools, workers
@@ -184,7 +184,7 @@ def test_the_interpreter_ends_whatever_hangs(tmp_path: Path, stopped: str) -> No
         textwrap.dedent(f"""
         import asyncio, os, signal
         from service.imaging.plan import WorkerLimits
-        from service.workers.launch import forkserver_pid
+        from service.workers.forkserver import forkserver_pid
         from service.workers.pool import WorkerPool
         async def main():
             pool = WorkerPool(1, WorkerLimits(), 60)
