@@ -101,12 +101,15 @@ def main() -> None:
 @click.option("--port", type=int, help="port to listen on (PORT)")
 def serve(host: str | None, port: int | None) -> None:
     """Run the HTTP service until SIGTERM, SIGHUP or Ctrl-C."""
-    from service.app import create_app
-    from service.logs import set_up_logging
-    from service.server import run
 
     async def work(settings: Settings) -> int:
+        # Bad settings end here, before the app with aiohttp and the SDK is loaded, which takes a second of CPU.
         settings.require_host()
+        settings.check(serves=True, draws=True)
+        from service.app import create_app
+        from service.logs import set_up_logging
+        from service.server import run
+
         set_up_logging(settings.log_level, settings.log_format, settings.secret_key)
         await run.serve(create_app(settings))
         return 0

@@ -113,7 +113,7 @@ async def _spawn(
     preexec_fn: Callable[[], Any] = _default_signals,
     **environment: Any,
 ) -> asyncio.subprocess.Process:
-    names = ("PATH", "HOME", "LANG")
+    names = ("PATH", "HOME", "LANG", "SSL_CERT_FILE")
     clean = {name: os.environ[name] for name in names if name in os.environ}
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "service", "serve", *arguments,
