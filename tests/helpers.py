@@ -5,6 +5,8 @@ import contextlib
 import io
 import json
 import os
+import random
+import socket
 import subprocess
 import threading
 import time
@@ -305,6 +307,21 @@ def make_old(path: Path, days: float, content: bytes = b"x") -> Path:
     mark = time.time() - days * 86_400
     os.utime(path, (mark, mark))
     return path
+
+
+def bare_environment(**more: str) -> dict[str, str]:
+    """For a process that must not see the settings of this one: what any program needs, and `more`."""
+    names = ("PATH", "HOME", "LANG", "SSL_CERT_FILE")
+    return {name: os.environ[name] for name in names if name in os.environ} | more
+
+
+def free_port() -> int:
+    """A port for a process that is started with it, below those that the kernel gives to any other socket."""
+    while True:
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", random.randrange(10_000, 32_000)))
+            port: int = free.getsockname()[1]
+            return port
 
 
 def alive(pid: int) -> bool:

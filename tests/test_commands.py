@@ -1,7 +1,6 @@
 """Signals to `generate`, a process of its own: the first waits for what may cost money, the second ends at once."""
 
 import asyncio
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.server.connections import listening
-from tests.helpers import KEY, QuickEmulator, until
+from tests.helpers import KEY, QuickEmulator, bare_environment, until
 
 ROOT = Path(__file__).parents[1]
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -29,8 +28,7 @@ async def generate(tmp_path: Path) -> AsyncIterator[Generate]:
     """
     made = str(tmp_path / "made")
     arguments = ("My script", "--count", "2", "--formats", "webp", "--out", made)
-    environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    environment |= {"STORAGE_DIR": str(tmp_path / "storage"), "EXPORT_WORKERS": "1", "GEMINI_CONCURRENCY": "1"}
+    environment = bare_environment(STORAGE_DIR=str(tmp_path / "storage"), EXPORT_WORKERS="1", GEMINI_CONCURRENCY="1")
     async with AsyncExitStack() as stack:
 
         async def begin(emulator: QuickEmulator, ignoring: signal.Signals | None = None) -> Process:
@@ -61,7 +59,14 @@ async def ended(process: Process) -> tuple[int | None, list[str], str]:
     return process.returncode, [Path(line).name for line in out.decode().split()], err.decode()
 
 
-@pytest.mark.parametrize("number", STOP_SIGNALS)
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+)
 async def test_the_first_signal_sends_nothing_more_and_waits_for_what_is_out(
     generate: Generate, tmp_path: Path, number: signal.Signals
 ) -> None:

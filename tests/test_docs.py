@@ -1,6 +1,5 @@
 """What the pages in docs/ say is held against the code."""
 
-import os
 import re
 import subprocess
 import sys
@@ -9,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from tests.helpers import bare_environment
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
@@ -55,9 +56,7 @@ def test_the_python_example_runs_as_printed(tmp_path: Path) -> None:
     (tmp_path / "docs").symlink_to(ROOT / "docs")
     example = _page("docs/python.md").partition("```python\n")[2].partition("```")[0]
     (tmp_path / "example.py").write_text(example)
-    names = ("PATH", "HOME", "LANG")
-    environment = {name: os.environ[name] for name in names if name in os.environ}
-    environment |= {"PYTHONPATH": str(ROOT), "EXPORT_WORKERS": "1"}
+    environment = bare_environment(PYTHONPATH=str(ROOT), EXPORT_WORKERS="1")
     command = [sys.executable, "-W", "error", "example.py"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

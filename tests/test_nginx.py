@@ -17,7 +17,7 @@ import pytest_asyncio
 from service.server.keys import EXPORTS
 from tests.conftest import Serve
 from tests.handlers.test_downloads import DATA, SECRET, put
-from tests.helpers import Answer, Running, assert_problem, until, until_async
+from tests.helpers import Answer, Running, assert_problem, free_port, until, until_async
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 SAMPLE = Path(__file__).parents[1] / "docs" / "nginx.conf"
@@ -28,12 +28,6 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
     pytest.mark.skipif(NGINX is None, reason="nginx is not installed"),
 ]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def configured(folder: Path, port: int, service_port: int, output: Path) -> str:

@@ -65,9 +65,7 @@ def test_equal_arguments_draw_equal_bytes_and_others_do_not() -> None:
         "controls",
     ],
 )
-@pytest.mark.parametrize(
-    "size", [(344, 192), *(pytest.param(size, marks=pytest.mark.slow) for size in [(96, 768), (768, 96)])]
-)
+@pytest.mark.parametrize("size", [(344, 192), (96, 768), (768, 96)])
 def test_any_script_is_drawn(script: str, size: tuple[int, int]) -> None:
     assert opened(draw(script, size, "0")).size == size
 

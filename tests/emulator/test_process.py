@@ -13,14 +13,17 @@ from service.emulator import process as process
 from service.emulator.process import EmulatorProcess
 from service.gemini.call import Call
 from service.gemini.client import GeminiAccess, open_gemini
-from tests.helpers import KEY, alive, until
+from tests.helpers import KEY, alive, free_port, until
 
 
 @pytest.fixture
 async def emulator_process(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[EmulatorProcess]:
     monkeypatch.setenv("EMULATOR_DELAY_SECONDS", "0")
     monkeypatch.setattr(process, "FIRST_PAUSE_SECONDS", 0.01)
-    async with EmulatorProcess(30).opened() as emulator_process:
+    emulator_process = EmulatorProcess(30)
+    # Nobody else may get its port while it is down.
+    emulator_process._port = free_port()
+    async with emulator_process.opened():
         yield emulator_process
     await until(lambda: not Path(f"/proc/{emulator_process.pid}").exists())
     assert not emulator_process.up

@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.helpers import picture_bytes
+from tests.helpers import bare_environment, picture_bytes
 from tests.server.test_run import ROOT, WAIT_SECONDS, Server, _under_way, _until_ready
 
 FEW = 256
@@ -22,11 +22,10 @@ FEW = 256
 @contextlib.asynccontextmanager
 async def serving(storage: Path, *, descriptors: int = FEW, **environment: str) -> AsyncIterator[Server]:
     """A service process that may have so many descriptors, as after `ulimit -n`."""
-    clean = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    settings = {"STORAGE_DIR": str(storage), "PORT": "0", "EXPORT_WORKERS": "2", **environment}
+    settings = {"STORAGE_DIR": str(storage), "PORT": "0", "EXPORT_WORKERS": "2"} | environment
     process = await asyncio.create_subprocess_exec(
         "sh", "-c", f'ulimit -n {descriptors} && exec "$0" "$@"', sys.executable, "-m", "service", "serve",
-        cwd=ROOT, env=clean | settings, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        cwd=ROOT, env=bare_environment(**settings), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     url = await _address(process)
     log: list[str] = []
@@ -163,6 +162,7 @@ async def test_many_downloads_leave_the_service_able_to_work(tmp_path: Path) -> 
         assert (await asked(server, "/readyz"))[0] == 200
 
 
+@pytest.mark.slow
 async def test_downloads_at_once_are_answered_or_told_to_come_again(tmp_path: Path) -> None:
     async with serving(tmp_path, EMULATOR_DELAY_SECONDS="0") as server:
         paths = put(tmp_path, 260)
@@ -233,7 +233,7 @@ async def open_files(server: Server, folder: Path) -> int:
     return 1
 
 
-@pytest.mark.parametrize("descriptors", [128, 1024])
+@pytest.mark.parametrize("descriptors", [128, pytest.param(1024, marks=pytest.mark.slow)])
 async def test_a_service_with_fewer_or_more_descriptors_works(tmp_path: Path, descriptors: int) -> None:
     async with (
         serving(tmp_path, descriptors=descriptors, EMULATOR_DELAY_SECONDS="0") as server,

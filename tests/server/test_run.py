@@ -22,7 +22,7 @@ from PIL import Image
 from service.server.run import _address_to_open
 from service.settings import Settings
 from service.signals import STOP_SIGNALS
-from tests.helpers import alive
+from tests.helpers import alive, bare_environment, free_port
 
 ROOT = Path(__file__).parents[2]
 WAIT_SECONDS = 60.0
@@ -84,9 +84,7 @@ async def start(storage: Path) -> AsyncIterator[Start]:
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=WAIT_SECONDS)) as client:
 
         async def begin(**environment: Any) -> Server:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                port = free.getsockname()[1]
+            port = free_port()
             process = await _spawn(storage, PORT=str(port), **environment)
             server = Server(process, f"http://127.0.0.1:{port}", client)
             servers.append(server)
@@ -113,11 +111,9 @@ async def _spawn(
     preexec_fn: Callable[[], Any] = _default_signals,
     **environment: Any,
 ) -> asyncio.subprocess.Process:
-    names = ("PATH", "HOME", "LANG", "SSL_CERT_FILE")
-    clean = {name: os.environ[name] for name in names if name in os.environ}
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "service", "serve", *arguments,
-        cwd=ROOT, env={**clean, "STORAGE_DIR": str(storage), **environment}, start_new_session=True,
+        cwd=ROOT, env=bare_environment(STORAGE_DIR=str(storage), **environment), start_new_session=True,
         stdout=asyncio.subprocess.PIPE, stderr=stderr, preexec_fn=preexec_fn,
     )  # fmt: skip
 
@@ -149,7 +145,13 @@ async def _under_way(server: Server, request: "asyncio.Task[Any]") -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "whole_group"), [(signal.SIGTERM, False), *((number, True) for number in STOP_SIGNALS)]
+    ("number", "whole_group"),
+    [
+        (signal.SIGINT, True),
+        pytest.param(signal.SIGHUP, True, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, True, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, False, marks=pytest.mark.slow),
+    ],
 )
 async def test_a_signal_during_a_request_answers_it_and_exits_0(
     start: Start, number: signal.Signals, whole_group: bool
@@ -176,7 +178,6 @@ def _assert_both_came(status: int, body: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 async def test_a_closed_terminal_drains_however_often_it_is_told(start: Start) -> None:
     terminal, inner = os.openpty()
     server = await start(
@@ -200,7 +201,6 @@ async def test_a_closed_terminal_drains_however_often_it_is_told(start: Start) -
      (signal.SIGINT, signal.SIGTERM)],
 )  # fmt: skip
 @pytest.mark.slow
-@pytest.mark.slow
 async def test_a_second_signal_of_any_kind_ends_the_wait(
     start: Start, first: signal.Signals, second: signal.Signals
 ) -> None:
@@ -218,6 +218,7 @@ async def test_a_second_signal_of_any_kind_ends_the_wait(
         await request
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ignored", [signal.SIGHUP, signal.SIGTERM])
 async def test_a_signal_that_was_ignored_at_the_start_stays_ignored(start: Start, ignored: signal.Signals) -> None:
     def ignore() -> None:
@@ -234,7 +235,14 @@ async def test_a_signal_that_was_ignored_at_the_start_stays_ignored(start: Start
     assert await server.process.wait() == 0
 
 
-@pytest.mark.parametrize("number", STOP_SIGNALS)
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+)
 async def test_a_signal_while_the_emulator_starts_gives_the_start_up(storage: Path, number: signal.Signals) -> None:
     process = await _spawn(storage, PORT="0")
     server = Server(process, "", None)
@@ -251,7 +259,10 @@ async def test_a_signal_while_the_emulator_starts_gives_the_start_up(storage: Pa
 
 @pytest.mark.parametrize(
     ("environment", "address"),
-    [({}, "{url}"), ({"PUBLIC_URL": "http://pictures.example"}, "http://pictures.example")],
+    [
+        ({}, "{url}"),
+        pytest.param({"PUBLIC_URL": "http://pictures.example"}, "http://pictures.example", marks=pytest.mark.slow),
+    ],
 )
 async def test_on_a_terminal_the_last_line_is_the_address_to_open(
     start: Start, environment: dict[str, str], address: str
@@ -292,6 +303,7 @@ async def test_while_draining_new_requests_are_refused(start: Start) -> None:
     assert await server.process.wait() == 0
 
 
+@pytest.mark.slow
 async def test_bodies_that_never_end_do_not_hold_up_the_end(start: Start) -> None:
     server = await start()
     port = int(server.url.rpartition(":")[2])
@@ -335,6 +347,7 @@ async def test_after_sigkill_no_worker_and_no_emulator_is_left(start: Start) -> 
         await request
 
 
+@pytest.mark.slow
 async def test_a_worker_killed_during_a_request_costs_nobody_anything(start: Start, storage: Path) -> None:
     server = await start(EMULATOR_DELAY_SECONDS="0.5", EXPORT_WORKERS="2")
     request = asyncio.create_task(server.ask(count=4))
@@ -347,6 +360,7 @@ async def test_a_worker_killed_during_a_request_costs_nobody_anything(start: Sta
     assert (await server.client.get(f"{server.url}/readyz")).status == 200
 
 
+@pytest.mark.slow
 async def test_an_emulator_that_dies_is_started_again(start: Start) -> None:
     server = await start(EMULATOR_DELAY_SECONDS="0")
     [emulator] = filter(_is_emulator, server.family())
@@ -362,6 +376,7 @@ async def test_an_emulator_that_dies_is_started_again(start: Start) -> None:
     await _until(lambda: not alive(another))
 
 
+@pytest.mark.slow
 async def test_without_its_emulator_the_service_is_not_ready(start: Start) -> None:
     server = await start(EMULATOR_DELAY_SECONDS="0")
     [emulator] = filter(_is_emulator, server.family())
@@ -395,6 +410,7 @@ async def test_the_first_request_of_the_readme_runs_as_printed(start: Start) -> 
     _assert_both_came(200, json.loads(answer))
 
 
+@pytest.mark.slow
 async def test_signed_links_work_and_end(start: Start) -> None:
     server = await start(SIGN_URLS="true", SIGNING_SECRET="s" * 32, EMULATOR_DELAY_SECONDS="0")
     _, body = await server.ask()
@@ -445,6 +461,7 @@ async def test_an_emulator_that_cannot_start_says_why(tmp_path: Path) -> None:
     assert b"EMULATOR_DELAY_SECONDS" in errors
 
 
+@pytest.mark.slow
 async def test_every_answer_is_in_the_log_when_the_service_has_stopped(start: Start) -> None:
     server = await start()
     for number in range(100):
@@ -458,6 +475,7 @@ async def test_every_answer_is_in_the_log_when_the_service_has_stopped(start: St
     assert lines[-1].endswith("stopped")
 
 
+@pytest.mark.slow
 async def test_a_log_that_nobody_takes_stops_nothing(start: Start) -> None:
     server = await start()
     server.process._transport.get_pipe_transport(2).close()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import picture_bytes
+from tests.helpers import bare_environment, picture_bytes
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
@@ -61,10 +61,9 @@ def long_path(tmp_path: Path) -> Callable[[str], str]:
 
 
 async def run(*arguments: object, wrapped: tuple[str, ...] = (), **environment: str) -> tuple[int, str, list[str]]:
-    clean = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     process = await asyncio.create_subprocess_exec(
         *wrapped, sys.executable, *map(str, arguments), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        cwd="/proc", env={**clean, "PYTHONPATH": str(ROOT), "EXPORT_WORKERS": "1", **environment},
+        cwd="/proc", env=bare_environment(PYTHONPATH=str(ROOT), EXPORT_WORKERS="1", **environment),
     )  # fmt: skip
     out, errors = await process.communicate()
     # A click progress bar ends in carriage returns.
