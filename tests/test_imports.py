@@ -119,9 +119,17 @@ def test_only_the_client_imports_google_genai() -> None:
     assert users == [ROOT / "service/gemini/client.py"]
 
 
-@pytest.mark.parametrize("module", ["service.workers.worker", "service.retention", "service.urls", "service.commands"])
-def test_light_modules_load_neither_aiohttp_nor_google(module: str) -> None:
-    code = f"import sys, {module}; print([m for m in sys.modules if m.split('.')[0] in ('aiohttp', 'google')])"
+@pytest.mark.parametrize(
+    ("modules", "libraries"),
+    [
+        ("service.workers.worker", ("aiohttp", "google", "pydantic")),
+        ("service.retention", ("aiohttp", "google", "PIL")),
+        ("service.urls", ("aiohttp", "google", "PIL")),
+        ("service.cli, service.commands", ("aiohttp", "google", "PIL")),
+    ],
+)
+def test_light_modules_do_not_load_what_they_do_without(modules: str, libraries: tuple[str, ...]) -> None:
+    code = f"import sys, {modules}; print([m for m in sys.modules if m.split('.')[0] in {libraries}])"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert answer.stdout.strip() == "[]"
 

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from service.imaging.plan import WorkerLimits
-from service.workers import worker
+from service.workers import entry
 from service.workers.forkserver import forkserver_pid, kill_forkserver, start_forkserver
 
 # A start takes a tenth of a second; on a machine so busy that it takes this long, nothing else works either.
@@ -164,7 +164,7 @@ class Launch:
 
     def _start(self) -> Started:
         start_forkserver()
-        executor = self._executor = ProcessPoolExecutor(1, _BareContext(), worker.start, (self._limits,))
+        executor = self._executor = ProcessPoolExecutor(1, _BareContext(), entry.start, (self._limits,))
         try:
             return Started(executor, executor.submit(os.getpid).result())
         except BaseException:

@@ -7,7 +7,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from service.imaging.plan import Job, Outcome, WorkerLimits
-from service.workers import worker
+from service.workers import entry
 from service.workers.launch import Ending, Launch, Started
 
 # Where idle workers die in a row; one that was up for STEADY_SECONDS ends the row.
@@ -77,7 +77,7 @@ class Slot:
         if self._started is None or self._ended is None:
             raise BrokenProcessPool("the worker is not up")
         limit, ended = _Limit(self.cpu_seconds, seconds), self._ended
-        answer = asyncio.wrap_future(self._started.executor.submit(worker.run, job))
+        answer = asyncio.wrap_future(self._started.executor.submit(entry.run, job))
         waited: set[asyncio.Future[Any]] = {answer, ended}
         try:
             while not (answer.done() or ended.done()):
