@@ -259,4 +259,4 @@ async def test_whenever_readers_leave_no_call_goes_out_for_them_afterwards(serve
     assert gone
     assert late == []
     assert not service.area("temp")
-    assert gemini._queue._free == 3
+    assert gemini._queue._free_slots == 3

@@ -1,22 +1,23 @@
-"""Exponential backoff with jitter, shared by all calls of a model: a circuit breaker.
+"""A circuit breaker for each model, with exponential backoff, slow start, and a retry budget for each call.
 
-- Closed: nothing is held back.
-- Open, after a refusal (429, 503, no connection): no call goes out for a pause with jitter that doubles whenever the
-  probe is refused, and is at least what Gemini asked for. Refusals of calls that were sent before the last refusal say
-  nothing new.
-- Half-open, when the pause is over: one call goes out as a probe, the oldest of those that were refused least. Once it
-  is answered, or out for longer than a refusal takes, the others follow one by one, the oldest first, at jittered
-  intervals that shrink while nothing is refused (a slow start), so that calls never resume in step. A refusal opens
-  the breaker again; the answer to a call that was sent after the last refusal closes it, and calls that were held back
-  still follow one by one.
+- Closed: calls go out as they come.
+- Open: Gemini refused a call (429, 503, no connection), and no call goes out until the pause is over. It has jitter,
+  doubles each time a probe is refused, and is at least as long as Gemini asked for.
+- Half-open: one call goes out as a probe. It counts as accepted once it was answered, or has been out for longer than
+  a refusal takes. The other calls then follow one by one, at jittered intervals that shrink while nothing is refused
+  (slow start), so that they never resume in step.
 
-The retry budget of a call begins when its model is refused while the call is in line or out. Unless the call was
-refused itself, it begins anew after each answer of the model: the call only waits behind others that go well. A call
-that cannot go out within its budget ends as the last refusal did, but not while a probe is accepted.
+A refusal opens the breaker again. An answer to a call that was sent after the last refusal closes it; calls that are
+held back by then still follow one by one.
+
+The retry budget of a call runs from the first refusal of its model while the call is queued or in flight. As long as
+the call was not refused itself, every answer of the model ends that budget, and the next refusal begins a new one: the
+call only waits behind others that succeed. A call that cannot go out within its budget fails with the last refusal.
 """
 
 import asyncio
 import copy
+import enum
 import math
 import random
 from bisect import insort
@@ -29,140 +30,159 @@ from service.gemini.refusals import NotExecuted, retry_after
 
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 16.0
-# A refusal comes at once, a picture takes 10 s and more: a probe that is out for so long is taken for accepted.
+# A refusal comes at once, a picture takes 10 s and more: a probe that is out for this long counts as accepted.
 PROBE_SECONDS = 1.0
-FIRST_GAP_SECONDS = 0.5
-SHORTEST_GAP_SECONDS = 0.01
-GAP_FACTOR = 0.8
+FIRST_INTERVAL_SECONDS = 0.5
+SHORTEST_INTERVAL_SECONDS = 0.01
+INTERVAL_FACTOR = 0.8
 
-AGE = attrgetter("number")
-_REFUSALS = attrgetter("refusals", "number")
+ARRIVAL = attrgetter("number")
+_FEWEST_REFUSALS = attrgetter("refusals", "number")
+
+
+class State(enum.Enum):
+    CLOSED = enum.auto()
+    OPEN = enum.auto()
+    HALF_OPEN = enum.auto()
 
 
 @dataclass(eq=False, slots=True)
 class QueuedCall:
-    """One call, in line or out; a lower `number` is older. `deadline` is the end of its retry budget, once it runs."""
+    """A call, queued or in flight. A lower `number` arrived earlier; `slot` is done once the call has a slot.
+
+    `deadline` is the end of its retry budget, infinite while no budget runs.
+    """
 
     number: int
     breaker: "Breaker"
-    turn: "asyncio.Future[None]"
-    granted_at: float = -math.inf
+    slot: "asyncio.Future[None]"
+    started_at: float = -math.inf
     deadline: float = math.inf
     refusals: int = 0
 
     @property
-    def hopeless(self) -> bool:
-        """Whether it cannot be sent again within its budget."""
-        return self.breaker.refusal is not None and self.deadline < self.breaker.resume_at
+    def out_of_budget(self) -> bool:
+        """Whether the breaker stays open beyond its deadline."""
+        return self.breaker.state is not State.CLOSED and self.deadline < self.breaker.resume_at
 
 
 @dataclass(eq=False, slots=True)
 class Breaker:
-    """The circuit breaker of one model. It only computes: times are the caller's, in seconds, and nothing waits here.
+    """The circuit breaker of one model. It only computes: the caller passes the time in seconds, and nothing waits.
 
-    `refusal` is what opened it, None while closed; `calls` are all of the model, `waiting` those that are held back,
-    `released` the one that was let through and is not out yet.
+    `calls` are all calls of the model, `held_back` those that may not go out yet, oldest first, and `released` is the
+    one that may, until it is in flight: no other is released before. `refusal` is the last one.
     """
 
     model: str
     budget: float
     calls: set[QueuedCall] = field(default_factory=set)
-    waiting: list[QueuedCall] = field(default_factory=list)
+    held_back: list[QueuedCall] = field(default_factory=list)
     released: QueuedCall | None = None
+    state: State = State.CLOSED
     refusal: NotExecuted | None = None
+    # When the pause is over, and when the next call may be released.
     resume_at: float = -math.inf
     next_at: float = -math.inf
     timer: asyncio.TimerHandle | None = None
     _refused_at: float = -math.inf
-    _accepted_at: float = math.inf
     _refusal_took: float = 0.0
-    _first_deadline: float = math.inf
-    _rounds: int = 0
-    _gap: float = FIRST_GAP_SECONDS
-    _probing: bool = False
+    _probe_accepted_at: float = math.inf
+    _refused_probes: int = 0
+    _interval: float = FIRST_INTERVAL_SECONDS
 
     @property
     def holds_back(self) -> bool:
-        return self.refusal is not None or self.released is not None or bool(self.waiting)
+        """Whether a new call has to wait for its release."""
+        return self.state is not State.CLOSED or self.released is not None or bool(self.held_back)
 
-    def wait(self, call: QueuedCall) -> None:
-        insort(self.waiting, call, key=AGE)
-        self._first_deadline = min(self._first_deadline, call.deadline)
+    def hold_back(self, call: QueuedCall) -> None:
+        insort(self.held_back, call, key=ARRIVAL)
 
     def refuse(self, call: QueuedCall, refusal: NotExecuted, now: float) -> None:
-        """Open, or stay open for longer."""
-        pause = 0.0
-        if call.granted_at >= self._refused_at or now >= self.resume_at:
-            self._rounds = 1 if now >= self._accepted_at else self._rounds + 1
-            pause = _jittered(min(FIRST_PAUSE_SECONDS * 2 ** min(self._rounds - 1, 16), LONGEST_PAUSE_SECONDS), 0.5, 1)
-        self.refusal, self._refused_at, self._refusal_took = refusal, now, now - call.granted_at
+        """Open, or extend the pause; the refusal's error gets the pause as its Retry-After."""
+        # A call that was sent before the last refusal says nothing new, as long as the pause lasts.
+        is_news = call.started_at >= self._refused_at or now >= self.resume_at
+        pause = self._next_pause(now) if is_news else 0
         self.resume_at = self.next_at = max(self.resume_at, now + max(pause, refusal.seconds or 0))
-        self._gap, self._probing, self._accepted_at = FIRST_GAP_SECONDS, True, math.inf
+        self.state, self.refusal = State.OPEN, refusal
+        self._refused_at, self._refusal_took = now, now - call.started_at
+        self._probe_accepted_at, self._interval = math.inf, FIRST_INTERVAL_SECONDS
         call.refusals += 1
         for each in self.calls:
             each.deadline = min(each.deadline, now + self.budget)
         refusal.error.headers |= self._retry_after(now)
 
+    def _next_pause(self, now: float) -> float:
+        self._refused_probes = 1 if now >= self._probe_accepted_at else self._refused_probes + 1
+        doubled = FIRST_PAUSE_SECONDS * 2 ** min(self._refused_probes - 1, 16)
+        return _jittered(min(doubled, LONGEST_PAUSE_SECONDS), 0.5, 1)
+
     def error(self, refusal: NotExecuted, now: float) -> GeminiError:
-        """A copy of a refusal's error, with what is left of the pause as its Retry-After."""
+        """A copy of a refusal's error, with the rest of the pause as its Retry-After."""
         error = copy.copy(refusal.error)
         error.headers = error.headers | self._retry_after(now)
         return error
 
     def _retry_after(self, now: float) -> dict[str, str]:
-        """Empty for a quota that lasts: its error says when to come again."""
+        """Empty for a quota that lasts, whose error has a Retry-After of its own."""
         return retry_after(self.resume_at - now) if self.resume_at < math.inf else {}
 
     def answer(self, call: QueuedCall, now: float) -> None:
-        """Close, if this call was sent after the last refusal. If not, some calls go well all the same."""
-        if self.refusal is None:
+        """Gemini executed this call: close if it was sent after the last refusal, and end the budgets of the others."""
+        if self.state is State.CLOSED:
             return
         for each in self.calls:
             if not each.refusals:
                 each.deadline = math.inf
-        self._first_deadline = min((each.deadline for each in self.waiting), default=math.inf)
-        if call.granted_at >= self._refused_at:
-            self.refusal, self._rounds, self._probing = None, 0, False
-            self.next_at = min(self.next_at, now + _jittered(self._gap))
+        if call.started_at >= self._refused_at:
+            self.state, self.refusal, self._refused_probes = State.CLOSED, None, 0
+            self.next_at = min(self.next_at, now + _jittered(self._interval))
 
     def release(self, now: float) -> QueuedCall | None:
-        """Let a call through if it is time; the next one not before this one is out."""
-        if not self.waiting or self.released or now < self.next_at:
+        """Take out the next call that may go out now."""
+        if not self.held_back or self.released or now < self.next_at:
             return None
-        # Another call probes each time, or one that Gemini always refuses would hold up all others.
-        self.released = min(self.waiting, key=_REFUSALS) if self._probing else self.waiting[0]
-        self.waiting.remove(self.released)
+        # Each probe is another call, or one that Gemini always refuses would hold up all others.
+        is_probe = self.state is State.OPEN
+        self.released = min(self.held_back, key=_FEWEST_REFUSALS) if is_probe else self.held_back[0]
+        self.held_back.remove(self.released)
         return self.released
 
     def sent(self, call: QueuedCall, now: float) -> None:
+        """The released call is in flight: set the time of the next release."""
         if self.released is not call:
             return
         self.released = None
-        if self._probing:
-            left = max(self._first_deadline - now, 0)
+        if self.state is State.OPEN:
+            left = max(self._first_deadline() - now, 0)
             self.next_at = now + max(1.5 * self._refusal_took, min(PROBE_SECONDS, left / 2))
-            self._probing, self._accepted_at = False, self.next_at
+            self.state, self._probe_accepted_at = State.HALF_OPEN, self.next_at
         else:
-            self.next_at = now + _jittered(self._gap)
-            self._gap = max(SHORTEST_GAP_SECONDS, self._gap * GAP_FACTOR)
+            self.next_at = now + _jittered(self._interval)
+            self._interval = max(SHORTEST_INTERVAL_SECONDS, self._interval * INTERVAL_FACTOR)
 
-    def give_up(self, now: float) -> Collection[QueuedCall]:
-        """Take out the waiting calls whose budget is over, or will be before the pause is."""
-        if self.refusal is None:
+    def expire(self, now: float) -> Collection[QueuedCall]:
+        """Take out the calls that cannot go out within their budget; none once a probe is accepted."""
+        if self.state is State.CLOSED:
             return ()
-        end = min(now, self._accepted_at)
-        over = {call for call in self.waiting if call.hopeless or call.deadline <= end}
-        self.waiting = [call for call in self.waiting if call not in over]
-        self._first_deadline = min((call.deadline for call in self.waiting), default=math.inf)
-        return over
+        end = min(now, self._probe_accepted_at)
+        expired = {call for call in self.held_back if call.out_of_budget or call.deadline <= end}
+        self.held_back = [call for call in self.held_back if call not in expired]
+        return expired
 
-    def wakes_at(self) -> float:
-        """When the next call is to be released or given up."""
-        if not self.waiting:
+    def next_event_at(self) -> float:
+        """When to call `release` and `expire` next."""
+        if not self.held_back:
             return math.inf
-        turn = math.inf if self.released else self.next_at
-        runs_out = self.refusal is not None and self._first_deadline <= self._accepted_at
-        return min(turn, self._first_deadline) if runs_out else turn
+        release_at = math.inf if self.released else self.next_at
+        if self.state is State.CLOSED:
+            return release_at
+        deadline = self._first_deadline()
+        return min(release_at, deadline) if deadline <= self._probe_accepted_at else release_at
+
+    def _first_deadline(self) -> float:
+        return min((call.deadline for call in self.held_back), default=math.inf)
 
 
 def _jittered(seconds: float, low: float = 0.5, high: float = 1.5) -> float:

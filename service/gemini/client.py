@@ -99,7 +99,7 @@ class GeminiService:
                         await flight.prepare()
                         return await self._once(call, sent)
                 except NotExecuted as refused:
-                    over = queued.hopeless
+                    over = queued.out_of_budget
                     await flight.refused()
                     if over or not flight.wanted:
                         raise refused.error from None

@@ -1,4 +1,4 @@
-"""The line of all calls: a concurrency limit, first come, first served, behind the circuit breaker of each model."""
+"""The queue of all calls: a concurrency limit, first come, first served, behind the circuit breaker of each model."""
 
 import asyncio
 import itertools
@@ -8,21 +8,21 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 from service.errors import GeminiError, GeminiTimeout, OutcomeUnknown
-from service.gemini.backoff import AGE, Breaker, QueuedCall
+from service.gemini.backoff import ARRIVAL, Breaker, QueuedCall
 from service.gemini.refusals import NotExecuted
 
-# Breakers without calls that are kept to the end of their pause. Clients choose the names of models.
+# Breakers without calls that are kept to the end of their pause; bounded, because clients choose the names of models.
 MAX_IDLE_BREAKERS = 1000
 
 
 class CallQueue:
     """Lets `slots` calls out at a time, the oldest first of those that no breaker holds back.
 
-    A call that is held back takes no slot. A refused call keeps its age, and so its place in line.
+    A call that is held back occupies no slot. A refused call keeps its number, and so its position in the queue.
     """
 
     def __init__(self, slots: int, budget: float) -> None:
-        self._free = slots
+        self._free_slots = slots
         self._budget = budget
         self._numbers = itertools.count()
         self._breakers: dict[str, Breaker] = {}
@@ -30,7 +30,7 @@ class CallQueue:
 
     @contextmanager
     def join(self, model: str) -> Iterator[QueuedCall]:
-        """A place in line until the call has ended; raises the last refusal if the pause is longer than any budget."""
+        """Queue a call until it has ended; raises the last refusal if the pause is longer than any budget."""
         breaker = self._breakers.get(model)
         if breaker is None:
             breaker = self._breakers[model] = Breaker(model, self._budget)
@@ -42,15 +42,15 @@ class CallQueue:
             yield call
         finally:
             breaker.calls.discard(call)
-            self._arm(breaker)
+            self._schedule(breaker)
 
     @asynccontextmanager
     async def slot(self, call: QueuedCall) -> AsyncIterator[None]:
-        """Wait for the call's turn, and tell its breaker how it ended; raises the last refusal if the budget is over.
+        """Wait for a slot, and report the outcome to the breaker; raises the last refusal if the budget is over.
 
         A timeout and a broken connection say nothing about whether Gemini takes calls.
         """
-        await self._turn(call)
+        await self._wait_for_slot(call)
         try:
             yield
         except NotExecuted as refusal:
@@ -64,88 +64,93 @@ class CallQueue:
         else:
             call.breaker.answer(call, _now())
         finally:
-            self._give_back(call)
+            self._leave(call, slots=1)
 
     def sent(self, call: QueuedCall) -> None:
-        """The call is out: the next one may be let through."""
+        """The call is in flight: its breaker may release the next one."""
         call.breaker.sent(call, _now())
-        self._arm(call.breaker)
+        self._schedule(call.breaker)
 
-    async def _turn(self, call: QueuedCall) -> None:
-        call.turn = asyncio.get_running_loop().create_future()
+    async def _wait_for_slot(self, call: QueuedCall) -> None:
+        call.slot = asyncio.get_running_loop().create_future()
         if call.breaker.holds_back:
-            call.breaker.wait(call)
-            self._arm(call.breaker)
+            call.breaker.hold_back(call)
+            self._schedule(call.breaker)
         else:
-            insort(self._ready, call, key=AGE)
-            self._grant()
+            self._enqueue(call)
         try:
-            await call.turn
+            await call.slot
         except asyncio.CancelledError:
             self._withdraw(call)
             raise
 
     def _withdraw(self, call: QueuedCall) -> None:
-        """Take a cancelled call out of the line; its turn may have come in the same moment."""
-        for line in (self._ready, call.breaker.waiting):
+        """Take a cancelled call out of the queue; it may have been given a slot in the same moment."""
+        for queue in (self._ready, call.breaker.held_back):
             with suppress(ValueError):
-                line.remove(call)
-        granted = call.turn.done() and not call.turn.cancelled() and call.turn.exception() is None
-        self._give_back(call, int(granted))
+                queue.remove(call)
+        has_slot = call.slot.done() and not call.slot.cancelled() and call.slot.exception() is None
+        self._leave(call, slots=int(has_slot))
 
-    def _give_back(self, call: QueuedCall, slots: int = 1) -> None:
-        self._free += slots
+    def _leave(self, call: QueuedCall, slots: int) -> None:
+        """Return the call's slot, if it has one, and its release, if it was not sent."""
+        self._free_slots += slots
         if call.breaker.released is call:
             call.breaker.released = None
-        self._grant()
-        self._arm(call.breaker)
+        self._assign_slots()
+        self._schedule(call.breaker)
 
-    def _grant(self) -> None:
-        while self._free and self._ready:
+    def _enqueue(self, call: QueuedCall) -> None:
+        insort(self._ready, call, key=ARRIVAL)
+        self._assign_slots()
+
+    def _assign_slots(self) -> None:
+        while self._free_slots and self._ready:
             call = self._ready.pop(0)
-            if not call.turn.done():
-                self._free -= 1
-                call.granted_at = _now()
-                call.turn.set_result(None)
+            if not call.slot.done():
+                self._free_slots -= 1
+                call.started_at = _now()
+                call.slot.set_result(None)
 
     def _refuse(self, call: QueuedCall, refusal: NotExecuted) -> None:
         breaker = call.breaker
         breaker.refuse(call, refusal, _now())
-        # None of the model that still lacks a slot may go out now.
-        held = [each for each in self._ready if each.breaker is breaker]
-        if held:
-            self._ready = [each for each in self._ready if each.breaker is not breaker]
+        self._hold_back_ready(breaker)
+        self._expire(breaker)
+
+    def _hold_back_ready(self, breaker: Breaker) -> None:
+        """Return calls that were released, and have no slot yet, to their breaker."""
+        for call in [each for each in self._ready if each.breaker is breaker]:
+            self._ready.remove(call)
             breaker.released = None
-            breaker.waiting = sorted(breaker.waiting + held, key=AGE)
-        self._give_up(breaker)
+            breaker.hold_back(call)
 
-    def _give_up(self, breaker: Breaker) -> None:
-        for call in breaker.give_up(_now()):
-            if breaker.refusal and not call.turn.done():
-                call.turn.set_exception(breaker.error(breaker.refusal, _now()))
+    def _expire(self, breaker: Breaker) -> None:
+        for call in breaker.expire(_now()):
+            if breaker.refusal and not call.slot.done():
+                call.slot.set_exception(breaker.error(breaker.refusal, _now()))
 
-    def _arm(self, breaker: Breaker) -> None:
-        """Set the timer for what the breaker has to do next, or forget it."""
-        when = breaker.wakes_at() if breaker.calls else self._kept_until(breaker)
+    def _schedule(self, breaker: Breaker) -> None:
+        """Set the timer for the breaker's next event, or drop the breaker when it is of no use any more."""
+        when = breaker.next_event_at() if breaker.calls else self._kept_until(breaker)
         if breaker.timer:
             breaker.timer.cancel()
         breaker.timer = None
         if not breaker.calls and when <= _now():
             self._breakers.pop(breaker.model, None)
         elif when < math.inf:
-            breaker.timer = asyncio.get_running_loop().call_at(when, self._wake, breaker)
+            breaker.timer = asyncio.get_running_loop().call_at(when, self._on_timer, breaker)
 
     def _kept_until(self, breaker: Breaker) -> float:
-        """A breaker without calls is of use while it is in a pause that calls to come can wait for."""
+        """A breaker without calls is kept during a pause that new calls can wait for."""
         usable = breaker.refusal and breaker.resume_at - _now() <= self._budget
         return breaker.resume_at if usable and len(self._breakers) <= MAX_IDLE_BREAKERS else -math.inf
 
-    def _wake(self, breaker: Breaker) -> None:
-        self._give_up(breaker)
+    def _on_timer(self, breaker: Breaker) -> None:
+        self._expire(breaker)
         if call := breaker.release(_now()):
-            insort(self._ready, call, key=AGE)
-            self._grant()
-        self._arm(breaker)
+            self._enqueue(call)
+        self._schedule(breaker)
 
 
 def _now() -> float:

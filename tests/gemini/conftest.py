@@ -33,6 +33,6 @@ async def connect() -> AsyncIterator[Connect]:
 
 @pytest.fixture
 def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pauses and gaps of a tenth of the usual."""
-    for name in ("FIRST_PAUSE_SECONDS", "PROBE_SECONDS", "FIRST_GAP_SECONDS"):
+    """Pauses and intervals of a tenth of the usual."""
+    for name in ("FIRST_PAUSE_SECONDS", "PROBE_SECONDS", "FIRST_INTERVAL_SECONDS"):
         monkeypatch.setattr(backoff, name, getattr(backoff, name) / 10)

@@ -11,7 +11,7 @@ from service.emulator.faults import Call as Asked
 from service.emulator.faults import error, one_picture
 from service.errors import GeminiError, GeminiUnavailable, OutcomeUnknown, StorageFull
 from service.gemini import queue
-from service.gemini.backoff import SHORTEST_GAP_SECONDS
+from service.gemini.backoff import SHORTEST_INTERVAL_SECONDS
 from service.gemini.call import Flight
 from tests.gemini.conftest import CALL, Connect
 from tests.gemini.virtual import Outcome, PlayedGemini, Sending, now, refused, run
@@ -60,7 +60,7 @@ def test_one_call_probes_and_the_others_follow_spread_out(slots: int) -> None:
         # Nobody follows the probe before its answer.
         assert after[1].at >= after[0].at + 0.2
         gaps = gemini.gaps[first:]
-        assert min(gaps) >= SHORTEST_GAP_SECONDS / 2
+        assert min(gaps) >= SHORTEST_INTERVAL_SECONDS / 2
         if slots == 64:
             # It grows while it works: the second half takes less than half of the time of the first.
             assert sum(gaps[10:]) < sum(gaps[1:10]) / 2
@@ -355,5 +355,5 @@ async def test_calls_over_real_sockets_do_not_resume_in_step(connect: Connect, q
     assert len(arrivals) == 40
     first, *others = arrivals[20:]
     # Not all within a moment of each other, as those of the first round are: a pause of the usual kind ends for all.
-    assert max(others) - first > 20 * SHORTEST_GAP_SECONDS / 2
+    assert max(others) - first > 20 * SHORTEST_INTERVAL_SECONDS / 2
     assert gemini._queue._breakers == {}

@@ -89,7 +89,7 @@ class PlayedGemini(GeminiService):
         """Nothing is left of calls that have ended, once the last pause is over."""
         await asyncio.sleep(60)
         queue = self._queue
-        assert (queue._free, queue._ready, queue._breakers, self.out) == (slots, [], {}, 0)
+        assert (queue._free_slots, queue._ready, queue._breakers, self.out) == (slots, [], {}, 0)
 
     async def ask(
         self, name: str = "a call", model: str = "a-model", flight: Flight | None = None
