@@ -23,7 +23,7 @@ from service.errors import (
     GeminiUnavailable,
     OutcomeUnknown,
 )
-from service.gemini.body import ReplyBody, ReplyMemory
+from service.gemini.body import ReplyBody, ReplyMemory, return_large_buffers
 from service.gemini.call import Call, Flight
 from service.gemini.proxy import proxy_for
 from service.gemini.queue import CallQueue
@@ -192,6 +192,7 @@ def _broken(connected: bool) -> Exception:
 async def open_gemini(access: GeminiAccess, up: Callable[[], bool] = lambda: True) -> AsyncIterator[GeminiService]:
     """A GeminiService with a connection pool of its own, closed at the end."""
     proxy = None if access.local else proxy_for(access.base_url or GOOGLE)
+    return_large_buffers()
     async with session(proxy) as own:
         client = await asyncio.to_thread(_client, access, own)
         yield GeminiService(client, access, up)

@@ -1,6 +1,7 @@
 """Replies in memory, bounded in sum, and on disk beyond that."""
 
 import asyncio
+import random
 
 import pytest
 
@@ -10,6 +11,7 @@ from service.gemini.wire import Bytes
 from tests.gemini.test_reply import USAGE, answer, picture
 from tests.helpers import until
 
+SIZE = 64 * 1024
 REPLY = answer(picture(b"the picture " * 1000))
 
 
@@ -72,6 +74,23 @@ async def test_what_the_disk_does_not_take_stays_in_memory(room: int) -> None:
     body = await filled(memory, File(room))
     assert (body.spilled, memory.used, body.size) == (room, len(REPLY) - room, len(REPLY))
     assert (await body.read("")).picture == b"the picture " * 1000
+    body.close()
+    assert memory.used == 0
+
+
+@pytest.mark.parametrize("step", [1000, SIZE, SIZE + 1, 3 * SIZE])
+@pytest.mark.parametrize("room", [0, 1, SIZE, 5 * SIZE, 10**9])
+@pytest.mark.parametrize("limit", [1, 4 * SIZE, 10**9])
+async def test_a_reply_in_pieces_of_any_size_is_whole_again(step: int, room: int, limit: int) -> None:
+    picture_bytes, memory, file = random.Random(0).randbytes(8 * SIZE), ReplyMemory(limit), File(room)
+    data = answer(picture(picture_bytes))
+    body = ReplyBody(memory)
+    body.file = file
+    for at in range(0, len(data), step):
+        await body.add(data[at : at + step])
+    assert (body.size, memory.used) == (len(data), len(data) - body.spilled)
+    assert bool(file.data[: body.spilled] + body.rest == data)
+    assert bool((await body.read("")).picture == picture_bytes)
     body.close()
     assert memory.used == 0
 
