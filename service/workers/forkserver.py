@@ -35,6 +35,7 @@ def start_forkserver() -> None:
     with _lock:
         if not is_alive(forkserver_pid()):
             multiprocessing.forkserver.set_forkserver_preload(["service.workers.worker"])
+            _allow_owner()
             with _stop_signals_blocked(), socket_directory():
                 multiprocessing.forkserver.ensure_running()
                 _keep_socket()
@@ -45,6 +46,12 @@ def kill_forkserver() -> None:
     if (pid := forkserver_pid()) is not None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def _allow_owner() -> None:
+    """Take no permission from the owner of new files: no worker could open the semaphores it shares with us."""
+    before = os.umask(0o077)
+    os.umask(before & 0o077)
 
 
 def _server() -> Any:

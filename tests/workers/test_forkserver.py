@@ -77,6 +77,19 @@ def reads(pid: int, path: str) -> bool:
         return False
 
 
+def test_workers_start_whatever_the_umask_is(tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    # Root may open files that have no permissions, unless it lacks its capabilities.
+    plain = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    answer = subprocess.run(
+        [*plain, sys.executable, "-m", "service", "check"], capture_output=True, text=True, check=False, timeout=120,
+        cwd=ROOT, umask=0o777,
+        env={**os.environ, "STORAGE_DIR": str(tmp_path / "s"), "TMPDIR": str(tmp_path / "t"), "EXPORT_WORKERS": "1",
+             "PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+    assert answer.stdout.splitlines()[-1] == "workers: ok, 1 started", answer.stderr
+
+
 def test_workers_start_after_the_temporary_directory_was_emptied(tmp_path: Path) -> None:
     Image.new("RGB", (40, 30), "teal").save(tmp_path / "a.png")
     (tmp_path / "spare").mkdir()
