@@ -1,28 +1,55 @@
-"""The signals that ask to stop: SIGTERM, SIGINT (Ctrl-C) and SIGHUP (the terminal was closed)."""
+"""The signals that ask the process to stop: SIGTERM, SIGINT (Ctrl-C) and SIGHUP (the terminal was closed).
 
-import asyncio
+Nothing slow is imported here, since `exit_on_stop_signals` is what the process does first.
+"""
+
 import os
 import signal
+import sys
 from collections.abc import Callable
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def on_stop_signal(heard: Callable[[], object]) -> None:
-    """Have the running loop call `heard` for each of them.
+def exit_on_stop_signals(status: int) -> None:
+    """Exit with `status`, silently, on a signal that comes while modules are imported or settings are read.
 
-    One that was ignored when the process started, as by nohup, stays ignored.
+    In a running event loop it raises KeyboardInterrupt, so that `asyncio.run` cleans up. `on_stop_signal` replaces it.
     """
+
+    def stop(*_: object) -> None:
+        if _loop_runs():
+            raise KeyboardInterrupt
+        os._exit(status)
+
+    for number in _not_ignored():
+        signal.signal(number, stop)
+
+
+def on_stop_signal(callback: Callable[[], object]) -> None:
+    """Have the running event loop call `callback` on each of them."""
+    import asyncio
+
     terminal = _Terminal()
 
     def hang_up() -> None:
         if not terminal.closed_before():
-            heard()
+            callback()
 
-    for number in STOP_SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            callback = hang_up if number == signal.SIGHUP else heard
-            asyncio.get_running_loop().add_signal_handler(number, callback)
+    loop = asyncio.get_running_loop()
+    for number in _not_ignored():
+        loop.add_signal_handler(number, hang_up if number == signal.SIGHUP else callback)
+
+
+def _not_ignored() -> list[signal.Signals]:
+    """A signal that was ignored when the process started, as by nohup, stays ignored."""
+    return [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+def _loop_runs() -> bool:
+    # It may be half imported.
+    running = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+    return running is not None and running() is not None
 
 
 class _Terminal:

@@ -15,7 +15,7 @@ SOURCES = sorted(ROOT.joinpath("service").rglob("*.py"))
 GROUND = {"errors", "settings", "logs", "metrics", "quoting"}
 ALLOWED = {
     "__init__": set(),
-    "__main__": {"cli"},
+    "__main__": {"cli", "signals"},
     "cli": GROUND | {"app", "commands", "exports", "retention", "server", "store", "streams"},
     "commands": GROUND
     | {
