@@ -31,8 +31,8 @@ _APP = range(0xE0, 0xF0)
 _AFTER_SCAN = frozenset((0xC4, 0xCC, _SOS, 0xDB, 0xDC, 0xDD, *_APP, _COM, _EOI))
 
 _UNSUPPORTED = (
-    dict.fromkeys((0xC3, 0xCB), "lossless")
-    | dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF, 0xDE), "hierarchical")
+    dict.fromkeys((0xC3, 0xCB), "lossless JPEG")
+    | dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF, 0xDE), "hierarchical JPEG")
     | {0xF7: "JPEG-LS"}
 )
 
@@ -119,11 +119,11 @@ class _Found:
         """Raises Undecodable for a kind of JPEG that is intact but not supported."""
         kind = _UNSUPPORTED.get(marker)
         if kind is None and 8 < segment[4] <= 16:
-            kind = f"{segment[4]}-bit"
-        if kind is None and segment[9] not in (1, 3, 4) and len(segment) == 10 + 3 * segment[9]:
-            kind = f"{segment[9]}-channel"
+            kind = f"{segment[4]}-bit JPEG"
+        if kind is None and segment[9] not in (0, 1, 3, 4) and len(segment) == 10 + 3 * segment[9]:
+            kind = f"{segment[9]}-channel JPEG"
         if kind:
-            raise Undecodable(f"{kind} JPEG pictures are not supported")
+            raise Undecodable(f"{kind} pictures are not supported")
         height, width = struct.unpack_from(">HH", segment, 5)
         self.size, self._frame = (width, height), segment
 
