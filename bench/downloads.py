@@ -3,6 +3,7 @@
 Every server is one process, wrk has one thread; a round each in turn, and ratios are medians over rounds.
 """
 
+import asyncio
 import contextlib
 import itertools
 import os
@@ -13,12 +14,13 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import peers
-from bench.processes import Server, free_port, service, serving
+from bench.against import argument_parser, compare
+from bench.processes import HERE, Checkout, Server, free_port, service, serving
 from bench.table import machine, median_ratio, print_table
 from service.settings import Settings
 from service.urls import Links
@@ -28,6 +30,7 @@ SECONDS = 4
 CONNECTIONS = 50
 SIZE = 150_000
 SECRET = "0123456789abcdef0123456789abcdef"
+SIGNING = {"SIGN_URLS": "true", "SIGNING_SECRET": SECRET}
 NAME = f"export_{secrets.token_hex(16)}.webp"
 
 STATIC = "**this service**, static link"
@@ -50,7 +53,7 @@ http {
     server { listen 8080; root /srv/image-export/storage/output; }
 }
 """
-# One process like all others, no log, and nothing outside its own folder.
+# One process, as all servers here are, without logs, and with every file in its own directory.
 NGINX_MAIN = """
 daemon off;
 worker_processes 1;
@@ -102,17 +105,13 @@ def measure() -> tuple[list[Contender], list[str]]:
     notes = [wrk.version]
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch, contextlib.ExitStack() as stack:
         folder = Path(scratch)
-        exports = folder / "output"
-        exports.mkdir()
-        # Noise: what is sent is not looked at, and must not compress.
-        (exports / NAME).write_bytes(os.urandom(SIZE))
+        exports = _exports(folder)
 
         def static(**settings: str) -> Server:
-            return stack.enter_context(service(folder, OUTPUT_DIR=str(exports), **settings))
+            return stack.enter_context(service(folder, HERE, OUTPUT_DIR=str(exports), **settings))
 
         def signed(**settings: str) -> Server:
-            signing = {"SIGN_URLS": "true", "SIGNING_SECRET": SECRET}
-            return stack.enter_context(service(folder, OUTPUT_DIR=str(exports), **signing, **settings))
+            return stack.enter_context(service(folder, HERE, OUTPUT_DIR=str(exports), **SIGNING, **settings))
 
         def file_response() -> Server:
             port = free_port()
@@ -149,6 +148,44 @@ def measure() -> tuple[list[Contender], list[str]]:
     return contenders, notes
 
 
+def _exports(folder: Path) -> Path:
+    """A directory with one export, of noise: nothing looks into it, and nothing can compress it."""
+    exports = folder / "output"
+    exports.mkdir()
+    (exports / NAME).write_bytes(os.urandom(SIZE))
+    return exports
+
+
+async def measure_against(there: Checkout, rounds: int) -> None:
+    """Compare the service with that of another checkout."""
+    wrk = peers.wrk()
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch, contextlib.ExitStack() as stack:
+        folder = Path(scratch)
+        output = str(_exports(folder))
+
+        def contenders(checkout: Checkout) -> list[Contender]:
+            links = Links(Settings(sign_urls=True, signing_secret=SECRET))
+            static = stack.enter_context(service(folder, checkout, OUTPUT_DIR=output))
+            signed = stack.enter_context(service(folder, checkout, OUTPUT_DIR=output, **SIGNING))
+            return [
+                Contender("static link", static, lambda: f"/static/output/{NAME}"),
+                Contender("signed link", signed, lambda: links.build(NAME)),
+            ]
+
+        here, other = contenders(HERE), contenders(there)
+        await compare(lambda: _figures(here, wrk), lambda: _figures(other, wrk), rounds)
+
+
+async def _figures(contenders: Sequence[Contender], wrk: peers.Tool) -> Mapping[str, float]:
+    """Of one round of each."""
+    figures = {}
+    for contender in contenders:
+        await asyncio.to_thread(contender.run, wrk)
+        figures[f"{contender.name}: downloads/s"] = contender.rates[-1]
+        figures[f"{contender.name}: server CPU µs each"] = contender.cpu[-1] * 1e6
+    return figures
+
+
 def _asking(sample: str) -> str:
     """The sample without its two locations for hot links."""
     start, end = sample.index("        # Signed links that are hot"), sample.index("        # With SIGN_URLS=false")
@@ -165,7 +202,7 @@ def _nginx(tool: peers.Tool, scratch: Path, config: str, files: Path, behind: Se
     port = free_port()
     folder = scratch / f"nginx-{port}"
     folder.mkdir()
-    # As root it would change to a user that cannot look into our folder.
+    # Started by root it would change to a user that may not read our directory.
     user = "user root;" if os.geteuid() == 0 else ""
     places = {
         "http {": f"http {{{NGINX_HTTP.format(folder=folder)}",
@@ -199,8 +236,12 @@ def report(contenders: Sequence[Contender], notes: Sequence[str]) -> None:
 
 
 def main() -> None:
+    options = argument_parser(__doc__).parse_args()
     try:
-        report(*measure())
+        if options.against:
+            asyncio.run(measure_against(options.against, options.rounds))
+        else:
+            report(*measure())
     except peers.MissingError as error:
         print(f"nothing measured, the client is missing: {error}")
 

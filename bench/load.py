@@ -11,7 +11,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,12 @@ from pathlib import Path
 import aiohttp
 from PIL import Image
 
-from bench.processes import Memory, Server, service
+from bench.against import argument_parser, compare
+from bench.processes import HERE, Checkout, Memory, Server, service
 from bench.table import machine, percentile, print_table
 from bench.workload import CONTENT_TYPE, SIZE, form, originals, png_bytes
 
-WATCHED = (sys.executable, "-m", "bench.watched")
+WATCHED = ("bench.watched",)
 CORES = len(os.sched_getaffinity(0))
 TIMEOUT = aiohttp.ClientTimeout(total=300)
 
@@ -39,10 +40,18 @@ FEW, MANY = 500, 5000
 SMALL = (96, 54)
 SMALL_CLIENTS = 16
 
-Row = tuple[str, str, str]
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A measured figure as it is printed; those with a `value` are compared with another checkout's."""
+
+    name: str
+    shown: str
+    wanted: str = ""
+    value: float | None = None
 
 
-async def waiting(folder: Path) -> list[Row]:
+async def waiting(folder: Path, checkout: Checkout) -> list[Row]:
     """Requests that all wait for Gemini at once."""
     settings = {
         "GEMINI_API_KEY": "",
@@ -52,7 +61,7 @@ async def waiting(folder: Path) -> list[Row]:
         "MAX_REQUESTS": str(WAITING),
     }
     body = form(None, script="A lighthouse at dawn", width="640", height="360")
-    with service(folder, **settings) as server:
+    with service(folder, checkout, **settings) as server:
         async with _session() as session:
             await asyncio.gather(*(_posted(session, server, "thumbnails", body) for _ in range(DRAWINGS)))
             before = server.own_rss_kb()
@@ -60,12 +69,14 @@ async def waiting(folder: Path) -> list[Row]:
             crest, peak = await _watch(server, crowd)
             statuses = [task.result() for task in crowd]
             inside = await _peak_at_emulator(session, server)
-    succeeded = statuses.count(200)
+    each, highest = (crest - before) / WAITING, (peak - before) / WAITING
+    asked = f"of {WAITING} requests at once, with a Gemini that takes {DELAY_SECONDS} s, succeed"
+    most = "the same at the highest point, most with a worker to wait for"
     return [
-        (f"of {WAITING} requests at once, with a Gemini that takes {DELAY_SECONDS} s, succeed", f"{succeeded}", "all"),
-        ("of them with Gemini at one moment", f"{inside}", ""),
-        ("memory for each that waits for Gemini", f"{(crest - before) / WAITING:.0f} KiB", "200 kB"),
-        ("the same at the highest point, most with a worker to wait for", f"{(peak - before) / WAITING:.0f} KiB", ""),
+        Row(asked, str(statuses.count(200)), "all"),
+        Row("of them with Gemini at one moment", str(inside)),
+        Row("memory for each that waits for Gemini", f"{each:.0f} KiB", "200 kB", each),
+        Row(most, f"{highest:.0f} KiB", value=highest),
     ]
 
 
@@ -89,13 +100,13 @@ async def _peak_at_emulator(session: aiohttp.ClientSession, server: Server) -> i
         return peak
 
 
-async def healthz(folder: Path) -> list[Row]:
-    """How soon /healthz answers a process of its own: idle, then with every worker busy."""
+async def healthz(folder: Path, checkout: Checkout) -> list[Row]:
+    """How soon /healthz answers a client process: idle, then with every worker busy."""
     pictures, _ = originals(4)
     bodies = [form(picture.data, width=str(SIZE[0]), height=str(SIZE[1])) for picture in pictures]
     loop = asyncio.get_running_loop()
     with (
-        service(folder) as server,
+        service(folder, checkout) as server,
         ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as prober,
     ):
         idle = await loop.run_in_executor(prober, _probe, server.port, HEALTH_SECONDS / 3)
@@ -104,9 +115,11 @@ async def healthz(folder: Path) -> list[Row]:
             cpu = server.cpu_seconds()
             busy = await loop.run_in_executor(prober, _probe, server.port, HEALTH_SECONDS)
             used = (server.cpu_seconds() - cpu) / HEALTH_SECONDS / CORES
+    median = statistics.median(busy) * 1000
     return [
-        ("/healthz p50 / p99, idle", _milliseconds(idle), ""),
-        (f"/healthz p50 / p99, exporting with {used:.0%} of every core", _milliseconds(busy), "p99 10 ms"),
+        Row("/healthz p50 / p99, idle", _milliseconds(idle)),
+        Row(f"/healthz p50 / p99, exporting with {used:.0%} of every core", _milliseconds(busy), "p99 10 ms"),
+        Row("/healthz p50 while exporting, ms", f"{median:.1f}", value=median),
     ]
 
 
@@ -153,27 +166,28 @@ class Snapshot:
     tasks: int
 
 
-async def endurance(folder: Path) -> list[Row]:
-    """What is left behind by exports, of small pictures for speed."""
+async def endurance(folder: Path, checkout: Checkout) -> list[Row]:
+    """Memory, descriptors, threads and tasks after many exports, of small pictures for speed."""
     body = form(png_bytes(Image.linear_gradient("L").convert("RGB").resize(SMALL)), width="64", height="36")
-    with service(folder, WATCHED) as server:
+    with service(folder, checkout, WATCHED) as server:
         async with _session() as session:
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), server.cpu_seconds()
             await _export_many(session, server, body, FEW)
             few = await _snapshot(server)
             await _export_many(session, server, body, MANY - FEW)
             many = await _snapshot(server)
             rate = MANY / (time.perf_counter() - start)
+            each = (server.cpu_seconds() - cpu) / MANY * 1000
+    growth = many.memory.pss / few.memory.pss
+    grown = f"{growth:.2f} ({few.memory.pss:.0f} -> {many.memory.pss:.0f} MB)"
+    small = f"of pictures of {SMALL[0]} x {SMALL[1]}"
     return [
-        (
-            f"memory after {MANY} exports against after {FEW}",
-            f"{many.memory.pss / few.memory.pss:.2f} ({few.memory.pss:.0f} -> {many.memory.pss:.0f} MB)",
-            "1.10",
-        ),
-        ("open descriptors", f"{few.descriptors} -> {many.descriptors}", "no more"),
-        ("threads", f"{few.threads} -> {many.threads}", ""),
-        ("asyncio tasks", f"{few.tasks} -> {many.tasks}", "no more"),
-        (f"exports of pictures of {SMALL[0]} x {SMALL[1]} each second", f"{rate:.0f}", ""),
+        Row(f"memory after {MANY} exports against after {FEW}", grown, "1.10", growth),
+        Row("open descriptors", f"{few.descriptors} -> {many.descriptors}", "no more"),
+        Row("threads", f"{few.threads} -> {many.threads}"),
+        Row("asyncio tasks", f"{few.tasks} -> {many.tasks}", "no more"),
+        Row(f"exports {small} each second", f"{rate:.0f}", value=rate),
+        Row(f"CPU ms for each export {small}", f"{each:.1f}", value=each),
     ]
 
 
@@ -206,19 +220,27 @@ async def _posted(session: aiohttp.ClientSession, server: Server, route: str, bo
         return answer.status
 
 
-async def measure() -> list[Row]:
+async def measure(checkout: Checkout = HERE) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         rows: list[Row] = []
         for part in (waiting, healthz, endurance):
-            rows += await part(Path(scratch))
+            rows += await part(Path(scratch), checkout)
             print(f"{part.__name__} done", file=sys.stderr, flush=True)
     return rows
 
 
+async def _figures(checkout: Checkout) -> Mapping[str, float]:
+    return {row.name: row.value for row in await measure(checkout) if row.value is not None}
+
+
 def main() -> None:
+    options = argument_parser(__doc__).parse_args()
+    if options.against:
+        asyncio.run(compare(lambda: _figures(HERE), lambda: _figures(options.against), options.rounds))
+        return
     rows = asyncio.run(measure())
     print(machine())
-    print_table(("", "measured", "wanted, at most"), rows)
+    print_table(("", "measured", "wanted, at most"), [(row.name, row.shown, row.wanted) for row in rows])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Servers under measurement: started on a loopback port, measured by /proc, ended by their pids."""
+"""Servers to measure: started on a loopback port, measured by way of /proc, ended by their pids."""
 
 import contextlib
 import os
@@ -15,9 +15,20 @@ START_SECONDS = 60
 STOP_SECONDS = 15
 TICKS = os.sysconf("SC_CLK_TCK")
 
-# The service as it is started by hand; what it would call is not there, so that nothing can be spent.
-SERVE = (sys.executable, "-m", "service", "serve")
+# The service as it is started by hand, and without a Gemini to call, so that nothing can be spent.
+SERVE = ("service", "serve")
 NO_GEMINI = {"GEMINI_API_KEY": "none", "GEMINI_BASE_URL": "http://127.0.0.1:9", "LOG_LEVEL": "info"}
+
+
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """A working tree of this project, and the Python interpreter that has its libraries."""
+
+    folder: Path
+    python: str
+
+
+HERE = Checkout(Path(__file__).parents[1], sys.executable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +63,7 @@ class Server:
         return pids
 
     def cpu_seconds(self) -> float:
-        """Of the processes that live and of the children they have buried."""
+        """Of the live processes and of the children that they have waited for."""
         return sum(sum(map(int, _stat(pid)[11:15])) for pid in self.tree()) / TICKS
 
     def memory(self) -> Memory:
@@ -78,7 +89,7 @@ class Server:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/pid/stat behind the name, which may hold anything: state, parent, ..."""
+    """The fields of /proc/pid/stat after the process name, which may hold any character: state, parent, ..."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
@@ -90,9 +101,13 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def serving(
-    command: Sequence[str], port: int, folder: Path, environment: Mapping[str, str] | None = None
+    command: Sequence[str],
+    port: int,
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    directory: Path = HERE.folder,
 ) -> Iterator[Server]:
-    """Run a server until the end of the context; its output goes to a log in `folder`."""
+    """Run a server in `directory` until the end of the context; its output goes to a log in `folder`."""
     log = folder / f"{port}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -101,6 +116,7 @@ def serving(
             stdout=output,
             stderr=output,
             start_new_session=True,
+            cwd=directory,
             env=clean_environment() | dict(environment or {}),
         )
     server = Server(process.pid, port, log)
@@ -112,8 +128,8 @@ def serving(
 
 
 def clean_environment() -> dict[str, str]:
-    """Ours without what would set the service up differently from its defaults."""
-    names = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH")
+    """Our environment without any setting of the service."""
+    names = ("PATH", "HOME", "LANG", "TMPDIR")
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
@@ -140,9 +156,13 @@ def _end(server: Server, process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def service(folder: Path, command: Sequence[str] = SERVE, **settings: str) -> Iterator[Server]:
-    """The service itself with its storage below `folder`; settings by their variables' names, empty ones unset."""
+def service(
+    folder: Path, checkout: Checkout = HERE, module: Sequence[str] = SERVE, **settings: str
+) -> Iterator[Server]:
+    """The service of a checkout, its storage below `folder`; settings by their variables' names, empty ones unset."""
     port = free_port()
     environment = NO_GEMINI | {"STORAGE_DIR": str(folder / f"storage-{port}"), "PORT": str(port)} | settings
-    with serving(command, port, folder, {name: value for name, value in environment.items() if value}) as server:
+    environment = {name: value for name, value in environment.items() if value}
+    # The working directory decides which checkout `-m` finds the service in.
+    with serving((checkout.python, "-m", *module), port, folder, environment, checkout.folder) as server:
         yield server

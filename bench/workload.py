@@ -1,4 +1,4 @@
-"""What every contender is given: pictures such as Gemini sends, and what is to become of them."""
+"""The work of every contender: pictures such as Gemini sends, and the form that asks for their exports."""
 
 import io
 from dataclasses import dataclass
@@ -22,13 +22,20 @@ class Original:
 
 
 def originals(most: int) -> tuple[list[Original], list[str]]:
-    """Photographs and illustrations, at most so many, evenly out of all; and a line for each source that is missing."""
+    """At most so many photographs and illustrations, evenly chosen; and a line for each source that is missing."""
     from bench.pictures import gather
 
     pictures, missing = gather()
     usable = [picture for picture in pictures if picture.kind != "interface"]
     chosen = [usable[index * len(usable) // most] for index in range(most)] if len(usable) > most else usable
     return [Original(picture.name, png_bytes(_drawn(picture.image))) for picture in chosen], missing
+
+
+def drawings(count: int) -> list[Original]:
+    """What the emulator draws, for machines without the originals."""
+    from service.emulator.drawing import draw
+
+    return [Original(f"drawing-{number}", draw("A lighthouse at dawn", DRAWN, str(number))) for number in range(count)]
 
 
 def _drawn(image: Image.Image) -> Image.Image:
@@ -42,7 +49,7 @@ def png_bytes(image: Image.Image) -> bytes:
 
 
 def form(image: bytes | None, base: bytes | None = None, **texts: str) -> bytes:
-    """A multipart body, in one piece."""
+    """A multipart body."""
     files = {name: data for name, data in (("image", image), ("base", base)) if data}
     parts = [(f'form-data; name="{name}"', text.encode()) for name, text in texts.items()]
     parts += [(f'form-data; name="{name}"; filename="{name}.png"', data) for name, data in files.items()]
