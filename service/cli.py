@@ -1,4 +1,4 @@
-"""The command line: serve · generate · export · cleanup · check. Paths go to stdout, everything else to stderr."""
+"""The command line: serve, generate, export, cleanup, check. Paths go to stdout, progress and warnings to stderr."""
 
 import asyncio
 import logging
@@ -24,11 +24,11 @@ EXIT_FAULT, EXIT_USAGE = 1, 2
 Command = Callable[..., None]
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
-# As a text, in which `./-` is a file: as a Path it would be `-`, the standard input.
+# A str, because Path("./-") equals Path("-"), which stands for standard input.
 _FILE_OR_STDIN = click.Path(exists=True, dir_okay=False, allow_dash=True)
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)
 
-# The form's export fields, by the same names and read by the same rules.
+# The export fields of the HTTP form, with the same names and rules.
 _EXPORT_FIELDS = {
     "fit": "cover (default), contain or stretch",
     "blend": "the picture's share over its base, 0-1 (default 0.7)",
@@ -78,14 +78,14 @@ def _errors_as_lines() -> Iterator[None]:
 
 
 class _Commands(click.Group):
-    """The commands, whose errors are one line and whose output may be closed before they end."""
+    """The group of commands. Errors are reported in one line, and closed standard streams do not end a command."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
         with lasting_streams(), _errors_as_lines():
             return super().main(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
-        # In here, because `main` of click exits without a word when a pipe is broken.
+        # Here as well, because click.Group.main exits silently on a broken pipe.
         with _errors_as_lines():
             return super().invoke(ctx)
 
@@ -185,7 +185,7 @@ def cleanup(dry_run: bool) -> None:
                 _report_sweep(area, done, "would remove" if dry_run else "removed")
                 failed += done.failed
         finally:
-            # Ctrl-C leaves the loop, whose end waits for its threads.
+            # After Ctrl-C the event loop waits for its threads before it closes.
             stop.set()
         return EXIT_FAULT if failed else 0
 
@@ -238,7 +238,7 @@ def _key_state(settings: Settings) -> str:
 
 
 def _texts(options: dict[str, str | None]) -> dict[str, str]:
-    """Options as form fields; `--size 1280x720` is width and height."""
+    """Options as form fields; `--size 1280x720` becomes width and height."""
     texts = {name: text for name, text in options.items() if text is not None}
     if size := texts.pop("size", None):
         width, _, height = size.partition("x")

@@ -1,4 +1,4 @@
-"""The commands that make pictures: the use cases, told on a terminal."""
+"""The commands that make pictures: `generate` and `export`."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ from service.exports import ExportEvents, ImageExportService
 from service.imaging.errors import ImpossibleFrame
 from service.imaging.formats import TABLE, Encoding
 from service.imaging.frame import Frame
-from service.orders import Failed, Variation
+from service.orders import Failed, Variation, number_of
 from service.publishing import ExportSet
 from service.quoting import visible
 from service.schemas.answers import ErrorAnswer, ThumbnailsAnswer, error_answer, exports_answer, variation_answer
@@ -42,9 +42,9 @@ MAX_SCRIPT_BYTES = 4 * MAX_SCRIPT + 3
 
 
 def read_script(argument: str | None, path: str | None) -> str:
-    """The script as given, or in UTF-8 from a file or standard input; raises OSError, InvalidField.
+    """The script from the argument, a file or standard input; raises OSError, InvalidField.
 
-    Bytes that are not UTF-8 become lone surrogates, as they do on the command line.
+    Bytes that are not UTF-8 become lone surrogates, as on the command line, and are refused later.
     """
     if argument is not None and argument != STDIN:
         return argument
@@ -59,7 +59,7 @@ def read_script(argument: str | None, path: str | None) -> str:
 
 
 def read_picture(max_bytes: int) -> bytes:
-    """A picture from standard input; raises InvalidField, TooLarge."""
+    """Read a picture from standard input; raises OSError, InvalidField, TooLarge."""
     data = read_standard_input(max_bytes + 1)
     if not data:
         raise InvalidField("standard input is empty: a picture is wanted")
@@ -70,7 +70,7 @@ def read_picture(max_bytes: int) -> bytes:
 
 @dataclass(slots=True)
 class Target:
-    """Where files go, and what went there."""
+    """The directory for the files, what is expected there, and what was written."""
 
     out: Path
     force: bool
@@ -79,10 +79,10 @@ class Target:
     written: list[Path] = field(default_factory=list)
 
     def expect(self, names: Sequence[str], encodings: Iterable[Encoding]) -> None:
-        """Refuse before anything is spent what would overwrite; raises InvalidField."""
+        """Raise InvalidField, before anything is spent, if a file would be overwritten; else make the directory."""
         suffixes = [TABLE[encoding.format].suffix for encoding in encodings]
         paths = [self.out / f"{name}{suffix}" for name in names for suffix in suffixes]
-        # A broken symbolic link counts, too: its target would be written.
+        # A broken symbolic link counts too: copying would follow it.
         taken = next((path for path in paths if os.path.lexists(path)), None)
         if len(set(paths)) < len(paths):
             raise InvalidField("two pictures would get the same file name")
@@ -92,7 +92,7 @@ class Target:
         self.out.mkdir(parents=True, exist_ok=True)
 
     async def take(self, exports: ImageExportService, name: str, exported: ExportSet) -> None:
-        """Copy the files out; one that cannot be written is told, and costs no other."""
+        """Copy the exports to the directory; one that cannot be written is a warning."""
         for warning in exported.warnings:
             _warn(f"{name}: {warning.code}: {warning.detail}")
         for kind, export in exported.exports.items():
@@ -105,7 +105,7 @@ class Target:
                 self.written.append(path)
 
     def report(self, answers: Iterable[BaseModel]) -> int:
-        """Print paths, or the answers as JSON lines; returns the exit status."""
+        """Print the paths, or the answers as JSON lines; returns the exit status."""
         answered = [each.model_dump_json().encode() for each in answers]
         for line in answered if self.as_json else map(os.fsencode, self.written):
             print_line(line)
@@ -115,10 +115,11 @@ class Target:
 
 
 async def generate(settings: Settings, texts: Mapping[str, str], image: Path | None, target: Target) -> int:
-    """Thumbnails of a script into files `var-1.png` …"""
+    """Make thumbnails of a script, in files such as `var-1.png`; returns the exit status."""
     order = read_order(Fields(texts), settings, request_id(), None)
     target.expect([f"var-{number}" for number in range(1, order.count + 1)], order.encodings or ())
-    done, failed = [], []
+    done: list[Variation] = []
+    failed: list[Failed] = []
     await start_disk_threads()
     if settings.emulates:
         _warn("no Gemini key: the local emulator draws, nothing is billed")
@@ -135,15 +136,17 @@ async def generate(settings: Settings, texts: Mapping[str, str], image: Path | N
             bar.label = f"{event.id} {type(event).__name__.lower()}"
             bar.update(int(isinstance(event, Variation | Failed)))
             if isinstance(event, Variation):
-                done.append(variation_answer(event))
+                done.append(event)
                 await target.take(exports, event.id, event.exported)
             elif isinstance(event, Failed):
-                failed.append(error_answer(event))
-    for failure in failed:
-        _warn(_failure(failure))
+                failed.append(event)
+    errors = [error_answer(failure) for failure in sorted(failed, key=number_of)]
+    for error in errors:
+        _warn(_failure(error))
     if unsent := order.count - len(done) - len(failed):
         _warn(f"{unsent} of {order.count} variations were not sent")
-    return target.report([ThumbnailsAnswer(request_id=order.request_id, variations=done, errors=failed)])
+    variations = [variation_answer(variation) for variation in sorted(done, key=number_of)]
+    return target.report([ThumbnailsAnswer(request_id=order.request_id, variations=variations, errors=errors)])
 
 
 def _failure(error: ErrorAnswer) -> str:
@@ -159,7 +162,7 @@ async def export(
     base: Path | None,
     target: Target,
 ) -> int:
-    """Exports of pictures into files named for their size, such as `<stem>-1280x720.png`; `-` is the one from stdin."""
+    """Export pictures to files such as `<stem>-1280x720.png`; `-` stands for `stdin`. Returns the exit status."""
     plan, encodings = read_export(Fields(texts), settings)
     if task := asyncio.current_task():
         on_stop_signal(task.cancel)
@@ -190,9 +193,9 @@ async def export(
 async def _named(
     exports: ImageExportService, path: str, spooled: Source | None, frame: Frame
 ) -> tuple[Source, str] | None:
-    """A picture and the file name of its exports, without a suffix; None, after a warning, if it cannot be used.
+    """A picture and the name of its exports without a suffix; None, after a warning, if it cannot be used.
 
-    The size in the name follows from the picture's headers, so that no picture is decoded twice.
+    The size in the name follows from the picture's headers, so no picture is decoded twice.
     """
     try:
         source = spooled if spooled and path == STDIN else await asyncio.to_thread(source_of, path)
@@ -212,7 +215,7 @@ def _progress(length: int, label: str) -> "ProgressBar[int]":
 
 
 class _Stopping:
-    """What signals do to the current task: the first calls `on_first`, once that is set, the next one cancels."""
+    """Handles stop signals: the first calls `on_first`, if that is set, and the next cancels the current task."""
 
     def __init__(self) -> None:
         self._task = asyncio.current_task()
@@ -220,14 +223,14 @@ class _Stopping:
         self.calls_given_up = False
         self._warned = False
 
-    def heard(self) -> None:
+    def signalled(self) -> None:
         if self.on_first and not self._warned:
             self._warned = True
             self.on_first()
             _warn("waiting for the calls that are out; Ctrl-C again, or another signal, gives them up")
             return
         self.calls_given_up = self._warned
-        # Whoever insists a third time means the process.
+        # A third signal has its default effect: it ends the process.
         for number in STOP_SIGNALS:
             asyncio.get_running_loop().remove_signal_handler(number)
         if self._task:
@@ -236,12 +239,12 @@ class _Stopping:
 
 @asynccontextmanager
 async def _stoppable() -> AsyncIterator[_Stopping]:
-    """The first Ctrl-C, SIGTERM or SIGHUP sends no more calls, but waits for those that may cost money.
+    """After the first Ctrl-C, SIGTERM or SIGHUP no more calls are sent, but those that may cost money are awaited.
 
-    The second ends at once. Raises ServiceError if nothing was sent, click.Abort if calls were given up.
+    The second signal ends the command at once. Raises click.Abort if calls were given up, else ServiceError.
     """
     stopping = _Stopping()
-    on_stop_signal(stopping.heard)
+    on_stop_signal(stopping.signalled)
     try:
         yield stopping
     except asyncio.CancelledError:

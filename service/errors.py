@@ -1,4 +1,4 @@
-"""The error tree: one class for each code that a client can meet, and the status it stands for."""
+"""The exception hierarchy: one class for each error code, with its HTTP status."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, TypeVar
@@ -7,14 +7,17 @@ from service.quoting import visible, whole_characters
 
 
 class SettingsError(Exception):
-    """A setting that stops the start; the message is one line for the operator."""
+    """A setting with which the service does not start; the message is one line for the operator."""
 
 
 class ServiceError(Exception):
-    """An error that a client is told; `detail` is one sentence and never names a path of the machine.
+    """An error that is reported to the client.
+
+    `detail` is one sentence, and never contains a path of the machine. `billed` says whether a call to Gemini was paid
+    for (None: unknown), `storage_path` is the key of what was kept of its reply.
 
     ServiceError (internal, 500)
-    ├── RequestError                      the request is at fault, nothing was spent
+    ├── RequestError                      the client's mistake, nothing was spent
     │   ├── 400 MalformedRequest MalformedBody DuplicateField NotUtf8
     │   ├── 401 Unauthorized   403 BadSignature CrossOrigin
     │   ├── 404 NotFound   405 MethodNotAllowed   408 BodyTimeout   410 LinkExpired   412 PreconditionFailed
@@ -55,7 +58,7 @@ class ServiceError(Exception):
 
     @property
     def worth_retrying(self) -> bool:
-        """Whether the same request may do better later; never where it may have been billed already."""
+        """Whether the same request may succeed later; never if it may have been billed already."""
         return self.retryable and self.billed is False
 
 
@@ -184,7 +187,7 @@ class QuotaExhausted(GeminiError):
 
 
 class CreditsExhausted(QuotaExhausted):
-    """A quota that somebody has to pay for or raise: it does not clear by itself."""
+    """A quota that does not reset by itself: somebody has to pay, or to raise a limit."""
 
     retryable = False
 
@@ -238,7 +241,7 @@ class StorageUnavailable(ServiceError):
 
 
 class OutOfDescriptors(StorageUnavailable):
-    """Nothing can be opened now; it passes when others close what they have."""
+    """No file descriptor is free at the moment."""
 
 
 class StorageFull(ServiceError):
@@ -247,12 +250,12 @@ class StorageFull(ServiceError):
 
 E = TypeVar("E", bound=ServiceError)
 
-# When no variation succeeded, the answer's status is the first of these that any of them had.
+# When no variation succeeded, the status of the response is the first of these that any of them has.
 STATUS_ORDER = (507, 504, 502, 429, 503, 422, 409)
 
 
-def most_telling(errors: Sequence[ServiceError]) -> ServiceError:
-    """The error that speaks for all when nothing succeeded: by STATUS_ORDER, an unexpected fault last."""
+def overall_error(errors: Sequence[ServiceError]) -> ServiceError:
+    """The error to respond with when no variation succeeded: by STATUS_ORDER, an unexpected fault last."""
     return min(errors, key=_rank)
 
 
@@ -263,7 +266,7 @@ def _rank(error: ServiceError) -> int:
 
 
 def classes(root: type[E]) -> Iterator[type[E]]:
-    """Every class of the tree that carries a code of its own."""
+    """`root` and its subclasses, as far as they define a code."""
     if "code" in vars(root):
         yield root
     for child in root.__subclasses__():
@@ -271,7 +274,7 @@ def classes(root: type[E]) -> Iterator[type[E]]:
 
 
 def image_error(code: str, detail: str) -> ImageError:
-    """The client's error for a picture that imaging refused under `code`."""
+    """The ImageError with the code of an ImagingError."""
     for kind in classes(ImageError):
         if kind.code == code:
             return kind(detail)

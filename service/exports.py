@@ -1,4 +1,4 @@
-"""One picture -> its exports: `ImageExportService`, for the HTTP service, the command line and your own Python."""
+"""`ImageExportService`: one picture to PNG, JPEG and WebP files, for the HTTP service, the commands and Python."""
 
 import asyncio
 import contextlib
@@ -60,7 +60,7 @@ class ExportResult(dict[str, dict[str, Any]]):
 
 @dataclass(slots=True)
 class ExportEvents:
-    """Where the service tells what happens: `warn(code)`, `worker(event)`, and `notice(line)` for the operator."""
+    """Callbacks: `warn(code)` for each warning, `worker(event)` of the pool, `notice(line)` to tell the operator."""
 
     warn: Callable[[str], None] = field(default=lambda code: None)
     worker: Callable[[str], None] = field(default=lambda event: None)
@@ -68,10 +68,10 @@ class ExportEvents:
 
 
 class ImageExportService:
-    """Turns pictures into PNG, JPEG and WebP files behind links. An async context manager.
+    """Exports pictures as PNG, JPEG and WebP files with links. An async context manager.
 
-    Without arguments it reads the environment. Without `async with` the workers start at the first picture
-    and end with the interpreter.
+    Without arguments the settings are read from the environment. Without `async with` the workers start with the
+    first picture and end with the interpreter.
     """
 
     def __init__(self, settings: Settings | None = None, events: ExportEvents | None = None) -> None:
@@ -82,7 +82,7 @@ class ImageExportService:
         self.links = Links(self.settings)
         self.publisher = Publisher(self.store, self.links)
         self._events = events or ExportEvents()
-        self._settle_temp_directory()
+        self._choose_temp_directory()
         self.pool = WorkerPool(
             self.settings.export_workers,
             WorkerLimits(self.settings.max_image_pixels, self.settings.worker_memory_mb * 1024 * 1024),
@@ -91,8 +91,8 @@ class ImageExportService:
         )
         self._renderer = Renderer(self.pool, self.store, self.settings.max_image_pixels)
 
-    def _settle_temp_directory(self) -> None:
-        """The workers' fork server needs one; a start without it could only fail again and again."""
+    def _choose_temp_directory(self) -> None:
+        """Make sure that the fork server of the workers has a directory for its socket; raises SettingsError."""
         try:
             moved = use_temp_directory(str(self.store.layout.roots["temp"]))
         except OSError as error:
@@ -117,10 +117,9 @@ class ImageExportService:
         """Export a PNG, JPEG or WebP picture in all three formats, of exactly `normalize_dimensions` pixels if given.
 
         With `base_image_path` the result is 70 % picture and 30 % base. `metadata` is echoed in each export.
-        Raises TypeError and ValueError for arguments of another kind, RuntimeError where no worker could be used
-        (beside another event loop, after a fork, in a daemonic process), ImageError when the picture cannot be read,
-        and StorageFull or StorageUnavailable for the disk; a base that cannot be used, or a format that fails, is
-        named in the result's `warnings` instead.
+        Raises TypeError or ValueError for wrong arguments, RuntimeError where no worker can be used (in a second event
+        loop, after a fork, in a daemonic process), ImageError for a picture that cannot be decoded, and StorageFull or
+        StorageUnavailable. A base that cannot be used, or a format that fails, is a warning in the result instead.
         """
         data, path, echo = picture_data(image_data), base_path(base_image_path), echoed(metadata)
         width, height = dimensions(normalize_dimensions)
@@ -144,25 +143,28 @@ class ImageExportService:
         return sweep_area(self.settings, "output", days).files
 
     def encodings(self) -> tuple[Encoding, ...]:
-        """Every format, as the settings have it."""
+        """All formats, encoded as the settings say."""
         return tuple(default_encodings(self.settings).values())
 
     async def inspect(self, source: Source) -> Picture:
-        """A picture's size and format by its headers, in a worker; raises ImageError, StorageUnavailable."""
+        """Read a picture's size and format from its headers, in a worker; raises ImageError, StorageUnavailable."""
         outcome = await self._renderer.inspect(source)
         if isinstance(outcome, Picture):
             return outcome
-        raise _refused(outcome)
+        raise _refusal(outcome)
 
     async def check(self, source: Source, needs: Needs) -> SharedBase:
-        """Decode a base in full, and keep what its order needs of it; raises ImageError, NotFound. Use it at once."""
+        """Decode a base in full, and prepare what its order needs; raises ImageError, NotFound.
+
+        Enter `used()` of the result at once: it removes the prepared files at its end.
+        """
         outcome = await self._renderer.check(source, needs)
         if isinstance(outcome, SharedBase):
             return outcome
-        raise _refused(outcome)
+        raise _refusal(outcome)
 
     async def base_at(self, path: str, hold: Hold) -> Base:
-        """A base for exports that are made without it if it cannot be used."""
+        """The base at `path`; exports are made without it, and with a warning, if it cannot be used."""
         try:
             await self.store.hold_path(path, hold)
             return Base(await asyncio.to_thread(source_of, path))
@@ -177,10 +179,13 @@ class ImageExportService:
         encodings: Sequence[Encoding],
         priority: Priority = Priority.OTHER,
     ) -> ExportSet:
-        """Decode once, encode each format, publish; raises ImageError, NoExport, StorageFull, StorageUnavailable."""
+        """Decode a picture once, encode it in each format, and publish the files.
+
+        Raises ImageError, NoExport, StorageFull, StorageUnavailable.
+        """
         async with held() as hold, self.publisher.temp_files([each.format for each in encodings], hold) as temps:
             targets = [(encoding, self.store.local(temps[encoding.format])) for encoding in encodings]
-            outcome = _made(await self._renderer.export(source, base, plan, targets, priority))
+            outcome = _require_files(await self._renderer.export(source, base, plan, targets, priority))
             exports = await self.publisher.publish(outcome, temps)
         for warning in outcome.warnings:
             log.warning("warning: %s %s", warning.code, warning.format or "")
@@ -203,22 +208,22 @@ class ImageExportService:
 
     @contextlib.asynccontextmanager
     async def as_jpeg(self, source: Source) -> AsyncIterator[str]:
-        """The key of a temporary JPEG of a picture, small enough to send along; raises ImageError, StorageFull."""
+        """The key of a temporary JPEG of a picture, small enough to send to Gemini; raises ImageError, StorageFull."""
         async with held() as hold, self.publisher.temp_files(["jpeg"], hold) as temps:
             targets = [(REFERENCE_ENCODING, self.store.local(temps["jpeg"]))]
-            _made(await self._renderer.export(source, None, REFERENCE_PLAN, targets, Priority.PAID))
+            _require_files(await self._renderer.export(source, None, REFERENCE_PLAN, targets, Priority.PAID))
             yield temps["jpeg"]
 
 
-def _made(outcome: Outcome) -> ExportOutcome:
+def _require_files(outcome: Outcome) -> ExportOutcome:
     if not isinstance(outcome, ExportOutcome):
-        raise _refused(outcome)
+        raise _refusal(outcome)
     if not outcome.files:
-        raise _no_files(outcome)
+        raise _no_export(outcome)
     return outcome
 
 
-def _refused(outcome: object) -> ServiceError:
+def _refusal(outcome: object) -> ServiceError:
     if isinstance(outcome, Unreadable):
         return StorageUnavailable(outcome.detail)
     if isinstance(outcome, ImagingError):
@@ -226,7 +231,7 @@ def _refused(outcome: object) -> ServiceError:
     return NoExport(f"a worker answered {type(outcome).__name__}")
 
 
-def _no_files(outcome: ExportOutcome) -> ServiceError:
+def _no_export(outcome: ExportOutcome) -> ServiceError:
     codes = {warning.code for warning in outcome.warnings}
     detail = "; ".join(warning.detail for warning in outcome.warnings if warning.format) or "no format was asked for"
     return StorageFull("no space is left in temp/") if StorageFull.code in codes else NoExport(detail)

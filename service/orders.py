@@ -1,4 +1,4 @@
-"""An order for thumbnails, and the events that tell how its variations fare."""
+"""An order for thumbnails, and the events that report the progress of its variations."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from service.store.layout import request_id
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One request for thumbnails, checked. `plan` None: framed by the ratio, 70/30 over the base."""
+    """One validated request for thumbnails. Without a `plan`: framed by the ratio, blended 70/30 with the base."""
 
     script: str
     base: Source | None = None
@@ -31,24 +31,24 @@ class Order:
     request_id: str = field(default_factory=request_id)
 
     def plan_over(self, matte: tuple[int, int, int]) -> ExportPlan:
-        """The plan, or the default one with that matte."""
+        """The plan, or the default plan with this matte."""
         return self.plan or ExportPlan(default_frame(self.aspect_ratio, self.image_size), matte=matte)
 
     def needs(self, plan: ExportPlan) -> Needs:
-        """What is needed of the base if Gemini draws what it usually does."""
+        """What is needed of the base, provided that Gemini draws pictures of its usual size."""
         return Needs(plan, _expected_size(self, plan.frame), self.count, self.reference)
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The variation's call went out: from now on it may cost money."""
+    """The variation's call was sent: from now on it may cost money."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """The variation's picture is kept, as received, under `storage_path`."""
+    """The variation's raw is stored under `storage_path`; `size` is in bytes."""
 
     id: str
     storage_path: str
@@ -78,7 +78,7 @@ class VariationMetadata:
 
 @dataclass(frozen=True, slots=True)
 class Variation:
-    """The variation is done (the event `exported`)."""
+    """The variation is exported."""
 
     id: str
     storage_path: str
@@ -88,7 +88,7 @@ class Variation:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The variation failed; the error says what is known of its price and names a raw that was kept."""
+    """The variation failed; the error says whether it was billed, and names a raw that was kept."""
 
     id: str
     error: ServiceError
@@ -98,8 +98,13 @@ Event = Sent | Received | Variation | Failed
 Events = asyncio.Queue[Event | None]
 
 
+def number_of(event: Event) -> int:
+    """The number of the event's variation, from 1: variations finish in any order, and are answered by number."""
+    return int(event.id.removeprefix("var-"))
+
+
 def default_frame(aspect_ratio: str, image_size: str, width: int | None = None, height: int | None = None) -> Frame:
-    """The frame of a thumbnail: of the asked ratio, as large as its image size stands for."""
+    """The frame of a thumbnail: the requested ratio, as large as its image size allows."""
     return Frame(width, height, models.ratio_terms(aspect_ratio), models.LONGEST[image_size])
 
 
@@ -107,7 +112,7 @@ def _expected_size(order: Order, frame: Frame) -> Size | None:
     try:
         drawn = models.pixels(order.aspect_ratio, order.image_size)
     except KeyError:
-        # A ratio of a model that the table does not know: only a size that was asked for is known.
+        # A ratio that is not in the table: the size is known only if both sides were requested.
         drawn = None
     if frame.width and frame.height:
         return frame.width, frame.height
@@ -118,7 +123,7 @@ def _expected_size(order: Order, frame: Frame) -> Size | None:
 
 
 def check_model(model: str, aspect_ratio: str, image_size: str) -> None:
-    """Raise InvalidField for what the table says the model lacks; a model outside the table may have anything."""
+    """Raise InvalidField for a ratio or size that the model lacks; of a model outside the table nothing is known."""
     row = models.find(model)
     if row and aspect_ratio not in row.ratios:
         raise InvalidField(f"aspect_ratio={aspect_ratio!r}: {model} draws {', '.join(row.ratios)}")

@@ -1,4 +1,4 @@
-"""Finished files: published from temp/ to output/ under random names, each with its link."""
+"""Publish finished files: rename them from temp/ to output/, under random names, and build their links."""
 
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -17,9 +17,9 @@ from service.urls import Links
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """One published file, with the members that every answer shows; `size` is in bytes.
+    """One published file, with the members that answers have; `size` is in bytes.
 
-    `file_path` is its key, `format` Pillow's name of the format, `exported_at` an ISO 8601 time in UTC.
+    `format` is Pillow's name of the format, `file_path` the key of the file, `exported_at` an ISO 8601 time in UTC.
     """
 
     format: PillowName
@@ -49,7 +49,7 @@ class ExportSet:
 
 
 class Publisher:
-    """Lends temp files to a worker, and moves those that it filled to output/."""
+    """Provides temp files for a worker to fill, and renames the filled ones to their final keys."""
 
     def __init__(self, store: LocalStore, links: Links) -> None:
         self._store = store
@@ -57,7 +57,7 @@ class Publisher:
 
     @contextlib.asynccontextmanager
     async def temp_files(self, formats: Iterable[Format], hold: Hold) -> AsyncIterator[dict[Format, str]]:
-        """The key of a held temp file for each format; those that are left in the dict at the end are removed."""
+        """The key of a held temp file for each format; at the end, the files that are still in the dict are removed."""
         names = tuple(formats)
         temps = dict(zip(names, await self._store.reserve(len(names), hold), strict=True))
         try:
@@ -67,7 +67,7 @@ class Publisher:
                 await self._store.remove(temps.values())
 
     async def publish(self, outcome: ExportOutcome, temps: dict[Format, str]) -> dict[Format, Export]:
-        """Move the files that a worker made to output/, all or none, and take them out of `temps`.
+        """Rename the files that a worker made, all or none, and remove them from `temps`.
 
         Raises StorageFull, StorageUnavailable.
         """

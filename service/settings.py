@@ -1,4 +1,4 @@
-"""Every setting: its default, its environment variable (the name in capitals), what is allowed."""
+"""Every setting with its default and its allowed values; its environment variable is its name in capitals."""
 
 import ipaddress
 import os
@@ -18,16 +18,16 @@ from service.gemini.models import DEFAULT_MODEL
 from service.store.layout import Area
 
 MIB = 1024 * 1024
-# Two dots in a row could lead out of a path: the SDK refuses them.
+# The SDK refuses two dots in a row, which could lead out of a path.
 MODEL_NAME = re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{0,63}")
 MODEL_NAME_RULE = (
     "lower-case letters, digits, dots and dashes, at most 64, a letter or digit first, no two dots together"
 )
 MIN_SECRET = 32
 MIN_API_KEY = 16
-# Found out once, at import: it reads files, and settings may be made on the event loop.
+# Determined once, at import: it reads files, and Settings may be created on the event loop.
 _CPUS = min(usable_cpus(), 256)
-_USUAL_PORT = {"http": ":80", "https": ":443"}
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 def _split(value: object) -> object:
@@ -35,7 +35,7 @@ def _split(value: object) -> object:
         return value
     parts = tuple(part.strip() for part in value.split(",") if part.strip())
     if value and not parts:
-        # Most likely keys that were meant to be there: without them everyone may come in.
+        # Probably keys that got lost, and without any the service would be open to everyone.
         raise ValueError("must be a comma-separated list, or empty")
     return parts
 
@@ -55,13 +55,13 @@ def _web_address(value: str) -> str:
 
 
 def _http(value: str) -> SplitResult | None:
-    """The parts of an address, its port left out where browsers leave it out; None for any other text."""
+    """The parts of an HTTP URL without the scheme's default port; None if the text is no such URL."""
     parts = urlsplit(value)
-    # urlsplit itself lets spaces pass and takes line ends out, and looks at the port only when asked for it.
-    odd = " " in value or not value.isprintable() or parts.port == 0
-    if odd or parts.scheme not in _USUAL_PORT or not parts.hostname or parts.query or parts.fragment:
+    # urlsplit accepts spaces, removes line breaks, and checks the port only when it is read.
+    invalid = " " in value or not value.isprintable() or parts.port == 0
+    if invalid or parts.scheme not in _DEFAULT_PORTS or not parts.hostname or parts.query or parts.fragment:
         return None
-    return parts._replace(netloc=parts.netloc.removesuffix(_USUAL_PORT[parts.scheme]))
+    return parts._replace(netloc=parts.netloc.removesuffix(_DEFAULT_PORTS[parts.scheme]))
 
 
 def _colour(value: str) -> str:
@@ -159,15 +159,15 @@ class Settings(BaseSettings):
 
     @field_validator("signing_secret", "api_keys", "gemini_api_key", mode="before")
     @classmethod
-    def _readable(cls, value: object) -> object:
-        # Of several such validators the last runs first: this one sees the text before it is split.
+    def _utf8(cls, value: object) -> object:
+        # The "before" validator that is defined last runs first, so this one sees the text before it is split.
         if isinstance(value, str) and not is_utf8(value):
             raise ValueError("must be UTF-8")
         return value
 
     @field_validator("log_level", "log_format", "storage_mode", mode="before")
     @classmethod
-    def _any_case(cls, value: object) -> object:
+    def _lower_case(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
 
     @field_validator("signing_secret")
@@ -210,7 +210,7 @@ class Settings(BaseSettings):
             )
 
     def area(self, area: Area) -> Path:
-        """The directory of one room: its own setting, else below STORAGE_DIR."""
+        """The directory of an area: its own setting, or the one below STORAGE_DIR."""
         own: Path | None = getattr(self, f"{area}_dir")
         return own or self.storage_dir / area
 
@@ -228,14 +228,14 @@ class Settings(BaseSettings):
 
     @property
     def emulates(self) -> bool:
-        """Whether the local stand-in answers instead of Gemini."""
+        """Whether the local emulator is used instead of Gemini."""
         if self.gemini_emulator is not None:
             return self.gemini_emulator
         return self.gemini_api_key is None and self.gemini_base_url is None and self.is_loopback
 
     @property
     def secret_key(self) -> str:
-        """Gemini's key, which nothing may show; empty without one."""
+        """The Gemini API key, which no log or answer may contain; empty if there is none."""
         return self.gemini_api_key.get_secret_value() if self.gemini_api_key else ""
 
     def require_host(self) -> None:
@@ -249,13 +249,13 @@ class Settings(BaseSettings):
 
 
 def parse_colour(text: str) -> tuple[int, int, int]:
-    """`#rrggbb` as three levels of 0-255; raises ValueError."""
+    """`#rrggbb` as red, green and blue, each 0-255; raises ValueError."""
     red, green, blue = bytes.fromhex(_colour(text)[1:])
     return red, green, blue
 
 
 def is_utf8(text: str) -> bool:
-    """Whether a text of the environment or the command line was UTF-8: other bytes come as lone surrogates."""
+    """Whether a text from the environment or the command line was UTF-8; Python decodes other bytes to surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -264,17 +264,17 @@ def is_utf8(text: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address never leaves this machine."""
+    """Whether a host name or address is one of the loopback interface."""
     try:
         address = ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
-    # Before Python 3.13 an IPv4 address in IPv6 notation, ::ffff:127.0.0.1, is no loopback address.
+    # Before Python 3.13 an IPv4-mapped IPv6 address, ::ffff:127.0.0.1, does not count as loopback.
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """The settings of this process; raises SettingsError, one line that names the variable and what is allowed."""
+    """Read the settings from the environment; raises SettingsError, which names the variable and the allowed values."""
     try:
         return Settings(**overrides)
     except ValidationError as error:
@@ -287,16 +287,16 @@ def _one_line(error: ValidationError) -> str:
     reason = first["msg"].removeprefix("Value error, ")
     info = Settings.model_fields.get(field.lower())
     secret = info is None or "SecretStr" in str(info.annotation) or "KEY" in field.upper()
-    value = "" if secret else f"={_shown(first['input'])}"
+    value = "" if secret else f"={_abbreviated(first['input'])}"
     return f"{_variable(field, info)}{value} is not allowed: {reason}"
 
 
 def _variable(field: str, info: FieldInfo | None) -> str:
-    """The variable that gave a field its value: where it may have several names, the first that is set."""
+    """The environment variable of a field; of several aliases, the first that is set."""
     aliases = info.validation_alias if info else None
     names = map(str, aliases.choices) if isinstance(aliases, AliasChoices) else ()
     return next((name for name in names if os.environ.get(name)), field.upper())
 
 
-def _shown(value: object) -> str:
+def _abbreviated(value: object) -> str:
     return repr(value if len(str(value)) <= 100 else f"{str(value)[:100]}…")

@@ -1,4 +1,4 @@
-"""One variation: its call to Gemini, the raw kept as received, and its exports."""
+"""One variation: its call to Gemini, the raw stored as received, and its exports."""
 
 import asyncio
 import logging
@@ -43,7 +43,7 @@ class VariationState:
     wanted: bool = True
 
     def abandon(self) -> None:
-        """Send nothing from now on; the reply to a call that is out is still received, kept and exported."""
+        """Send nothing from now on; the reply to a call that was sent is still received, stored and exported."""
         self.wanted = False
         if self.task and not self.out:
             self.task.cancel()
@@ -51,7 +51,7 @@ class VariationState:
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """A picture as Gemini sent it, kept under `key`."""
+    """A picture as Gemini sent it, stored under `key`; `usage` is Gemini's usageMetadata."""
 
     key: str
     source: Source
@@ -68,7 +68,7 @@ class Services:
 
 
 class VariationRun(Flight):
-    """Takes one variation from its call to its exports, and puts an event for each step.
+    """Takes one variation from its call to its exports, and puts an event into `events` for each step.
 
     The steps, in order: `prepare` (about to be sent), `sent`, `refused` (after which it may be prepared again),
     `_received` or `_unread`, and `_exported`.

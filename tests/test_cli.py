@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from PIL import Image
 from service import backend, commands, retention
 from service.cli import main
 from service.exports import ImageExportService
+from service.orders import Event
 from service.publishing import ExportSet
 from service.settings import Settings
 from service.store.sweeping import Sweep
@@ -91,6 +92,19 @@ def test_generate_prints_the_http_answer_as_json(tmp_path: Path) -> None:
     body = json.loads(answer.stdout)
     assert body["variations"][0]["exports"]["webp"]["file_path"].startswith("output/")
     assert (tmp_path / "var-1.webp").exists()
+
+
+@pytest.mark.usefixtures("emulator")
+def test_variations_are_answered_by_number_however_they_finish(monkeypatch: pytest.MonkeyPatch) -> None:
+    generate = ThumbnailService.generate
+
+    async def backwards(*args: Any) -> AsyncGenerator[Event, None]:
+        for event in reversed([event async for event in generate(*args)]):
+            yield event
+
+    monkeypatch.setattr(ThumbnailService, "generate", backwards)
+    answer = run("generate", "My script", "--count", 3, "--formats", "webp", "--json")
+    assert [each["id"] for each in json.loads(answer.stdout)["variations"]] == ["var-1", "var-2", "var-3"]
 
 
 def test_some_missing_is_exit_3(monkeypatch: pytest.MonkeyPatch) -> None:

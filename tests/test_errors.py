@@ -14,7 +14,7 @@ from service.errors import (
     ServiceError,
     StorageFull,
     classes,
-    most_telling,
+    overall_error,
 )
 
 API = Path(__file__).parents[1] / "docs/api.md"
@@ -46,6 +46,6 @@ def test_an_unexpected_fault_speaks_for_the_others_last() -> None:
         GeminiUnavailable("busy"), Blocked("no"), conflict, absent, ServiceError("a fault"),
     ]  # fmt: skip
     for place, error in enumerate(ranked):
-        assert most_telling(ranked[: place - 1 : -1] if place else ranked[::-1]) is error
+        assert overall_error(ranked[: place - 1 : -1] if place else ranked[::-1]) is error
     # Of two with one status, the first.
-    assert most_telling([first := Blocked("no"), InvalidField("no")]) is first
+    assert overall_error([first := Blocked("no"), InvalidField("no")]) is first

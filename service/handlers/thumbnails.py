@@ -5,9 +5,9 @@ from contextlib import aclosing
 from aiohttp import web
 
 from service.bases import SharedBase
-from service.errors import most_telling
+from service.errors import overall_error
 from service.handlers.forms import open_form
-from service.orders import Failed, Order, Variation
+from service.orders import Failed, Order, Variation, number_of
 from service.schemas.answers import ThumbnailsAnswer, error_answer, variation_answer
 from service.schemas.fields import THUMBNAIL_FIELDS, read_order
 from service.server.admission import Ticket
@@ -26,7 +26,7 @@ async def create_thumbnails(request: web.Request) -> web.StreamResponse:
                 done, failed = await _collect(request, order, checked, ticket)
     errors = [error_answer(failure) for failure in failed]
     if not done:
-        error = most_telling([failure.error for failure in failed])
+        error = overall_error([failure.error for failure in failed])
         return problem(error, request_id, errors)
     variations = [variation_answer(variation) for variation in done]
     return answer(ThumbnailsAnswer(request_id=request_id, variations=variations, errors=errors))
@@ -44,8 +44,4 @@ async def _collect(
                 done.append(event)
             elif isinstance(event, Failed):
                 failed.append(event)
-    return sorted(done, key=_number), sorted(failed, key=_number)
-
-
-def _number(event: Variation | Failed) -> int:
-    return int(event.id.removeprefix("var-"))
+    return sorted(done, key=number_of), sorted(failed, key=number_of)

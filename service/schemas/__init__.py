@@ -1,1 +1,1 @@
-"""What comes in and goes out, whatever carries it: field rules and answer models, without aiohttp."""
+"""Parsing of the fields of requests and models of the answers, independent of HTTP."""

@@ -1,4 +1,4 @@
-"""The models of every answer, as the contract names them."""
+"""Pydantic models of all answers, and functions that make them from the dataclasses of the service."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from service.publishing import ExportSet
 
 
 class _FromDataclass(BaseModel):
-    """Made from a dataclass with members of the same names, by `model_validate`."""
+    """A model that `model_validate` makes from a dataclass with the same members."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -36,7 +36,7 @@ class WarningAnswer(_FromDataclass):
 
 
 class PictureAnswer(_FromDataclass):
-    """What `/api/exports` says of the picture it was given."""
+    """The metadata of a picture that was sent to `/api/exports`."""
 
     width: int
     height: int
@@ -47,6 +47,8 @@ class PictureAnswer(_FromDataclass):
 
 
 class MetadataAnswer(PictureAnswer):
+    """The metadata of a picture that Gemini drew."""
+
     prompt: str
     model: str
     aspect_ratio: str
@@ -63,7 +65,7 @@ class VariationAnswer(BaseModel):
 
 
 class ErrorAnswer(BaseModel):
-    """Why one variation failed, what is known of its price, and where its raw is kept if it came."""
+    """Why one variation failed, whether it was billed, and the key of its raw if that was kept."""
 
     id: str
     code: str
@@ -88,7 +90,7 @@ class ExportsAnswer(BaseModel):
 
 
 class Problem(BaseModel):
-    """RFC 9457, with our own members."""
+    """Problem details (RFC 9457) with members of our own."""
 
     type: str
     title: str

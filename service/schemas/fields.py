@@ -1,4 +1,4 @@
-"""The text fields of a form, read strictly: every refusal says what is allowed."""
+"""Strict parsing of the text fields of a form; every error says what is allowed."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ _SUBSAMPLINGS: dict[str, Subsampling] = {"4:2:0": "4:2:0", "4:2:2": "4:2:2", "4:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """Name -> text as it came. An empty value counts as absent; every reader raises InvalidField."""
+    """The text of each field by its name. An empty value counts as absent; every method raises InvalidField."""
 
     texts: Mapping[str, str]
 
@@ -48,7 +48,7 @@ class Fields:
         if text is None:
             return None
         if not (text.isascii() and text.isdigit() and len(text) <= 9 and low <= int(text) <= high):
-            raise _refused(name, text, f"a whole number from {low} to {high}")
+            raise _not_allowed(name, text, f"a whole number from {low} to {high}")
         return int(text)
 
     def boolean(self, name: str, default: bool) -> bool:
@@ -56,7 +56,7 @@ class Fields:
         if text is None:
             return default
         if text.lower() not in _BOOLEANS:
-            raise _refused(name, text, "true, false, 1, 0, on or off")
+            raise _not_allowed(name, text, "true, false, 1, 0, on or off")
         return _BOOLEANS[text.lower()]
 
     def choice(self, name: str, choices: Mapping[str, T], default: T) -> T:
@@ -64,47 +64,47 @@ class Fields:
         if text is None:
             return default
         if text not in choices:
-            raise _refused(name, text, ", ".join(choices))
+            raise _not_allowed(name, text, ", ".join(choices))
         return choices[text]
 
     def share(self, name: str, default: int) -> int:
-        """A part of one with at most 4 decimals, in ten-thousandths."""
+        """A number from 0 to 1 with at most 4 decimals, in units of 1/10,000."""
         text = self.text(name)
         if text is None:
             return default
         whole, _, decimals = text.partition(".")
         share = int(whole or "0") * WHOLE_SHARE + int(decimals.ljust(4, "0")) if _SHARE.fullmatch(text) else -1
         if text == "." or not 0 <= share <= WHOLE_SHARE:
-            raise _refused(name, text, "a number from 0 to 1 with at most 4 decimals")
+            raise _not_allowed(name, text, "a number from 0 to 1 with at most 4 decimals")
         return share
 
     def formats(self, name: str) -> Sequence[Format]:
-        """The asked formats, each once, in the order of the table."""
+        """The requested formats without duplicates, in the order of the table."""
         text = self.text(name)
         if text is None:
             return FORMATS
-        asked = {NAMES.get(part.strip().lower()) for part in text.split(",")}
-        if None in asked:
-            raise _refused(name, text, f"a comma-separated list of {listed(FORMATS, 'and')}")
-        return [each for each in FORMATS if each in asked]
+        requested = {NAMES.get(part.strip().lower()) for part in text.split(",")}
+        if None in requested:
+            raise _not_allowed(name, text, f"a comma-separated list of {listed(FORMATS, 'and')}")
+        return [each for each in FORMATS if each in requested]
 
     def colour(self, name: str, default: tuple[int, int, int]) -> tuple[int, int, int]:
         text = self.text(name)
         try:
             return parse_colour(text) if text else default
         except ValueError:
-            raise _refused(name, text or "", "a colour such as #ffffff") from None
+            raise _not_allowed(name, text or "", "a colour such as #ffffff") from None
 
 
 def read_order(fields: Fields, settings: Settings, request_id: str, base: Source | None) -> Order:
-    """A thumbnail request; raises MissingField, InvalidField, NotUtf8."""
+    """Parse a request for thumbnails; raises MissingField, InvalidField, NotUtf8."""
     script = _script(fields)
     model = fields.text("model") or settings.gemini_model
     if not MODEL_NAME.fullmatch(model):
-        raise _refused("model", model, MODEL_NAME_RULE)
+        raise _not_allowed("model", model, MODEL_NAME_RULE)
     aspect_ratio = fields.text("aspect_ratio") or "16:9"
     if aspect_ratio not in models.RATIOS and (models.find(model) or not _RATIO.fullmatch(aspect_ratio)):
-        raise _refused("aspect_ratio", aspect_ratio, ", ".join(models.RATIOS))
+        raise _not_allowed("aspect_ratio", aspect_ratio, ", ".join(models.RATIOS))
     image_size = fields.choice("image_size", {size: size for size in models.SIZES}, "1K")
     check_model(model, aspect_ratio, image_size)
     width, height = _sides(fields)
@@ -124,7 +124,7 @@ def read_order(fields: Fields, settings: Settings, request_id: str, base: Source
 
 
 def read_export(fields: Fields, settings: Settings) -> tuple[ExportPlan, Sequence[Encoding]]:
-    """What `/api/exports` asks for; raises InvalidField."""
+    """Parse the fields of a request to `/api/exports`; raises InvalidField."""
     width, height = _sides(fields)
     frame = Frame(width, height, longest=EXPORT_LONGEST)
     return _plan(fields, settings, frame), _encodings(fields, settings)
@@ -151,7 +151,7 @@ def _sides(fields: Fields) -> tuple[int | None, int | None]:
 
 def _plan(fields: Fields, settings: Settings, frame: Frame) -> ExportPlan:
     if frame.ratio:
-        _check(frame, frame.ratio)
+        _check_size(frame, frame.ratio)
     return ExportPlan(
         frame=frame,
         fit=fields.choice("fit", _FITS, "cover"),
@@ -161,8 +161,8 @@ def _plan(fields: Fields, settings: Settings, frame: Frame) -> ExportPlan:
     )
 
 
-def _check(frame: Frame, ratio: Size) -> None:
-    """A frame of known ratio shows before any call whether it can be had."""
+def _check_size(frame: Frame, ratio: Size) -> None:
+    """Raise InvalidField for a size that is impossible, which a known ratio shows before any call."""
     try:
         frame.size(ratio)
     except ImpossibleFrame as error:
@@ -170,7 +170,7 @@ def _check(frame: Frame, ratio: Size) -> None:
 
 
 def _encodings(fields: Fields, settings: Settings) -> Sequence[Encoding]:
-    asked: dict[Format, dict[str, Any]] = {
+    requested: dict[Format, dict[str, Any]] = {
         "png": {"compression": fields.integer("png_compression", 0, 9)},
         "jpeg": {
             "quality": fields.integer("jpeg_quality", 0, 100),
@@ -183,13 +183,13 @@ def _encodings(fields: Fields, settings: Settings) -> Sequence[Encoding]:
         },
     }
     default = default_encodings(settings)
-    return [replace(default[each], **_present(asked.get(each, {}))) for each in fields.formats("formats")]
+    return [replace(default[each], **_present(requested.get(each, {}))) for each in fields.formats("formats")]
 
 
 def _present(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _refused(name: str, text: str, allowed: str) -> InvalidField:
+def _not_allowed(name: str, text: str, allowed: str) -> InvalidField:
     shown = text if len(text) <= 60 else f"{text[:60]}…"
     return InvalidField(f"{name}={shown!r} is not allowed: {allowed}")
