@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,10 +19,10 @@ from service.exports import ExportEvents, ImageExportService
 from service.imaging.errors import ImpossibleFrame
 from service.imaging.formats import TABLE, Encoding
 from service.imaging.frame import Frame
-from service.orders import Failed, Variation, number_of
+from service.orders import Failed, Variation
 from service.publishing import ExportSet
 from service.quoting import visible
-from service.schemas.answers import ErrorAnswer, ThumbnailsAnswer, error_answer, exports_answer, variation_answer
+from service.schemas.answers import ThumbnailsAnswer, exports_answer, thumbnails_answer
 from service.schemas.fields import MAX_SCRIPT, Fields, read_export, read_order, script_too_long
 from service.settings import Settings
 from service.signals import STOP_SIGNALS, on_stop_signal
@@ -118,11 +118,10 @@ async def generate(settings: Settings, texts: Mapping[str, str], image: Path | N
     """Make thumbnails of a script, in files such as `var-1.png`; returns the exit status."""
     order = read_order(Fields(texts), settings, request_id(), None)
     target.expect([f"var-{number}" for number in range(1, order.count + 1)], order.encodings or ())
-    done: list[Variation] = []
-    failed: list[Failed] = []
+    ended: list[Variation | Failed] = []
     await start_disk_threads()
     if settings.emulates:
-        _warn("no Gemini key: the local emulator draws, nothing is billed")
+        _warn("the local emulator draws, nothing is billed")
     async with _stoppable() as stopping, AsyncExitStack() as stack:
         exports = await stack.enter_async_context(ImageExportService(settings, ExportEvents(notice=_warn)))
         if image:
@@ -134,24 +133,22 @@ async def generate(settings: Settings, texts: Mapping[str, str], image: Path | N
         events = await stack.enter_async_context(aclosing(thumbnails.generate(order)))
         async for event in events:
             bar.label = f"{event.id} {type(event).__name__.lower()}"
-            bar.update(int(isinstance(event, Variation | Failed)))
+            if isinstance(event, Variation | Failed):
+                ended.append(event)
+                bar.update(1)
             if isinstance(event, Variation):
-                done.append(event)
                 await target.take(exports, event.id, event.exported)
-            elif isinstance(event, Failed):
-                failed.append(event)
-    errors = [error_answer(failure) for failure in sorted(failed, key=number_of)]
-    for error in errors:
-        _warn(_failure(error))
-    if unsent := order.count - len(done) - len(failed):
-        _warn(f"{unsent} of {order.count} variations were not sent")
-    variations = [variation_answer(variation) for variation in sorted(done, key=number_of)]
-    return target.report([ThumbnailsAnswer(request_id=order.request_id, variations=variations, errors=errors)])
+    answer = thumbnails_answer(order.request_id, ended)
+    _warn_of_missing(answer, order.count)
+    return target.report([answer])
 
 
-def _failure(error: ErrorAnswer) -> str:
-    kept = f"; what Gemini sent is kept as {error.storage_path}" if error.storage_path else ""
-    return f"{error.id}: {error.code}: {error.detail}{kept}"
+def _warn_of_missing(answer: ThumbnailsAnswer, count: int) -> None:
+    for error in answer.errors:
+        kept = f"; what Gemini sent is kept as {error.storage_path}" if error.storage_path else ""
+        _warn(f"{error.id}: {error.code}: {error.detail}{kept}")
+    if unsent := count - len(answer.variations) - len(answer.errors):
+        _warn(f"{unsent} of {count} variations were not sent")
 
 
 async def export(
@@ -179,15 +176,19 @@ async def export(
         for path, each in named.items():
             if each:
                 source, name = each
-                try:
-                    exported = await exports.export(source, under, plan, encodings)
-                except ServiceError as error:
-                    _warn(f"{path}: {error.code}: {error.detail}")
-                else:
+                if exported := await _exported(exports.export(source, under, plan, encodings), path):
                     await target.take(exports, name, exported)
                     answers.append(exports_answer(request_id(), source.sha256, exported))
             bar.update(1)
     return target.report(answers)
+
+
+async def _exported(exporting: Awaitable[ExportSet], path: str) -> ExportSet | None:
+    try:
+        return await exporting
+    except ServiceError as error:
+        _warn(f"{path}: {error.code}: {error.detail}")
+        return None
 
 
 async def _named(

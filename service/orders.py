@@ -99,7 +99,7 @@ Events = asyncio.Queue[Event | None]
 
 
 def number_of(event: Event) -> int:
-    """The number of the event's variation, from 1: variations finish in any order, and are answered by number."""
+    """The number of the event's variation, from 1: variations end in any order, and are answered by number."""
     return int(event.id.removeprefix("var-"))
 
 

@@ -1,14 +1,11 @@
 """Every setting with its default and its allowed values; its environment variable is its name in capitals."""
 
-import ipaddress
 import os
-import re
 import socket
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -16,69 +13,24 @@ from service.cpus import usable_cpus
 from service.errors import SettingsError
 from service.gemini.models import DEFAULT_MODEL
 from service.store.layout import Area
+from service.values import (
+    Colour,
+    Days,
+    ModelName,
+    Origin,
+    Seconds,
+    WebAddress,
+    is_loopback,
+    is_utf8,
+    parse_colour,
+    split_list,
+)
 
 MIB = 1024 * 1024
-# The SDK refuses two dots in a row, which could lead out of a path.
-MODEL_NAME = re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{0,63}")
-MODEL_NAME_RULE = (
-    "lower-case letters, digits, dots and dashes, at most 64, a letter or digit first, no two dots together"
-)
 MIN_SECRET = 32
 MIN_API_KEY = 16
 # Determined once, at import: it reads files, and Settings may be created on the event loop.
 _CPUS = min(usable_cpus(), 256)
-_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
-
-
-def _split(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    parts = tuple(part.strip() for part in value.split(",") if part.strip())
-    if value and not parts:
-        # Probably keys that got lost, and without any the service would be open to everyone.
-        raise ValueError("must be a comma-separated list, or empty")
-    return parts
-
-
-def _origin(value: str) -> str:
-    parts = _http(value)
-    if parts is None or parts.path or "@" in parts.netloc:
-        raise ValueError("must look like https://host or https://host:port")
-    return parts.geturl().lower()
-
-
-def _web_address(value: str) -> str:
-    parts = _http(value)
-    if parts is None:
-        raise ValueError("must be an http:// or https:// address")
-    return parts.geturl().rstrip("/")
-
-
-def _http(value: str) -> SplitResult | None:
-    """The parts of an HTTP URL without the scheme's default port; None if the text is no such URL."""
-    parts = urlsplit(value)
-    # urlsplit accepts spaces, removes line breaks, and checks the port only when it is read.
-    invalid = " " in value or not value.isprintable() or parts.port == 0
-    if invalid or parts.scheme not in _DEFAULT_PORTS or not parts.hostname or parts.query or parts.fragment:
-        return None
-    return parts._replace(netloc=parts.netloc.removesuffix(_DEFAULT_PORTS[parts.scheme]))
-
-
-def _colour(value: str) -> str:
-    if not re.fullmatch(r"#[0-9a-fA-F]{6}", value):
-        raise ValueError("must look like #rrggbb")
-    return value.lower()
-
-
-def _model_name(value: str) -> str:
-    if not MODEL_NAME.fullmatch(value):
-        raise ValueError(f"must be {MODEL_NAME_RULE}")
-    return value
-
-
-Address = Annotated[str, AfterValidator(_web_address)]
-Days = Annotated[float, Field(ge=0, le=36_500, allow_inf_nan=False)]
-Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
@@ -99,18 +51,18 @@ class Settings(BaseSettings):
     jpeg_quality: int = Field(85, ge=0, le=100)
     webp_quality: int = Field(80, ge=0, le=100)
     webp_method: int = Field(2, ge=0, le=6)
-    matte: Annotated[str, AfterValidator(_colour)] = "#ffffff"
+    matte: Colour = "#ffffff"
 
     sign_urls: bool = False
     signing_secret: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     url_signature_expiry: int = Field(3600, ge=1, le=604_800)
-    public_url: Address | None = None
+    public_url: WebAddress | None = None
 
     gemini_api_key: SecretStr | None = Field(
         None, validation_alias=AliasChoices("gemini_api_key", "GEMINI_API_KEY", "GOOGLE_API_KEY")
     )
-    gemini_model: Annotated[str, AfterValidator(_model_name)] = DEFAULT_MODEL
-    gemini_base_url: Address | None = Field(
+    gemini_model: ModelName = DEFAULT_MODEL
+    gemini_base_url: WebAddress | None = Field(
         None, validation_alias=AliasChoices("gemini_base_url", "GEMINI_BASE_URL", "GOOGLE_GEMINI_BASE_URL")
     )
     gemini_api_version: str | None = Field(None, pattern=r"^[a-z0-9]{1,16}$")
@@ -143,7 +95,7 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65_535)
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     allow_anonymous: bool = False
-    cors_origins: Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode] = ()
+    cors_origins: Annotated[tuple[Origin, ...], NoDecode] = ()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
     upload_stall_seconds: Seconds = 30
@@ -155,7 +107,7 @@ class Settings(BaseSettings):
     @field_validator("signing_secret", "api_keys", "cors_origins", mode="before")
     @classmethod
     def _comma_separated(cls, value: object) -> object:
-        return _split(value)
+        return split_list(value)
 
     @field_validator("signing_secret", "api_keys", "gemini_api_key", mode="before")
     @classmethod
@@ -246,31 +198,6 @@ class Settings(BaseSettings):
             raise SettingsError(
                 f"HOST={self.host!r} is not allowed: must be an address of this machine, or a name that leads to one"
             ) from None
-
-
-def parse_colour(text: str) -> tuple[int, int, int]:
-    """`#rrggbb` as red, green and blue, each 0-255; raises ValueError."""
-    red, green, blue = bytes.fromhex(_colour(text)[1:])
-    return red, green, blue
-
-
-def is_utf8(text: str) -> bool:
-    """Whether a text from the environment or the command line was UTF-8; Python decodes other bytes to surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address is one of the loopback interface."""
-    try:
-        address = ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-    # Before Python 3.13 an IPv4-mapped IPv6 address, ::ffff:127.0.0.1, does not count as loopback.
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def load_settings(**overrides: Any) -> Settings:

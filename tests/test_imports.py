@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted(ROOT.joinpath("service").rglob("*.py"))
 
 # Package or top-level module -> what of `service` it may import. Every module is on the list.
-GROUND = {"errors", "settings", "logs", "metrics", "quoting"}
+GROUND = {"errors", "settings", "logs", "metrics", "quoting", "values"}
 ALLOWED = {
     "__init__": set(),
     "__main__": {"cli", "signals"},
@@ -34,7 +34,7 @@ ALLOWED = {
     "app": GROUND | {"handlers", "server"},
     "handlers": GROUND | {"bases", "exports", "gemini", "imaging", "orders", "schemas", "server", "store"},
     "server": GROUND | {"backend", "exports", "gemini", "scheduler", "schemas", "signals", "store", "thumbnails"},
-    "schemas": {"bases", "encodings", "errors", "gemini", "imaging", "orders", "publishing", "settings"},
+    "schemas": {"bases", "encodings", "errors", "gemini", "imaging", "orders", "publishing", "settings", "values"},
     "thumbnails": GROUND | {"bases", "exports", "gemini", "imaging", "orders", "store", "variations"},
     "variations": GROUND | {"bases", "exports", "gemini", "imaging", "orders", "publishing", "store"},
     "orders": {"bases", "errors", "gemini", "imaging", "publishing", "store"},
@@ -64,7 +64,8 @@ ALLOWED = {
     "streams": {"errors"},
     "metrics": set(),
     "logs": {"quoting"},
-    "settings": {"cpus", "errors", "gemini", "store"},
+    "settings": {"cpus", "errors", "gemini", "store", "values"},
+    "values": set(),
     "cpus": set(),
     "errors": {"quoting"},
     "quoting": set(),
@@ -80,7 +81,7 @@ OUTSIDE = {
     "aiohttp": {"app", "emulator", "gemini", "handlers", "logs", "server"},
     "PIL": {"emulator", "imaging", "workers"},
     "google": {"gemini"},
-    "pydantic": {"commands", "emulator", "schemas", "server", "settings"},
+    "pydantic": {"commands", "emulator", "schemas", "server", "settings", "values"},
 }
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from service.errors import SettingsError
-from service.settings import Settings, is_loopback, load_settings
+from service.settings import Settings, load_settings
+from service.values import is_loopback
 
 TABLES = Path(__file__).parents[1] / "docs/settings.md"
 SECRET = "s" * 32

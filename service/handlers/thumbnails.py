@@ -8,7 +8,7 @@ from service.bases import SharedBase
 from service.errors import overall_error
 from service.handlers.forms import open_form
 from service.orders import Failed, Order, Variation, number_of
-from service.schemas.answers import ThumbnailsAnswer, error_answer, variation_answer
+from service.schemas.answers import thumbnails_answer
 from service.schemas.fields import THUMBNAIL_FIELDS, read_order
 from service.server.admission import Ticket
 from service.server.keys import ADMISSION, REQUEST_ID, SETTINGS, THUMBNAILS
@@ -23,25 +23,18 @@ async def create_thumbnails(request: web.Request) -> web.StreamResponse:
         with await admission.enter("thumbnails", order.count) as ticket:
             async with request.app[THUMBNAILS].checked(order) as checked:
                 form.keep = ticket.lent = True
-                done, failed = await _collect(request, order, checked, ticket)
-    errors = [error_answer(failure) for failure in failed]
-    if not done:
-        error = overall_error([failure.error for failure in failed])
-        return problem(error, request_id, errors)
-    variations = [variation_answer(variation) for variation in done]
-    return answer(ThumbnailsAnswer(request_id=request_id, variations=variations, errors=errors))
+                ended = await _ended(request, order, checked, ticket)
+    body = thumbnails_answer(request_id, ended)
+    if not body.variations:
+        return problem(
+            overall_error([each.error for each in ended if isinstance(each, Failed)]), request_id, body.errors
+        )
+    return answer(body)
 
 
-async def _collect(
+async def _ended(
     request: web.Request, order: Order, checked: SharedBase | None, ticket: Ticket
-) -> tuple[list[Variation], list[Failed]]:
-    """The finished and the failed variations, each in order. The ticket stays with the work to its end."""
-    done: list[Variation] = []
-    failed: list[Failed] = []
+) -> list[Variation | Failed]:
+    """The last event of each variation, by number. The ticket is kept until the work has ended."""
     async with aclosing(request.app[THUMBNAILS].generate(order, ticket.leave, checked)) as events:
-        async for event in events:
-            if isinstance(event, Variation):
-                done.append(event)
-            elif isinstance(event, Failed):
-                failed.append(event)
-    return sorted(done, key=number_of), sorted(failed, key=number_of)
+        return sorted([event async for event in events if isinstance(event, Variation | Failed)], key=number_of)

@@ -1,13 +1,13 @@
 """Pydantic models of all answers, and functions that make them from the dataclasses of the service."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from service.imaging.formats import TABLE, Format, PillowName
 from service.imaging.plan import ExportWarning
-from service.orders import Failed, Variation
+from service.orders import Failed, Variation, number_of
 from service.publishing import ExportSet
 
 
@@ -101,6 +101,17 @@ class Problem(BaseModel):
     retryable: bool
     billed: bool | None
     errors: list[ErrorAnswer] | None = None
+
+
+def thumbnails_answer(request_id: str, ended: Iterable[Variation | Failed]) -> ThumbnailsAnswer:
+    """The answer to an order, by the last event of each variation."""
+    done, failed = [], []
+    for event in sorted(ended, key=number_of):
+        if isinstance(event, Variation):
+            done.append(variation_answer(event))
+        else:
+            failed.append(error_answer(event))
+    return ThumbnailsAnswer(request_id=request_id, variations=done, errors=failed)
 
 
 def variation_answer(variation: Variation) -> VariationAnswer:

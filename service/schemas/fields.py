@@ -14,7 +14,8 @@ from service.imaging.formats import FORMATS, NAMES, Encoding, Format, Subsamplin
 from service.imaging.frame import MAX_SIDE, Frame, Size
 from service.imaging.plan import DEFAULT_SHARE, WHOLE_SHARE, ExportPlan, Fit
 from service.orders import Order, check_model, default_frame
-from service.settings import MODEL_NAME, MODEL_NAME_RULE, Settings, is_utf8, parse_colour
+from service.settings import Settings
+from service.values import MODEL_NAME, MODEL_NAME_RULE, is_utf8, parse_colour
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from aiohttp import hdrs, web
 from service.errors import CrossOrigin, Unauthorized
 from service.server.keys import ROUTES, SETTINGS
 from service.server.routes import Access, Handler
-from service.settings import is_loopback
+from service.values import is_loopback
 
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, HEAD, POST",

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import hdrs
 
 from service.server.sockets import open_sockets
-from service.settings import is_loopback
+from service.values import is_loopback
 from tests.conftest import MakeSettings, Serve
 from tests.helpers import QuickEmulator, Running, assert_problem, form, picture_bytes, running, upload
 
