@@ -1,4 +1,4 @@
-"""Pictures on this machine, and the base: checked once for all the exports of an order, which share it."""
+"""Source pictures, and the base: the picture that is checked once for an order and composited under all its exports."""
 
 import contextlib
 import hashlib
@@ -20,13 +20,14 @@ MAX_REFERENCE_BYTES = 7_000_000
 REFERENCE_LONGEST = 2400
 REFERENCE_ENCODING = JpegEncoding(quality=90)
 REFERENCE_PLAN = ExportPlan(Frame(longest=REFERENCE_LONGEST))
-# What is reserved on the disk for each variation has this much to spare; more pixels are made anew for each export.
+# Raw pixels of the base, for each variation: the disk space that is reserved for a variation has room for these. Larger
+# exports decode the base themselves.
 PREPARED_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A picture on this machine: its path, the sha256 of its bytes, how many they are, and the format they begin as."""
+    """A picture file: its path, the SHA-256 and number of its bytes, and its format by its magic bytes."""
 
     path: str
     sha256: str
@@ -42,7 +43,7 @@ class Source:
 
 
 def source_of(path: str) -> Source:
-    """A regular file as it stands; raises OSError, UnsupportedImage. It hashes the file: not for the event loop."""
+    """Describe a regular file; raises OSError, UnsupportedImage. It hashes the file, so call it in a thread."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     info = os.fstat(descriptor)
     if not S_ISREG(info.st_mode):
@@ -57,9 +58,10 @@ def source_of(path: str) -> Source:
 class Base:
     """A base for one or more exports.
 
-    `prepared` are its pixels for exports of that size; `reference` is the path of a JPEG of it to send along.
-    Where it cannot be used, an export is refused if the base is `required`, else made without it. `fault` says why
-    exports go without it from then on.
+    prepared   its pixels, ready for exports of one size
+    reference  the path of a JPEG of it, to send to Gemini in place of the file
+    required   an export is refused if the base cannot be used; else it is made without it
+    fault      why no further export uses the base
     """
 
     source: Source
@@ -71,25 +73,25 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What an order needs of its base: to be blended under exports of `size` by `plan`, and to be sent to Gemini."""
+    """What an order needs its base for: to composite it under exports of `size` by `plan`, and to send it to Gemini."""
 
     plan: ExportPlan
     size: Size | None
     variations: int
     reference: bool
 
-    def prepared(self) -> Size | None:
-        """The size at which its pixels are worth keeping."""
+    def prepared_size(self) -> Size | None:
+        """The size in which the base's pixels are kept for the exports; None if they would take too much space."""
         fits = self.size and 3 * self.size[0] * self.size[1] <= PREPARED_BYTES * self.variations
         return self.size if fits else None
 
-    def jpeg(self, source: Source) -> bool:
-        """Whether a JPEG of it is sent in its place."""
+    def needs_jpeg(self, source: Source) -> bool:
+        """Whether a JPEG of the base is sent to Gemini in place of its file."""
         return self.reference and source.reference_mime is None
 
 
 class SharedBase:
-    """A base that was checked, and the files that came of it: they go when the last of its users leaves."""
+    """A checked base with reference counting: its temporary files are removed when the last user is done."""
 
     def __init__(self, base: Base, files: AsyncExitStack) -> None:
         self.base = base

@@ -1,4 +1,4 @@
-"""What the workers are asked to do with pictures: in which place of the line, under which name, with which base."""
+"""Jobs for the workers: their priority and cost in the queue, their digest, and what happens if a base fails."""
 
 import asyncio
 import hashlib
@@ -35,12 +35,12 @@ from service.workers.pool import WorkerPool
 
 log = logging.getLogger(__name__)
 
-# A check writes next to nothing.
+# For the cost of jobs that encode next to nothing.
 _NOTHING = ExportPlan(Frame(1, 1))
 
 
 class Renderer:
-    """Sends pictures to the workers; what is wrong with one is returned, not raised."""
+    """Submits jobs to the worker pool; what is wrong with a picture is returned, not raised."""
 
     def __init__(self, pool: WorkerPool, store: LocalStore, max_pixels: int) -> None:
         self._pool = pool
@@ -52,11 +52,11 @@ class Renderer:
         return await self._run(InspectJob(source.path), _NOTHING, (source,), Priority.OTHER)
 
     async def check(self, source: Source, needs: Needs) -> SharedBase | Outcome:
-        """Decode a base in full, once for all that its order needs; raises NotFound when it is gone."""
+        """Decode a base in full, once for all that its order needs; raises NotFound if its file is gone."""
         async with AsyncExitStack() as stack:
             hold = await stack.enter_async_context(held())
             await self._store.hold_path(source.path, hold)
-            wanted = await self._wanted(source, needs, hold, stack)
+            wanted = await self._renditions(source, needs, hold, stack)
             outcome = await self._run(CheckJob(source.path, tuple(wanted)), _NOTHING, (source,), Priority.PAID)
             if not isinstance(outcome, CheckOutcome):
                 return outcome
@@ -68,10 +68,10 @@ class Renderer:
                     base.reference = made.path if made else None
             return SharedBase(base, stack.pop_all())
 
-    async def _wanted(self, source: Source, needs: Needs, hold: Hold, stack: AsyncExitStack) -> list[Rendition]:
-        """Each with a held file in temp/. Without space there the order goes without: the exports decode the base."""
-        wanted = [Rendition(needs.plan, "", size) for size in (needs.prepared(),) if size]
-        if needs.jpeg(source):
+    async def _renditions(self, source: Source, needs: Needs, hold: Hold, stack: AsyncExitStack) -> list[Rendition]:
+        """The renditions, each with a held file in temp/. None without space: each export decodes the base then."""
+        wanted = [Rendition(needs.plan, "", size) for size in (needs.prepared_size(),) if size]
+        if needs.needs_jpeg(source):
             wanted.append(Rendition(REFERENCE_PLAN, "", encoding=REFERENCE_ENCODING))
         try:
             temps = await self._store.reserve(len(wanted), hold)
@@ -91,12 +91,12 @@ class Renderer:
     ) -> Outcome:
         """Decode once, encode each format.
 
-        If picture and base together cost more than a worker has, or kill three, the picture is tried alone, once: if
-        that works the base was at fault, and is left out from then on. So a base costs an export at most twice.
+        If picture and base together exceed a worker's time or memory, or kill three workers, the picture is tried once
+        more without the base. If that works the base was at fault, and no further export uses it.
         """
         alone = ExportJob(source.path, None, plan, tuple(targets))
         if base is None or base.fault:
-            return _warned(await self._run(alone, plan, (source,), priority), base)
+            return _with_base_warning(await self._run(alone, plan, (source,), priority), base)
         job = replace(alone, base=base.source.path, prepared=base.prepared, base_required=base.required)
         outcome = await self._run(job, plan, (source, base.source), priority)
         if base.required or not isinstance(outcome, TooCostly):
@@ -104,7 +104,7 @@ class Renderer:
         second = await self._run(alone, plan, (source,), priority)
         if isinstance(second, ExportOutcome):
             base.fault = f"the picture is exported without its base: with it, {outcome.detail}"
-        return _warned(second, base)
+        return _with_base_warning(second, base)
 
     async def _run(self, job: Job, plan: ExportPlan, sources: Sequence[Source], priority: Priority) -> Outcome:
         decoded = [source.path for source in sources]
@@ -117,27 +117,27 @@ class Renderer:
         return export_seconds(plan, [self._size(path) for path in paths])
 
     def _size(self, path: str) -> Size:
-        """As the file has it; one that tells nothing must not pass for a small one."""
+        """The size by the file's headers; the largest allowed if they have none, so that it does not count as cheap."""
         try:
-            with open(path, "rb", opener=_open_at_once) as file:
+            with open(path, "rb", opener=_open_nonblocking) as file:
                 return stored_size(file) or self._largest
         except OSError:
             return self._largest
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    """Without waiting for the other end of a pipe."""
+def _open_nonblocking(path: str, flags: int) -> int:
+    """Opening a FIFO would otherwise wait for a writer."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _digest(job: Job, plan: ExportPlan, sources: Sequence[Source]) -> str:
-    """The name of all that goes into a job, by which the pool remembers what killed its workers."""
+    """The identity of a job with all its inputs, by which the pool remembers jobs that killed workers."""
     encodings = [encoding for encoding, _ in job.targets] if isinstance(job, ExportJob) else []
-    named = (type(job).__name__, [source.sha256 for source in sources], plan, encodings)
-    return hashlib.sha256(repr(named).encode()).hexdigest()
+    inputs = (type(job).__name__, [source.sha256 for source in sources], plan, encodings)
+    return hashlib.sha256(repr(inputs).encode()).hexdigest()
 
 
-def _warned(outcome: Outcome, base: Base | None) -> Outcome:
+def _with_base_warning(outcome: Outcome, base: Base | None) -> Outcome:
     if base is None or base.fault is None or not isinstance(outcome, ExportOutcome):
         return outcome
     return replace(outcome, warnings=(ExportWarning("composite_failed", base.fault), *outcome.warnings))

@@ -227,9 +227,9 @@ def test_an_order_foresees_the_size_of_its_exports(order: Order, size: Size | No
 def test_pixels_that_could_fill_the_disk_are_not_kept() -> None:
     many = Needs(SMALL, (4096, 4096), 4, reference=False)
     assert PREPARED_BYTES < 3 * 4096 * 4096
-    assert many.prepared() == (4096, 4096)
-    assert replace(many, variations=1).prepared() is None
-    assert replace(many, size=None).prepared() is None
+    assert many.prepared_size() == (4096, 4096)
+    assert replace(many, variations=1).prepared_size() is None
+    assert replace(many, size=None).prepared_size() is None
 
 
 def test_a_source_is_what_a_file_holds(tmp_path: Path) -> None:

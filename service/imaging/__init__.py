@@ -1,1 +1,1 @@
-"""Pictures: decode, normalise, composite, encode. Pure steps; worker processes are in `service.workers`."""
+"""Decode, normalize, composite and encode pictures, in pure steps. `service.workers` runs them in worker processes."""

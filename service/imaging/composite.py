@@ -27,7 +27,7 @@ def composite(picture: Image.Image, base: Image.Image, share: int) -> Image.Imag
 
 
 class _Tables(NamedTuple):
-    """What each level of the picture and of the base brings to the mean: whole levels, and a part towards a carry."""
+    """What each level of the picture and of the base adds to the mean: whole levels, and a fraction that may carry."""
 
     picture_whole: list[int]
     picture_part: list[int]
@@ -37,7 +37,7 @@ class _Tables(NamedTuple):
 
 def _blend(picture: Image.Image, base: Image.Image, tables: _Tables) -> Image.Image:
     whole = ImageChops.add_modulo(picture.point(tables.picture_whole), base.point(tables.base_whole))
-    # Divided by 256 and truncated, the sum of the parts is 1 exactly when the remainders make up another level.
+    # Divided by 256 and truncated, the sum of the fractions is 1 exactly when the remainders reach a whole level.
     carry = ImageChops.add(picture.point(tables.picture_part), base.point(tables.base_part), 256)
     return ImageChops.add_modulo(whole, carry)
 
@@ -46,9 +46,9 @@ def _blend(picture: Image.Image, base: Image.Image, tables: _Tables) -> Image.Im
 def _tables(share: int) -> _Tables:
     """Split share * p = 10000 * whole + remainder, and the base's term plus the rounding half likewise.
 
-    The mean is the sum of the wholes, and one more if the remainders reach 10000. There are at most 256 remainders of
-    the picture, so its rank among them, and the number of ranks that fall short of what the base's remainder leaves
-    to 10000, say the same in eight bits each. The lowest rank is remainder 0, which always falls short.
+    The mean is the sum of the whole levels, and one more if the remainders reach 10000. The picture has at most 256
+    different remainders, so 8 bits hold the rank of each. For the base, 8 bits hold how many of these ranks are too low
+    to reach 10000 with its remainder. Rank 0, of remainder 0, is always too low.
     """
     picture = [divmod(share * level, WHOLE_SHARE) for level in range(256)]
     base = [divmod((WHOLE_SHARE - share) * level + WHOLE_SHARE // 2, WHOLE_SHARE) for level in range(256)]

@@ -1,4 +1,4 @@
-"""Decode: a file that was looked into becomes pixels."""
+"""Decode: the pixels of a probed file."""
 
 from importlib import import_module
 from io import BytesIO
@@ -11,36 +11,39 @@ from service.imaging.containers.png import END, GREY, GREY_ALPHA, png_chunk, png
 from service.imaging.errors import Undecodable
 from service.imaging.formats import TABLE
 
-# Importing a plugin registers it; to look for one that is not, Pillow would import all of them.
+# Importing a plugin registers it. To find one that is not registered, Pillow would import all of its plugins.
 for _row in TABLE.values():
     import_module(f"PIL.{_row.plugin}")
 
-# Of rows: what a worker inflates at once, most of what Gemini draws at 2K and smaller.
+# The most that is inflated into memory at once: enough for what Gemini draws at 2K and below.
 _INFLATED_BYTES = 1 << 24
 
-# Few enough for their bytes to stay small.
+# Rows compared at once: few, so that their copies stay small.
 _ROWS = 64
 
-# How Pillow unpacks 16-bit samples of several channels, losing their lower bytes -> how to have it unpack those.
+# Raw modes by which Pillow reads the upper bytes of 16-bit samples -> those that read the lower bytes instead.
 _LOWER = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "LA;16B": "RGBA"}
 
 
 def decode(container: Container) -> Image.Image:
-    """The pixels as stored, as L, LA, I;16, RGB, RGBA or CMYK, of an animation the first frame; raises Undecodable.
+    """The pixels as stored, in mode L, LA, I;16, RGB, RGBA or CMYK; of an animation, the first frame.
 
-    Of 16-bit samples only grey ones without alpha are whole; of the others these are the upper bytes.
+    16-bit samples are whole in I;16 only; in the other modes these are their upper bytes. Raises Undecodable.
     """
-    return _plain(_loaded(container), container)
+    return _normal_mode(_loaded(container), container)
 
 
 def decode_lower(container: Container) -> Image.Image | None:
-    """The lower bytes where `decode` gives upper ones only: L for LA, else of the same mode; None elsewhere."""
+    """The lower bytes of 16-bit samples of which `decode` gives the upper ones, in L for LA, else in the same mode.
+
+    None if there are none. Raises Undecodable.
+    """
     if container.depth < 16 or container.colour == GREY:
         return None
     loaded = _loaded(container, lower=True)
     image = loaded._new(loaded.im)
     if container.colour == GREY_ALPHA:
-        # The four bytes of a pixel are its grey, upper and lower, and its alpha.
+        # Read as RGBA, a pixel is the upper and lower byte of its grey, then of its alpha.
         return image.getchannel("G")
     return image.convert("RGBA") if container.transparent else image
 
@@ -65,7 +68,7 @@ def _opened(container: Container, ending: bytes, *, lower: bool) -> ImageFile.Im
     except (MemoryError, Undecodable):
         raise
     except Exception:
-        # Pillow's plugins raise nearly anything for a broken file, and their words are for programmers.
+        # For broken files Pillow's plugins raise almost any class, with messages for programmers.
         raise _broken(container) from None
     return image
 
@@ -75,15 +78,15 @@ def _broken(container: Container) -> Undecodable:
 
 
 def _same(one: Image.Image, other: Image.Image) -> bool:
-    """Compared by rows, so that no copy of all pixels is made."""
+    """Compared by strips, so that not all pixels are copied at once."""
     strips = ((0, top, one.width, min(top + _ROWS, one.height)) for top in range(0, one.height, _ROWS))
     return all(one.crop(strip).tobytes() == other.crop(strip).tobytes() for strip in strips)
 
 
 def _inflated(container: Container) -> bytes:
-    """A PNG with its rows stored: zlib-ng inflates them in half the time of the zlib that Pillow has.
+    """The file, but a PNG with its pixel data inflated: zlib-ng does that twice as fast as Pillow's zlib.
 
-    Where they are too many, cut or broken it is the file as it is, about which Pillow decides.
+    Where there is too much data, or it is cut or broken, the file is unchanged, and Pillow decides about it.
     """
     png = container.data
     if container.format != "png" or 3 * container.size[0] * container.size[1] > _INFLATED_BYTES:
@@ -101,10 +104,10 @@ def _inflated(container: Container) -> bytes:
     return b"".join((png[:8], *before, png_chunk(b"IDAT", zlib_ng.compress(rows, 0)), END))
 
 
-def _plain(image: Image.Image, container: Container) -> Image.Image:
-    """One of the few modes that the steps know, and nothing but pixels."""
+def _normal_mode(image: Image.Image, container: Container) -> Image.Image:
+    """The image in one of the modes that `decode` names, without metadata."""
     palette_alpha = image.info.get("transparency") if image.mode == "P" else None
-    # A copy that shares the pixels lets go of the decoder, whose own buffers can be as large.
+    # A new image around the same pixels frees the decoder, whose buffers can be as large as they are.
     image = image._new(image.im)
     image.info.clear()
     if image.mode == "P":
@@ -116,13 +119,13 @@ def _plain(image: Image.Image, container: Container) -> Image.Image:
     elif image.mode == "RGBA" and container.colour == GREY_ALPHA:
         image = Image.merge("LA", (image.getchannel("R"), image.getchannel("A")))
     if container.transparent:
-        image = _keyed(image, container.transparent, container.depth)
+        image = _with_transparent_colour(image, container.transparent, container.depth)
     image.info.clear()
     return image
 
 
-def _keyed(image: Image.Image, key: tuple[int, ...], depth: int) -> Image.Image:
-    """LA or RGBA: fully transparent where the pixel is `key`, given in samples of `depth` bits."""
+def _with_transparent_colour(image: Image.Image, key: tuple[int, ...], depth: int) -> Image.Image:
+    """LA or RGBA, fully transparent where a pixel equals `key`, which is in samples of `depth` bits."""
     highest = 2**depth - 1
     key = tuple(level & highest for level in key)
     if image.mode == "I;16":
@@ -131,11 +134,11 @@ def _keyed(image: Image.Image, key: tuple[int, ...], depth: int) -> Image.Image:
     if image.mode == "L":
         level = key[0] * 255 // highest
         return Image.merge("LA", (image, image.point([0 if value == level else 255 for value in range(256)])))
-    # Pillow keeps only the upper half of 16-bit colours, so the key is matched by that.
+    # Of 16-bit RGB there are only the upper bytes here, so these are compared.
     image.info["transparency"] = tuple(level >> (depth - 8) for level in key)
     return image.convert("RGBA")
 
 
 def narrow(image: Image.Image) -> Image.Image:
-    """I;16 scaled to L, rounded; Pillow's own conversion clips."""
+    """I;16 scaled to L and rounded; Pillow's own conversion clips instead."""
     return image.convert("I").point([(level * 255 + 32767) // 65535 for level in range(65536)], "L")

@@ -1,4 +1,4 @@
-"""Encode: a finished image becomes the bytes of a file, tagged sRGB and carrying nothing else."""
+"""Encode: the file of a finished image, with an sRGB profile and no other metadata."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -12,14 +12,15 @@ from service.imaging.normalize import Colour, flatten
 from service.imaging.png import encode_png
 from service.imaging.profiles import srgb
 
-# Up to here a JPEG's codes fit the picture: some 3 % fewer bytes for 3 ms a megapixel, and for 3 bytes a pixel.
-FITTED_PIXELS = 1 << 24
+# Up to this many pixels the Huffman tables of a JPEG are optimized: 3 % fewer bytes for 3 ms a megapixel and 3 bytes of
+# memory a pixel.
+OPTIMIZED_PIXELS = 1 << 24
 
 _buffer_lock = Lock()
 
 
 def encode(image: Image.Image, encoding: Encoding, matte: Colour) -> bytes:
-    """An RGB or RGBA image as a file; JPEG, which knows no transparency, shows it over `matte`."""
+    """An RGB or RGBA image as a file; JPEG has no transparency, so there it lies on `matte`."""
     match encoding:
         case PngEncoding():
             return encode_png(image, encoding.compression, srgb(), thorough=encoding.thorough, palette=encoding.palette)
@@ -31,13 +32,13 @@ def encode(image: Image.Image, encoding: Encoding, matte: Colour) -> bytes:
 
 def _jpeg(image: Image.Image, encoding: JpegEncoding) -> bytes:
     file = BytesIO()
-    fitted = image.width * image.height <= FITTED_PIXELS
-    with _whole_jpeg_buffer(image) if fitted or encoding.progressive else nullcontext():
+    optimized = image.width * image.height <= OPTIMIZED_PIXELS
+    with _whole_jpeg_buffer(image) if optimized or encoding.progressive else nullcontext():
         image.save(
             file,
             "JPEG",
             quality=encoding.quality,
-            optimize=fitted,
+            optimize=optimized,
             progressive=encoding.progressive,
             subsampling=encoding.subsampling,
             icc_profile=srgb(),
@@ -47,10 +48,10 @@ def _jpeg(image: Image.Image, encoding: JpegEncoding) -> bytes:
 
 @contextmanager
 def _whole_jpeg_buffer(image: Image.Image) -> Iterator[None]:
-    """Let Pillow's buffer hold all of the picture's JPEG, as libjpeg wants it after a pass over the whole picture.
+    """Enlarge Pillow's output buffer to hold the whole JPEG, as optimized and progressive encoding require.
 
-    Pillow makes room for one byte a pixel, or two; noise at 4:4:4 takes up to 3.2 (seen at quality 100), and more in
-    narrow pictures, whose blocks reach beyond the edge.
+    Pillow allocates one or two bytes a pixel. Noise at 4:4:4 and quality 100 takes up to 3.2, and narrow pictures take
+    more, because their blocks reach beyond the edge.
     """
     with _buffer_lock:
         before, ImageFile.MAXBLOCK = ImageFile.MAXBLOCK, 4 * (image.width + 15) * (image.height + 15) + 65_536

@@ -1,18 +1,18 @@
-"""What can be wrong with a picture; every class survives pickling."""
+"""The errors of imaging. Instances can be pickled, because workers return them to the parent process."""
 
 from typing import ClassVar
 
 
 class ImagingError(Exception):
-    """A picture that cannot be used. `code` is machine-readable, `detail` one sentence for a person.
+    """A picture that cannot be used. `code` is for programs, `detail` is one sentence for people.
 
     ImagingError
     ├── UnsupportedType   not PNG, JPEG or WebP by its bytes
     ├── Undecodable       broken, cut, or of a kind that is not decoded
-    │   ├── Fault         a step of ours failed; a note has the traceback
-    │   └── Unreadable    the disk is at fault, not the picture
+    │   ├── Fault         a step failed unexpectedly; a note has the traceback
+    │   └── Unreadable    the file cannot be read from the disk
     ├── TooManyPixels     more than the limit, refused before decoding
-    ├── TooCostly         outran a worker's time or memory
+    ├── TooCostly         exceeded a worker's time or memory
     └── ImpossibleFrame   the asked size cannot be had from this picture
     """
 

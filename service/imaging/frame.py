@@ -25,7 +25,7 @@ class Frame:
     longest: int | None = None
 
     def keeps_all(self, picture: Size, size: Size) -> bool:
-        """Whether `size` is what the frame makes of the picture's own ratio: nothing of it is to be cut then."""
+        """Whether `size` follows from the ratio of the picture itself: then nothing of it is to be cut off."""
         if self.ratio or (self.width and self.height):
             return False
         (width, height), (of_width, of_height) = size, picture
@@ -50,6 +50,7 @@ class Frame:
 
 
 def _scaled(numerator: int, denominator: int) -> int:
+    """The quotient, rounded half up, at least 1."""
     return max(1, (2 * numerator + denominator) // (2 * denominator))
 
 

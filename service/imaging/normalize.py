@@ -1,4 +1,4 @@
-"""Normalise: upright, in sRGB, without transparency, at the asked size."""
+"""Normalize: the steps that turn a picture upright, convert it to sRGB, flatten transparency and resize."""
 
 from PIL import Image
 
@@ -9,8 +9,9 @@ from service.imaging.profiles import Lower, convert
 
 Colour = tuple[int, int, int]
 
-# From six times the size down, averaging whole pixels first saves most of the time and moves levels by three at most.
-_GAP = 3.0
+# From a reduction by six on, Pillow averages blocks of pixels first, which saves most of the time. It moves levels of
+# photographs by three at most, of black and white noise by 18.
+_REDUCING_GAP = 3.0
 
 _TO_UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -24,16 +25,16 @@ _TO_UPRIGHT = {
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:
-    """Turn and mirror as the EXIF `orientation`, 1 to 8, asks."""
+    """Turn and mirror by the Exif `orientation`, 1 to 8."""
     return image.transpose(_TO_UPRIGHT[orientation]) if orientation in _TO_UPRIGHT else image
 
 
 def to_srgb(image: Image.Image, profile: bytes | None, lower: Lower | None = None) -> Image.Image:
     """An RGB or RGBA image in sRGB, from L, LA, I;16, RGB, RGBA or CMYK in `profile`; raises ProfileError.
 
-    Without a profile RGB and grey are sRGB, as libvips and Pillow have it too: the gAMA and cHRM of old PNGs say that
-    again or are mistaken. CMYK is then what browsers make of it: each channel is the paper left by its ink, times
-    the paper left by black. `lower` fetches the lower bytes of 16-bit samples, if they matter.
+    Without a profile RGB and grey are taken for sRGB, as in libvips and Pillow: the gAMA and cHRM chunks of old PNGs
+    repeat that or are wrong. CMYK is converted as browsers do: (1 - ink) * (1 - black) for each channel. `lower` loads
+    the lower bytes of 16-bit samples.
     """
     if profile is not None:
         image = convert(image, profile, lower)
@@ -45,7 +46,7 @@ def to_srgb(image: Image.Image, profile: bytes | None, lower: Lower | None = Non
 
 
 def flatten(image: Image.Image, matte: Colour) -> Image.Image:
-    """An RGB image: `image` laid over the colour `matte`."""
+    """An RGB image: `image` composited over the colour `matte`."""
     if image.mode == "RGB":
         return image
     flat = Image.new("RGB", image.size, matte)
@@ -60,7 +61,7 @@ def resize(image: Image.Image, size: Size, fit: Fit, matte: Colour) -> Image.Ima
     if fit == "contain":
         return _contained(image, size, matte)
     box = _centre(image.size, size) if fit == "cover" else None
-    return image.resize(size, Image.Resampling.LANCZOS, box, reducing_gap=_GAP)
+    return image.resize(size, Image.Resampling.LANCZOS, box, reducing_gap=_REDUCING_GAP)
 
 
 def _centre(have: Size, want: Size) -> tuple[float, float, float, float]:
@@ -75,6 +76,6 @@ def _contained(image: Image.Image, size: Size, matte: Colour) -> Image.Image:
     width = min(size[0], max(1, round(image.width * scale)))
     height = min(size[1], max(1, round(image.height * scale)))
     canvas = Image.new(image.mode, size, matte)
-    inner = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=_GAP)
+    inner = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=_REDUCING_GAP)
     canvas.paste(inner, ((size[0] - width) // 2, (size[1] - height) // 2))
     return canvas

@@ -1,4 +1,4 @@
-"""The order of the steps from a decoded picture to the image that is encoded."""
+"""The pipeline: the steps from a decoded picture to the image that is encoded, in their order."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from service.imaging.profiles import ProfileError
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What the steps know besides the image: its file, its profile if that is usable, the plan, the base at `size`."""
+    """Everything the steps need besides the image; `profile` is None if it is unusable, `base` is of `size`."""
 
     container: Container
     profile: bytes | None
@@ -25,18 +25,19 @@ class Recipe:
     base: Image.Image | None
 
     def lower(self) -> Image.Image | None:
+        """The lower bytes of 16-bit samples, upright like the image; raises Undecodable."""
         image = decode_lower(self.container)
         return image and normalize.upright(image, self.container.orientation)
 
     @property
     def fit(self) -> Fit:
-        # The ratios differ by rounding only: cover would crop an edge, contain would add a margin.
+        # The ratios differ by rounding only: cover would crop an edge, and contain would add a margin.
         whole = self.plan.frame.keeps_all(self.container.upright_size, self.size)
         return "stretch" if whole else self.plan.fit
 
     @property
     def keeps_alpha(self) -> bool:
-        # Over a base, which is opaque, nothing is left to see through.
+        # A base is opaque, and so is every composite.
         return self.plan.alpha == "keep" and self.base is None
 
 
@@ -73,9 +74,9 @@ def finish(
     base: Image.Image | None = None,
     decoded: Image.Image | None = None,
 ) -> tuple[Image.Image, tuple[ExportWarning, ...]]:
-    """Decode a picture and take it through the steps to an image of `size`, RGB, or RGBA when the plan keeps alpha.
+    """Decode a picture and run the steps: an image of `size`, in RGB, or RGBA if the plan keeps alpha; and warnings.
 
-    `decoded` is the picture where that was done already. Raises Undecodable.
+    `decoded` saves the decoding. Raises Undecodable.
     """
     recipe = Recipe(container, container.profile, size, plan, base)
     fault = container.profile_fault

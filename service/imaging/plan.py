@@ -1,4 +1,4 @@
-"""What a worker is asked to do and what it answers: frozen, picklable values."""
+"""The jobs of the workers and their outcomes, as frozen values that can be pickled."""
 
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -17,10 +17,10 @@ DEFAULT_SHARE = 7_000
 
 @dataclass(frozen=True, slots=True)
 class ExportPlan:
-    """How one picture becomes its exports.
+    """How a picture is normalized and composited, for all of its exports.
 
-    `share` is the picture's part of the blend with a base, in ten-thousandths; `matte` is the RGB colour under
-    transparency and around a contained picture.
+    `share` is the picture's share of the blend with a base, in ten-thousandths; `matte` is the RGB colour behind
+    transparent pixels and around a picture of fit `contain`.
     """
 
     frame: Frame = field(default_factory=Frame)
@@ -32,7 +32,7 @@ class ExportPlan:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What a decoded picture is: its upright size in pixels and its true format."""
+    """A decoded picture: its upright size in pixels, and its format by its bytes."""
 
     width: int
     height: int
@@ -50,7 +50,7 @@ class MadeFile:
 
 @dataclass(frozen=True, slots=True)
 class ExportWarning:
-    """Something that went wrong and was lived with; `format` when it concerns one export only."""
+    """A problem that did not stop the export; `format` is set if it concerns one format only."""
 
     code: str
     detail: str
@@ -59,7 +59,7 @@ class ExportWarning:
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """A finished RGB image as bare bytes in a file, row by row; `warnings` came up as it was made."""
+    """A finished RGB image as raw pixels in a file, row by row, and the warnings about how it was made."""
 
     path: str
     size: Size
@@ -70,8 +70,9 @@ class Pixels:
 class ExportJob:
     """One picture to export: absolute paths and numbers, never pixels.
 
-    `prepared` is the base as the plan asks for it, used instead of the base's file if it has the right size. A base
-    that cannot be used is a warning, or refuses the job if `base_required`.
+    targets        the encodings, and the existing files to write them to
+    prepared       the base, normalized by the plan: used instead of its file if it has the size of the exports
+    base_required  a base that cannot be used is an error; else it is a warning
     """
 
     source: str
@@ -91,9 +92,9 @@ class InspectJob:
 
 @dataclass(frozen=True, slots=True)
 class Rendition:
-    """What else to make of a picture that is checked: a file in `encoding`, or its bare pixels without one.
+    """Another form of a picture, made while it is checked: encoded, or raw pixels if `encoding` is None.
 
-    `size` None: as the plan's frame has it.
+    `size` None: the size by the plan's frame.
     """
 
     plan: ExportPlan
@@ -104,7 +105,7 @@ class Rendition:
 
 @dataclass(frozen=True, slots=True)
 class CheckJob:
-    """One uploaded picture to decode in full, once, for all that an order needs of it."""
+    """One base to decode in full, once, for all that an order needs of it."""
 
     source: str
     renditions: tuple[Rendition, ...]
@@ -114,7 +115,7 @@ Job = ExportJob | InspectJob | CheckJob
 
 
 class Priority(IntEnum):
-    """Of a job in line for a worker. `PAID`: a picture that was paid for, or the check of an upload before a call."""
+    """Of a job in the queue. `PAID`: a picture that was paid for, or the check of an upload before a call."""
 
     PAID = 0
     OTHER = 1
@@ -131,19 +132,19 @@ class ExportOutcome:
 
 @dataclass(frozen=True, slots=True)
 class CheckOutcome:
-    """`made` has an entry for each rendition: None where it could not be made of a picture that is good."""
+    """`made` has an entry for each rendition: None if it could not be made, though the picture is good."""
 
     picture: Picture
     made: tuple[Pixels | None, ...]
 
 
-# A job is answered by its result, or by the reason why there is none: workers never raise across the pool.
+# Workers return errors instead of raising them: an exception that cannot be unpickled would break the pool.
 Outcome = ExportOutcome | CheckOutcome | Picture | ImagingError
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerLimits:
-    """What holds inside one worker: `pixels` per picture, `memory_bytes` of address space."""
+    """The limits of one worker: `pixels` of a picture, `memory_bytes` of address space."""
 
     pixels: int = 40_000_000
     memory_bytes: int = 1_536 * 1024 * 1024

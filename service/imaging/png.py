@@ -15,9 +15,9 @@ from PIL import Image
 from service.imaging.containers.png import png_chunk
 from service.imaging.deflate import EFFORTS, THOROUGH, Effort, deflated
 
-BAND_PIXELS = 1 << 20  # turned into palette indices at once, at 14 bytes of memory a pixel
+BAND_PIXELS = 1 << 20  # converted to palette indices at once, with 14 bytes of memory a pixel
 SMALL_FILE = 1 << 14  # bytes; in a smaller file a palette may cost more than it saves, so both forms are tried
-STRIP_BYTES = 1 << 18  # compressed at once: enough to measure, few enough to adapt within one picture
+STRIP_BYTES = 1 << 18  # compressed at once: enough to measure a ratio, few enough to adapt within a picture
 
 # Mode: bits per pixel, bit depth, colour type.
 PLAIN = {"1": (1, 1, 0), "L": (8, 8, 0), "LA": (16, 8, 4), "RGB": (24, 8, 2), "RGBA": (32, 8, 6)}

@@ -1,7 +1,7 @@
-"""ICC profiles: the one that every export carries, and the way there from any other.
+"""ICC profiles: the sRGB profile of every export, and the conversion from other profiles to sRGB.
 
-The intent is relative colorimetric with black point compensation: colours that sRGB has stay what they are, and the
-darkest black of the one becomes the darkest of the other.
+The rendering intent is relative colorimetric with black point compensation: colours within sRGB stay as they are, and
+the darkest colour of a profile becomes the black of sRGB.
 """
 
 import itertools
@@ -16,30 +16,30 @@ from service.imaging.matrix import convert_deep, join_bytes, matrix_profile
 _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
 
-# Few enough rows for the intermediate images to stay small.
+# Rows converted at once: few, so that the intermediate images stay small.
 _ROWS = 64
 
 Lower = Callable[[], Image.Image | None]
 
 
 class ProfileError(Exception):
-    """The embedded profile is broken, or not one for this kind of picture."""
+    """The profile is broken, or does not fit the mode of the image."""
 
 
 @cache
 def srgb() -> bytes:
-    """The sRGB profile; always the same bytes, though LittleCMS writes the time into it."""
+    """The sRGB profile, without the creation time that LittleCMS writes into it."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     profile[24:36] = bytes.fromhex("07d0 0001 0001 0000 0000 0000")
     return bytes(profile)
 
 
 def convert(image: Image.Image, profile: bytes, lower: Lower | None = None) -> Image.Image:
-    """An image in L, LA, I;16, RGB, RGBA or CMYK, taken from `profile` to sRGB; raises ProfileError.
+    """Convert an image in L, LA, I;16, RGB, RGBA or CMYK from `profile` to sRGB; raises ProfileError.
 
-    A grey image stays grey, and may have an RGB profile: it is then the colour whose channels are all the same.
-    `lower` fetches the lower bytes of an LA, RGB or RGBA image whose samples have 16 bits: with a steep curve,
-    the upper ones alone are many levels of sRGB apart.
+    A grey image stays grey; with an RGB profile its level is that of all three channels. `lower` loads the lower bytes
+    of an LA, RGB or RGBA image of 16-bit samples: where a curve is steep, one step of the upper bytes is many levels of
+    sRGB.
     """
     match _space(profile), image.mode:
         case "GRAY", "I;16":
@@ -79,10 +79,10 @@ def _transformed(image: Image.Image, profile: bytes, lower: Lower | None = None)
 
 
 def _interpolated(upper: Image.Image, lower: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
-    """The transform of 16-bit samples, between what it makes of the 8-bit levels around them.
+    """The transform of 16-bit samples, interpolated between its results for the 8-bit levels around them.
 
-    A sample is upper + (lower - upper) / 257 levels. Rounded at four thresholds, it goes to the next level the more
-    often the nearer that is, so the mean of what becomes of the four is a tetrahedral interpolation.
+    A sample is upper + (lower - upper) / 257 levels. It is rounded at four thresholds, so the nearer the next level,
+    the more of the four roundings go there. The mean of the four results is a tetrahedral interpolation.
     """
     converted = Image.new(upper.mode, upper.size)
     for top in range(0, upper.height, _ROWS):
@@ -93,14 +93,14 @@ def _interpolated(upper: Image.Image, lower: Image.Image, transform: ImageCms.Im
             transform.apply(ImageChops.subtract(ImageChops.add(high, more.point(up)), less.point(down)))
             for up, down in _thresholds(upper.mode)
         )
-        # Halving truncates, three times; the level added in between makes up for it.
+        # Each of the three halvings truncates; the 1 added before the last one compensates.
         converted.paste(ImageChops.add(ImageChops.add(a, b, 2), ImageChops.add(c, d, 2, 1), 2), rows)
     return converted
 
 
 @cache
 def _thresholds(mode: str) -> list[tuple[list[int], list[int]]]:
-    """For each of the four roundings, tables of which differences go a level up and which a level down; never alpha."""
+    """For each of the four roundings, tables of the differences that go a level up, and a level down; never alpha."""
     alpha = [0] * 256 * (mode == "RGBA")
     return [
         (
@@ -117,13 +117,13 @@ def _leveled(image: Image.Image, profile: bytes) -> Image.Image:
 
 @lru_cache(maxsize=4)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """The way to sRGB for images of `mode`; None when it would change nothing."""
+    """The transform to sRGB for images of `mode`; None if it would change nothing."""
     transform = _build(profile, mode, "RGBA" if mode == "RGBA" else "RGB", _FLAGS)
     return None if mode != "CMYK" and _changes_nothing(transform, mode) else transform
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """Whether no colour of a coarse cube moves by more than one level: an sRGB profile, by whatever name."""
+    """Whether no colour of a coarse cube moves by more than one level: then the profile is sRGB, whatever its name."""
     cube = bytes(itertools.chain.from_iterable(itertools.product(range(0, 256, 15), repeat=3)))
     image = Image.frombytes("RGB", (len(cube) // 3, 1), cube).convert(mode)
     return max(ImageChops.difference(image, transform.apply(image)).tobytes()) <= 1
@@ -131,7 +131,7 @@ def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
 
 @lru_cache(maxsize=4)
 def _grey_levels(profile: bytes, mode: str) -> list[int]:
-    """The sRGB level of each level of a grey image, exact where LittleCMS's own tables are coarse."""
+    """The sRGB level of each level of a grey image, without the coarse tables by which LittleCMS optimizes."""
     if mode == "I;16":
         ramp = Image.frombytes(mode, (65536, 1), b"".join(level.to_bytes(2, "little") for level in range(65536)))
     else:

@@ -24,6 +24,7 @@ from service.imaging.encode import encode
 from service.imaging.errors import Fault, ImagingError, TooCostly, Unreadable
 from service.imaging.formats import TABLE, Encoding, Format
 from service.imaging.frame import Size
+from service.imaging.picture_warnings import picture_warnings
 from service.imaging.pipeline import finish
 from service.imaging.plan import (
     CheckJob,
@@ -42,7 +43,6 @@ from service.imaging.plan import (
     WorkerLimits,
 )
 from service.imaging.probe import probe
-from service.imaging.remarks import remarks
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # Of glibc's mallopt.
@@ -142,7 +142,7 @@ def _export(job: ExportJob) -> ExportOutcome:
     container = _look(job.source)
     picture = _picture(container)
     size = job.plan.frame.size(container.upright_size)
-    about = tuple(remarks(container, job.plan, size))
+    about = tuple(picture_warnings(container, job.plan, size))
     base, base_back = _base(job.base, job, size) if job.base else (None, ())
     try:
         image, picture_back = finish(container, job.plan, size, base)

@@ -111,7 +111,7 @@ def test_the_codes_of_a_jpeg_fit_the_picture_until_it_is_so_large_that_they_cost
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     small = encode(pictures.image(), JpegEncoding(), WHITE)
-    monkeypatch.setattr("service.imaging.encode.FITTED_PIXELS", 0)
+    monkeypatch.setattr("service.imaging.encode.OPTIMIZED_PIXELS", 0)
     plain = encode(pictures.image(), JpegEncoding(), WHITE)
     assert len(small) < len(plain)
     assert opened(small).tobytes() == opened(plain).tobytes()

@@ -1,1 +1,1 @@
-"""What a picture's file says before it is decoded, and the file without what its decoder does not need."""
+"""Readers of the file formats, one module each: parse the headers, and strip what Pillow does not need to decode."""

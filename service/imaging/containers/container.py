@@ -1,4 +1,4 @@
-"""What is known of a picture before it is decoded, and the bounds on what is read of its file."""
+"""The result of parsing a picture's headers, and the limits on what is parsed."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from service.imaging.formats import Format
 
 MAX_PROFILE_BYTES = 4 * 1024 * 1024
-# Walking through a file costs time for each of its chunks or segments, however small; real files have hundreds.
+# Chunks or segments of one file: each costs time, however small it is. Real files have hundreds.
 MAX_PARTS = 65_536
 
+# Stands for an ICC profile that cannot be read.
 BROKEN_PROFILE = b""
 
 _Part = TypeVar("_Part")
@@ -21,14 +22,18 @@ _Part = TypeVar("_Part")
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A file that was looked into: `data` is what the decoder gets, `size` is as stored, before `orientation`.
+    """A picture file before it is decoded.
 
-    `endings` are what to append to `data` for decoding; if there are several, all must give the same pixels.
-    `profile` is the ICC profile of its colours, None without one, BROKEN_PROFILE if it cannot be read.
-    `profile_fault` says why colours that the file declares in another way are not converted.
-    `frames` is how many pictures an animation has, 1 for a still.
-    `depth` and `colour` are a PNG's bits per sample and colour type.
-    `transparent` is the grey level or RGB colour that a PNG declares transparent, in such samples.
+    size           as stored, in pixels, before `orientation` is applied
+    data           the file without the chunks or segments that its decoder does not need
+    endings        each is a way to complete `data`; if there are several, all must decode to the same pixels
+    orientation    1 to 8, as in Exif
+    profile        the ICC profile of its colours; None: sRGB
+    profile_fault  why the colours are not those that the file declares, if they are not
+    frames         of an animation; 1 for a still picture
+    depth          bits per sample
+    colour         the colour type of a PNG
+    transparent    the grey level or RGB colour that a PNG declares transparent, in samples of `depth` bits
     """
 
     format: "Format"
@@ -50,6 +55,7 @@ class Container:
 
 
 def bounded(parts: Iterator[_Part]) -> Iterator[_Part]:
+    """The same parts; raises TooCostly after MAX_PARTS."""
     for number, part in enumerate(parts):
         if number >= MAX_PARTS:
             raise TooCostly(f"the file is in more than {MAX_PARTS:,} parts")

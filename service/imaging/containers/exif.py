@@ -1,14 +1,14 @@
-"""The one thing that is read from an EXIF block."""
+"""The orientation in an Exif block; nothing else of it is read."""
 
 import struct
 
 _ORIENTATION = 0x0112
-# The TIFF types of whole numbers: BYTE, SHORT, LONG and their signed forms.
+# The integer types of TIFF: BYTE, SHORT, LONG and their signed forms.
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
 
 
 def orientation_of(exif: bytes) -> int:
-    """The orientation, 1 to 8, that an EXIF block asks for; 1 when it cannot be read."""
+    """The orientation, 1 to 8, in an Exif block; 1 if there is none or it cannot be read."""
     tiff = exif.removeprefix(b"Exif\0\0")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None:
@@ -21,7 +21,7 @@ def orientation_of(exif: bytes) -> int:
 
 
 def _orientation(tiff: bytes, order: str) -> int:
-    """The first value of the tag in whatever type of whole numbers, as libvips and Pillow take it; 0 without one."""
+    """The first value of the tag, of any integer type, as in libvips and Pillow; 0 if there is none."""
     (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
     (entries,) = struct.unpack_from(f"{order}H", tiff, directory)
     for entry in range(directory + 2, directory + 2 + 12 * entries, 12):

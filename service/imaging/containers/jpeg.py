@@ -1,4 +1,4 @@
-"""The segments of a JPEG."""
+"""JPEG: its segments, of which application data and comments are stripped."""
 
 import os
 import re
@@ -12,13 +12,13 @@ from service.imaging.containers.exif import orientation_of
 from service.imaging.errors import TooCostly, Undecodable
 from service.imaging.frame import Size
 
-# Each scan of a progressive JPEG passes over the whole picture; real encoders write about ten.
+# Each scan of a progressive JPEG costs a pass over the whole picture; real encoders write about ten.
 MAX_SCANS = 100
 
-# Where only the size is wanted; real files have some ten of them before it.
+# Skipped at most while only the size is read; real files have about ten before it.
 _SEGMENTS_BEFORE_SIZE = 1_000
 
-# Within a scan 0xFF is followed by a stuffed zero or a restart marker; any other byte begins a segment.
+# In scan data 0xFF is followed by a stuffed zero or is part of a restart marker; anything else begins a segment.
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _SOI, _EOI, _SOS, _COM = 0xD8, 0xD9, 0xDA, 0xFE
@@ -27,7 +27,7 @@ _END = b"\xff\xd9"
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = (b"\xc2", b"\xca")
 _APP = range(0xE0, 0xF0)
-# What may come between the scans of one picture: tables, DNL, DRI, metadata, a scan, the end.
+# Markers that may follow a scan: tables, DNL, DRI, metadata, another scan, the end.
 _AFTER_SCAN = frozenset((0xC4, 0xCC, _SOS, 0xDB, 0xDC, 0xDD, *_APP, _COM, _EOI))
 
 _UNSUPPORTED = (
@@ -36,13 +36,13 @@ _UNSUPPORTED = (
     | {0xF7: "JPEG-LS"}
 )
 
-# Scan data to append to a file without an end marker. libjpeg itself fills in zeros; these differ at once.
-# If the pixels come out the same with each of them, the decoder used none of it, so no scan data is missing.
+# Scan data to append to a file without an end marker. libjpeg fills in zeros; these differ from the first bits on.
+# If the file decodes to the same pixels with each of them, the decoder read none, so no scan data is missing.
 _FILLINGS = (b"\xff\0" * 32, b"\x5a\xc3\x96\x0f\x71\x2d\xe8\x34" * 8, b"\xa5\x3c\x69\xf0\x8e\xd2\x17\xcb" * 8)
 
 
 def read_jpeg(data: bytes) -> Container:
-    found = _Found()
+    found = _Headers()
     for before, marker, segment in bounded(_segments(data)):
         found.add(before, marker, segment)
     if found.scans > MAX_SCANS:
@@ -74,8 +74,8 @@ def jpeg_size(file: BinaryIO) -> Size | None:
 
 
 @dataclass(slots=True)
-class _Found:
-    """What counts of the segments; metadata does before the first scan only, where decoders look for it."""
+class _Headers:
+    """What is collected from the segments; metadata counts before the first scan only, where decoders look for it."""
 
     kept: list[memoryview] = field(default_factory=list)
     size: Size = (0, 0)
@@ -105,7 +105,7 @@ class _Found:
             self._restarts = len(_RESTART.findall(before))
 
     def _add_metadata(self, body: bytes, segment: memoryview) -> None:
-        # The first of these tells the colours apart, and no other application segment says how to decode.
+        # The only application segments that affect decoding: they tell YCbCr, RGB, CMYK and YCCK apart.
         if body.startswith((b"Adobe", b"JFIF\0")) and len(body) >= 12:
             self.kept.append(segment)
         elif self.scans:
@@ -116,7 +116,7 @@ class _Found:
             self._profile_pieces[body[12]], self._profile_announced = body[14:], body[13]
 
     def _add_frame(self, marker: int, segment: memoryview) -> None:
-        """Raises Undecodable for a kind of JPEG that is intact but not supported."""
+        """Raises Undecodable for a kind of JPEG that is not supported."""
         kind = _UNSUPPORTED.get(marker)
         if kind is None and 8 < segment[4] <= 16:
             kind = f"{segment[4]}-bit JPEG"
@@ -128,7 +128,7 @@ class _Found:
         self.size, self._frame = (width, height), segment
 
     def has_all_scans(self) -> bool:
-        """Whether the headers of the scans bring every coefficient of every component down to its last bit."""
+        """Whether the scan headers cover every coefficient of every component down to its lowest bit."""
         missing = dict.fromkeys(self._frame[10::3], (1 << 64) - 1)
         for header in self._scan_headers[:MAX_SCANS]:
             first, last, bits = header[-3], header[-2], header[-1] & 15
@@ -139,7 +139,7 @@ class _Found:
         return self.scans > 0 and not any(missing.values())
 
     def endings(self) -> tuple[bytes, ...]:
-        """What to append in place of a missing end marker; unless each gives the same pixels, scan data is missing."""
+        """What to append in place of a missing end marker: unless all decode alike, scan data is missing too."""
         restarts = [bytes((0xFF, 0xD0 + number % 8)) for number in range(self._restarts, self._restarts + 8)]
         return (_END, *(b"".join(filling + restart for restart in restarts) + _END for filling in _FILLINGS))
 
@@ -154,9 +154,9 @@ class _Found:
 
 
 def _segments(data: bytes) -> Iterator[tuple[memoryview, int, memoryview]]:
-    """Up to the first end of picture: the scan or filler before each marker, the marker, its whole segment.
+    """For each marker up to the end of the picture: the scan data before it, the marker, and its whole segment.
 
-    Where the end is missing, or damaged so that no more segments follow, an end without a segment stands for it.
+    If the end marker is missing or damaged, one with an empty segment is generated in its place.
     """
     view = memoryview(data)
     position, scanned = 2, False
@@ -171,12 +171,12 @@ def _segments(data: bytes) -> Iterator[tuple[memoryview, int, memoryview]]:
         position, scanned = end, scanned or marker == _SOS
     else:
         start = len(data)
-    # A trailing 0xFF is half a marker or half a stuffed byte.
+    # A trailing 0xFF is the first half of a marker or of a stuffed byte.
     yield memoryview(bytes(view[position:start]).rstrip(b"\xff")), _EOI, view[:0]
 
 
 def _end(view: memoryview, start: int, marker: int) -> int:
-    """Where the segment of the marker at `start` ends, even if the file does before."""
+    """The offset at which the segment of the marker at `start` ends, which may be beyond the end of the file."""
     if marker in _BARE:
         return start + 2
     if len(view) < start + 4:

@@ -1,4 +1,4 @@
-"""The chunks of a PNG."""
+"""PNG: its chunks, of which only those that affect the pixels are kept."""
 
 import struct
 import zlib
@@ -17,10 +17,11 @@ from service.imaging.frame import Size
 # Colour types.
 GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
 
-# Written anew: where this one is cut, every pixel is there all the same.
+# Always written anew, because a file that is cut within its IEND chunk still has all pixels.
 END = b"\0\0\0\0IEND\xaeB`\x82"
 
-# The chunks that count, and those that they must precede. Like libpng, ignore a chunk out of place, and a second one.
+# The chunks that are read, and those that they must precede. As in libpng, a chunk out of place is ignored, and so is a
+# second one of its kind.
 _BEFORE: dict[bytes, frozenset[bytes]] = {
     b"cICP": frozenset((b"PLTE", b"IDAT")),
     b"iCCP": frozenset((b"PLTE", b"IDAT")),
@@ -39,7 +40,7 @@ def read_png(data: bytes) -> Container:
     if kind != b"IHDR" or len(header) != 12 + 13:
         raise Undecodable("the PNG picture does not begin with its header")
     width, height, depth, colour = struct.unpack_from(">IIBB", header, 8)
-    found = _Found(depth, colour)
+    found = _Chunks(depth, colour)
     for kind, chunk in chunks:
         found.add(kind, chunk)
     profile, fault = found.profile()
@@ -63,8 +64,8 @@ def png_size(file: BinaryIO) -> Size:
 
 
 @dataclass(slots=True)
-class _Found:
-    """The chunks that count: `first` has the first of each kind that is in its place."""
+class _Chunks:
+    """The chunks that are read: `first` has the first valid one of each kind, `pixels` all IDAT chunks and the end."""
 
     depth: int
     colour: int
@@ -83,26 +84,24 @@ class _Found:
         elif kind == b"IEND":
             self.pixels.append(END)
         elif kind == b"fcTL":
-            self._frame_begins = len(chunk) == 12 + 26 and _is_sound(chunk)
+            self._frame_begins = len(chunk) == 12 + 26 and _has_valid_crc(chunk)
         elif kind == b"PLTE" and self.colour == PALETTE and kind in self.first and b"IDAT" not in self._seen:
             raise Undecodable("the PNG picture has two palettes")
-        elif (
-            kind in _BEFORE and kind not in self.first and not _BEFORE[kind] & self._seen and self._counts(kind, chunk)
-        ):
+        elif kind in _BEFORE and kind not in self.first and self._is_valid(kind, chunk):
             self.first[kind] = chunk
         self._seen.add(kind)
 
-    def _counts(self, kind: bytes, chunk: memoryview) -> bool:
+    def _is_valid(self, kind: bytes, chunk: memoryview) -> bool:
         """Whether the chunk is in its place and intact; damaged colours and palettes are kept, to be reported later."""
         if _BEFORE[kind] & self._seen:
             return False
         if kind in (b"cICP", b"iCCP", b"PLTE"):
             return True
-        return _is_sound(chunk) and (kind != b"tRNS" or self._is_transparency(len(chunk) - 12))
+        return _has_valid_crc(chunk) and (kind != b"tRNS" or self._is_transparency(len(chunk) - 12))
 
     def _is_transparency(self, length: int) -> bool:
         if self.colour == PALETTE:
-            # What a palette has beyond its depth is ignored, too.
+            # A palette may have more entries than its bit depth can address.
             entries: int = min(len(self.body(b"PLTE")) // 3, 1 << self.depth)
             return 1 <= length <= entries
         return (self.colour, length) in ((GREY, 2), (RGB, 6))
@@ -111,7 +110,7 @@ class _Found:
         return bytes(self.first[kind][8:-4]) if kind in self.first else b""
 
     def kept(self) -> Iterator[_Chunk]:
-        """What the decoder needs; raises Undecodable."""
+        """The chunks that the decoder needs; raises Undecodable."""
         if self.colour == PALETTE:
             length = len(self.body(b"PLTE"))
             if not length or length % 3:
@@ -131,7 +130,7 @@ class _Found:
         """
         if b"cICP" not in self.first:
             return self._embedded_profile(), None
-        if len(self.body(b"cICP")) != 4 or not _is_sound(self.first[b"cICP"]):
+        if len(self.body(b"cICP")) != 4 or not _has_valid_crc(self.first[b"cICP"]):
             return self._embedded_profile(), "the PNG picture declares its colours in a damaged chunk, which is ignored"
         try:
             return profile_of(Coding(*self.body(b"cICP")), grey=self.colour in (GREY, GREY_ALPHA)), None
@@ -141,11 +140,11 @@ class _Found:
     def _embedded_profile(self) -> bytes | None:
         if b"iCCP" not in self.first:
             return None
-        return _inflated_profile(self.body(b"iCCP")) if _is_sound(self.first[b"iCCP"]) else BROKEN_PROFILE
+        return _inflated_profile(self.body(b"iCCP")) if _has_valid_crc(self.first[b"iCCP"]) else BROKEN_PROFILE
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """Type and whole of each chunk up to the end of the picture, the last one as far as the file goes."""
+    """Type and bytes of each chunk up to IEND; the last one may be cut."""
     view = memoryview(data)
     position = 8
     while position + 8 <= len(data):
@@ -160,7 +159,7 @@ def png_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I4s", len(body), kind) + body + struct.pack(">I", crc32(body, crc32(kind)))
 
 
-def _is_sound(chunk: memoryview) -> bool:
+def _has_valid_crc(chunk: memoryview) -> bool:
     return bool(crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:]))
 
 

@@ -1,4 +1,4 @@
-"""The chunks of a WebP."""
+"""WebP: the chunks of its RIFF container."""
 
 import struct
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from service.imaging.containers.exif import orientation_of
 from service.imaging.errors import Undecodable
 from service.imaging.frame import Size
 
-# What the first chunk of an extended file announces; libwebp passes over what is not announced.
+# Flags of the VP8X chunk; libwebp ignores chunks that it does not announce.
 _ANIMATION, _EXIF, _PROFILE = 0x02, 0x08, 0x20
 
 
@@ -40,7 +40,7 @@ def _whole_profile(body: memoryview) -> bytes:
 
 
 def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """Type and content of each chunk, as far as the file says that it goes."""
+    """Type and content of each chunk, up to the length in the RIFF header."""
     view = memoryview(data)[: 8 + int.from_bytes(data[4:8], "little")]
     position = 12
     while position + 8 <= len(view):

@@ -1,4 +1,4 @@
-"""What a client should know of a picture that was exported all the same."""
+"""Warnings about a picture that is exported all the same: an animation, or an aspect ratio that was not asked for."""
 
 from collections.abc import Iterator
 
@@ -6,12 +6,12 @@ from service.imaging.containers.container import Container
 from service.imaging.frame import Size
 from service.imaging.plan import ExportPlan, ExportWarning, Fit
 
-# In per cent: ratios that differ by less are the same to the eye, and by this much models round their sizes.
-_SAME_RATIO = 3
+# Ratios that differ by no more per cent are the same: Gemini's models round their sizes by as much.
+_RATIO_TOLERANCE = 3
 
 
-def remarks(container: Container, plan: ExportPlan, size: Size) -> Iterator[ExportWarning]:
-    """The warnings about a picture, not a base, that is exported in `size`."""
+def picture_warnings(container: Container, plan: ExportPlan, size: Size) -> Iterator[ExportWarning]:
+    """The warnings about a picture that is exported in `size`; a base has none."""
     if container.frames > 1:
         detail = f"the picture is an animation of {container.frames:,} frames: the first was exported"
         yield ExportWarning("animation_ignored", detail)
@@ -21,22 +21,22 @@ def remarks(container: Container, plan: ExportPlan, size: Size) -> Iterator[Expo
 
 
 def _differ(picture: Size, ratio: Size) -> bool:
-    """Whether the picture's own ratio is off the asked one by more than _SAME_RATIO per cent."""
+    """Whether the picture's ratio differs from the asked one by more than _RATIO_TOLERANCE per cent."""
     own, asked = picture[0] * ratio[1], picture[1] * ratio[0]
-    return 100 * abs(own - asked) > _SAME_RATIO * asked
+    return 100 * abs(own - asked) > _RATIO_TOLERANCE * asked
 
 
 def _ratio_ignored(picture: Size, size: Size, fit: Fit) -> str:
-    done = {
+    how = {
         "cover": f"{_cut(picture, size)} of it was cut",
         "contain": "0 % was cut, it was padded",
         "stretch": "0 % was cut, it was stretched",
     }[fit]
-    return f"the picture came as {_pixels(picture)}, not in the asked ratio; exported as {_pixels(size)}, {done}"
+    return f"the picture came as {_pixels(picture)}, not in the asked ratio; exported as {_pixels(size)}, {how}"
 
 
 def _cut(picture: Size, size: Size) -> str:
-    """The part of the picture's area that a crop to the ratio of `size` takes away."""
+    """The share of the picture's area that a crop to the ratio of `size` cuts off, for people."""
     kept, whole = sorted((picture[0] * size[1], picture[1] * size[0]))
     percent = (200 * (whole - kept) + whole) // (2 * whole)
     return "less than 1 %" if percent == 0 and kept < whole else f"{percent} %"

@@ -2,9 +2,9 @@ import pytest
 from PIL import Image
 
 from service.imaging.frame import Frame, Size
+from service.imaging.picture_warnings import picture_warnings
 from service.imaging.plan import ExportOutcome, ExportPlan, Fit
 from service.imaging.probe import probe
-from service.imaging.remarks import remarks
 from tests.imaging import pictures
 from tests.imaging.workbench import Bench
 
@@ -14,7 +14,7 @@ WIDE = Frame(ratio=(16, 9), longest=1280)
 def told(size: Size, frame: Frame, fit: Fit = "cover", orientation: int | None = None) -> list[str]:
     container = probe(pictures.saved(Image.new("L", size), "PNG", None, orientation), 10**8)
     plan = ExportPlan(frame, fit)
-    found = list(remarks(container, plan, frame.size(container.upright_size)))
+    found = list(picture_warnings(container, plan, frame.size(container.upright_size)))
     assert {(warning.code, warning.format) for warning in found} <= {("ratio_ignored", None)}
     return [warning.detail for warning in found]
 
