@@ -57,7 +57,7 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class VariationMetadata:
-    """What an answer says of a variation: its call, the raw that came, and what was made of it.
+    """The metadata of a variation in answers: of its call, of its raw, and of its exports.
 
     `width` and `height` are the raw's, upright; `usage` is Gemini's usageMetadata; `cost_usd` is the list price, None
     for a model outside the table.

@@ -99,7 +99,7 @@ class ThumbnailService:
                 yield event
             await work
         finally:
-            # The only place that depends on the reader: an order that must be finished without one would skip it.
+            # Nothing else depends on the reader: an order that must be finished without one would skip this.
             if not work.done():
                 _abandon(work, variations)
 
@@ -155,7 +155,7 @@ async def _wait_or_cancel(tasks: list[asyncio.Task[None]]) -> None:
 
 
 def _abandon(work: asyncio.Task[None], variations: list[VariationState]) -> None:
-    """Send nothing more for an order; what is out is received."""
+    """Send no more calls for an order; the replies to those that were sent are still received."""
     if all(variation.task is None for variation in variations):
         work.cancel()
     for variation in variations:

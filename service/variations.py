@@ -60,7 +60,7 @@ class Raw:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What variations are made with. `called` is called with the outcome and the list price of each call."""
+    """The services that a variation needs, and `called`, a callback for the outcome and list price of each call."""
 
     gemini: "GeminiService"
     exports: ImageExportService
@@ -102,7 +102,7 @@ class VariationRun(Flight):
             self._events.put_nowait(Failed(self._variation.id, fault))
 
     async def _receive(self, hold: Hold) -> Raw:
-        """Make the call, and write what came of it to the disk before anything decodes it.
+        """Make the call, and write the reply to the disk before anything decodes it.
 
         The picture's bytes are freed at the end of this method: many pictures may wait for a worker, and must not fill
         the memory.
@@ -130,7 +130,7 @@ class VariationRun(Flight):
         return self._variation.wanted
 
     async def prepare(self) -> None:
-        """Reserve what keeping the reply needs, so that nobody else can take it while the call is out."""
+        """Reserve disk space and a descriptor for the reply, which others could use up while the call is out."""
         self._space = await self._reserved.enter_async_context(self._reservation())
 
     @asynccontextmanager

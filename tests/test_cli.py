@@ -1,4 +1,4 @@
-"""The command line, through its own entry point."""
+"""The commands, run in process or as processes of their own."""
 
 import asyncio
 import json
@@ -42,14 +42,14 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def _emulator() -> Iterator[str]:
-    """The address of one emulator for all: it runs on a thread, because every command runs a loop of its own."""
+    """The address of one emulator for all tests, on a thread because every command runs an event loop of its own."""
     with on_a_thread(QuickEmulator().create_app()) as url:
         yield url
 
 
 @pytest.fixture
 def emulator(_emulator: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands call the emulator that runs already, instead of each starting its own."""
+    """Make commands call the running emulator instead of starting one each."""
     monkeypatch.setenv("GEMINI_BASE_URL", _emulator)
     monkeypatch.setenv("GEMINI_API_KEY", KEY)
 
@@ -71,7 +71,7 @@ def run(*arguments: object, stdin: bytes | None = None) -> Result:
 
 
 def run_process(*arguments: object, **options: Any) -> subprocess.CompletedProcess[Any]:
-    """The command as a process of its own, with real standard streams."""
+    """Run the command as a process, with real standard streams."""
     command = [sys.executable, "-m", "service", *map(str, arguments)]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     options["env"] = os.environ | {"PYTHONPATH": str(ROOT)} | options.get("env", {})
@@ -132,7 +132,7 @@ def test_nothing_is_overwritten_without_force(tmp_path: Path, picture: Path) -> 
     assert (tmp_path / "holiday-400x300.webp").read_bytes() != before
 
 
-def test_export_names_the_size_and_meets_it(tmp_path: Path, picture: Path) -> None:
+def test_export_has_the_requested_size_and_names_it(tmp_path: Path, picture: Path) -> None:
     answer = run("export", picture, "--size", "1280x720", "--out", "made", "--fit", "contain")
     assert answer.exit_code == 0, answer.output
     assert size_of(tmp_path / "made/holiday-1280x720.jpg") == (1280, 720)
@@ -146,7 +146,7 @@ def test_export_goes_on_after_a_bad_picture(tmp_path: Path, picture: Path) -> No
     assert "bad.png" in answer.stderr
 
 
-def test_a_base_that_is_no_regular_file_is_told_and_the_picture_is_alone(tmp_path: Path, picture: Path) -> None:
+def test_a_base_that_is_no_regular_file_is_a_warning(tmp_path: Path, picture: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     answer = run("export", picture, "--base", tmp_path / "pipe", "--formats", "jpeg")
     assert (answer.exit_code, answer.stdout.split()) == (0, ["holiday-400x300.jpg"])
@@ -180,17 +180,17 @@ def test_a_file_that_appears_meanwhile_is_not_overwritten(
     export, path = ImageExportService.export, tmp_path / "holiday-400x300.webp"
 
     async def appearing(*args: Any) -> ExportSet:
-        path.write_text("of somebody else")
+        path.write_text("of another program")
         return await export(*args)
 
     monkeypatch.setattr(ImageExportService, "export", appearing)
     answer = run("export", picture, "--formats", "webp,jpeg")
     assert (answer.exit_code, answer.stdout.split()) == (3, ["holiday-400x300.jpg"])
     assert "holiday-400x300.webp: File exists; it is kept as output/export_" in answer.stderr
-    assert path.read_text() == "of somebody else"
+    assert path.read_text() == "of another program"
 
 
-def test_a_file_that_finds_no_space_leaves_no_part_of_it(tmp_path: Path, picture: Path) -> None:
+def test_a_file_that_finds_no_space_is_removed(tmp_path: Path, picture: Path) -> None:
     with small_disk(tmp_path / "disk", 1) as disk:
         fill_up(disk)
         answer = run("export", picture, "--formats", "webp,jpeg", "--out", disk)
@@ -199,7 +199,7 @@ def test_a_file_that_finds_no_space_leaves_no_part_of_it(tmp_path: Path, picture
         assert [entry.name for entry in disk.iterdir()] == ["of-another-process"]
 
 
-def test_a_name_that_is_too_long_costs_only_its_picture(tmp_path: Path, picture: Path) -> None:
+def test_after_a_name_that_is_too_long_the_other_pictures_are_exported(tmp_path: Path, picture: Path) -> None:
     long = picture.with_name(f"{'a' * 246}.png")
     long.write_bytes(picture.read_bytes())
     answer = run("export", long, picture, "--formats", "webp")
@@ -207,7 +207,7 @@ def test_a_name_that_is_too_long_costs_only_its_picture(tmp_path: Path, picture:
     assert "File name too long" in answer.stderr
 
 
-def test_names_are_shown_without_obeying_what_is_in_them(tmp_path: Path) -> None:
+def test_control_characters_in_names_are_escaped_on_stderr(tmp_path: Path) -> None:
     (tmp_path / "\x1b[31m\n\u202e.png").write_text("text")
     answer = run("export", "\x1b[31m\n\u202e.png")
     assert answer.stderr.splitlines()[0].startswith("\\u001b[31m\\u000a\\u202e.png: unsupported_image: ")
@@ -219,7 +219,7 @@ def test_a_picture_named_twice_is_exported_once_and_none_is_missing(picture: Pat
     assert answer.stdout.split() == ["holiday-400x300.jpg"]
 
 
-def test_a_picture_that_no_worker_can_export_is_told_and_not_a_usage_error(
+def test_a_picture_that_no_worker_can_export_is_a_fault_and_no_usage_error(
     monkeypatch: pytest.MonkeyPatch, picture: Path
 ) -> None:
     monkeypatch.setenv("WORKER_MEMORY_MB", "256")
@@ -228,7 +228,7 @@ def test_a_picture_that_no_worker_can_export_is_told_and_not_a_usage_error(
     assert f"{picture}: too_costly" in answer.stderr
 
 
-def test_a_file_that_cannot_be_written_out_costs_only_itself(tmp_path: Path, picture: Path) -> None:
+def test_after_a_file_that_cannot_be_written_the_others_are(tmp_path: Path, picture: Path) -> None:
     (tmp_path / "holiday-400x300.png").mkdir()
     answer = run("export", picture, "--force")
     assert answer.exit_code == 3
@@ -337,7 +337,7 @@ def test_a_picture_comes_from_standard_input(tmp_path: Path, picture: Path) -> N
     assert list((tmp_path / "storage/temp").iterdir()) == []
 
 
-def test_a_picture_on_standard_input_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+def test_a_picture_on_standard_input_that_cannot_be_used_is_reported(tmp_path: Path) -> None:
     answer = run("export", "-", stdin=b"text")
     assert (answer.exit_code, answer.stdout) == (1, "")
     assert "-: unsupported_image: " in answer.stderr
@@ -395,7 +395,7 @@ def test_the_answer_as_json_is_utf8_in_any_locale() -> None:
     assert "日本 \U0001f600" in json.loads(answer.stdout.decode("utf-8"))["variations"][0]["metadata"]["prompt"]
 
 
-def test_a_broken_pipe_costs_no_file_and_is_one_line(tmp_path: Path, picture: Path) -> None:
+def test_a_broken_pipe_is_one_line_and_all_files_are_written(tmp_path: Path, picture: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     answer = run_process("export", picture, stdout=writer)
@@ -414,7 +414,7 @@ def test_a_full_disk_behind_standard_output_is_exit_1(picture: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["check", "cleanup", "--help"])
-def test_no_command_needs_more_than_a_line_for_a_standard_output_that_is_full(command: str) -> None:
+def test_a_standard_output_that_is_full_is_one_line(command: str) -> None:
     with open("/dev/full", "w") as full:
         answer = run_process(command, stdout=full)
     assert answer.returncode == 1
@@ -447,7 +447,7 @@ def test_a_closed_stream_changes_nothing(tmp_path: Path, picture: Path, closed: 
     assert (tmp_path / "holiday-400x300.webp").exists()
 
 
-def test_a_standard_error_that_nobody_takes_costs_no_work(tmp_path: Path, picture: Path) -> None:
+def test_a_broken_pipe_as_standard_error_changes_nothing(tmp_path: Path, picture: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     (tmp_path / "bad.png").write_text("text")
@@ -488,7 +488,7 @@ def test_a_host_that_is_no_address_is_exit_2_and_one_line(host: str) -> None:
     assert line.startswith(f"error: HOST={host!r} is not allowed: ")
 
 
-def test_cleanup_counts_per_room_and_a_dry_run_removes_nothing(tmp_path: Path) -> None:
+def test_cleanup_counts_per_area_and_a_dry_run_removes_nothing(tmp_path: Path) -> None:
     old = tmp_path / "storage/uploads/old.png"
     old.parent.mkdir(parents=True)
     old.write_text("x")
@@ -521,7 +521,7 @@ def test_cleanup_says_what_it_could_not_remove(monkeypatch: pytest.MonkeyPatch) 
     assert answer.stderr.splitlines() == ["temp: x: Not a directory"]
 
 
-def test_check_tells_one_line_each_and_a_missing_key_is_a_warning() -> None:
+def test_check_prints_a_line_per_step_and_a_missing_key_is_a_warning() -> None:
     answer = run("check")
     assert answer.exit_code == 0
     starts = [line.split(":")[0] for line in answer.stdout.splitlines()]
@@ -554,7 +554,7 @@ def test_an_emulator_that_is_too_slow_to_start_is_one_line(monkeypatch: pytest.M
     assert answer.stderr.splitlines()[-1] == "error: the emulator did not start within 0 seconds"
 
 
-def test_workers_live_under_a_limit_that_the_machine_sets_lower(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lower_memory_limit_of_the_machine_applies_to_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKER_MEMORY_MB", "65536")
     command = f"ulimit -v 8000000 && exec {sys.executable} -m service check"
     answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)

@@ -1,4 +1,4 @@
-"""Signals to `generate`, a process of its own: the first waits for what may cost money, the second ends at once."""
+"""Signals to a `generate` process: after the first it waits for calls that may cost money, the second ends it."""
 
 import asyncio
 import signal
@@ -53,7 +53,7 @@ async def killed(process: Process) -> None:
 
 
 async def ended(process: Process) -> tuple[int | None, list[str], str]:
-    """Exit status, names of the files made, words on stderr."""
+    """Exit status, names of the files written, and stderr."""
     async with asyncio.timeout(WAIT_SECONDS):
         out, err = await process.communicate()
     return process.returncode, [Path(line).name for line in out.decode().split()], err.decode()
@@ -67,7 +67,7 @@ async def ended(process: Process) -> tuple[int | None, list[str], str]:
         pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
     ],
 )
-async def test_the_first_signal_sends_nothing_more_and_waits_for_what_is_out(
+async def test_after_the_first_signal_nothing_is_sent_and_sent_calls_are_awaited(
     generate: Generate, tmp_path: Path, number: signal.Signals
 ) -> None:
     emulator = QuickEmulator(delay_seconds=1)

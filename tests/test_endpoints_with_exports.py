@@ -1,4 +1,4 @@
-"""A script in, finished and downloadable pictures out: the main job end to end, and all that can go wrong with it."""
+"""From a script to downloadable pictures, end to end, and everything that can go wrong on the way."""
 
 import asyncio
 import errno
@@ -67,14 +67,14 @@ PREFIX = r"[0-9a-f]{32}"
 
 
 class Faulty:
-    """A service that retries nothing, and the emulator's faults at its fingertips."""
+    """A service that retries nothing, with control over the faults of its emulator."""
 
     def __init__(self, service: Running, emulator: QuickEmulator) -> None:
         self.service = service
         self.emulator = emulator
 
     async def ask(self, *faults: Fault, then: Fault = None, count: int | None = None) -> Answer:
-        """The answer when the calls meet these faults; there are as many calls as faults."""
+        """The answer to a request whose calls meet these faults, one call for each."""
         self.emulator.play(*faults, then=then)
         return await self.service.thumbnails(*TINY, ("count", str(count or len(faults))))
 
@@ -92,7 +92,7 @@ def faulty(_faulty: Faulty, unblocked: object) -> Faulty:
     return _faulty
 
 
-# The main job
+# The main use case
 
 
 @on_one_loop
@@ -318,7 +318,7 @@ async def test_the_base_is_sent_as_its_own_bytes_with_its_true_type(service: Run
 
 
 @on_one_loop
-async def test_reference_false_keeps_the_base_home(service: Running) -> None:
+async def test_with_reference_false_the_base_is_not_sent(service: Running) -> None:
     answer = await service.thumbnails(upload(picture_bytes()), ("reference", "false"), *TINY)
     assert service.emulator.received[-1].references == ()
     assert answer.json["variations"][0]["metadata"]["composited"] is True
@@ -354,7 +354,7 @@ async def test_blend_1_leaves_the_base_a_reference_only(service: Running) -> Non
 
 @on_one_loop
 @pytest.mark.parametrize("data", [b"text", picture_bytes((99, 99))[:-30], png_header(50_000, 50_000)], ids=len)
-async def test_a_bad_base_costs_nothing(service: Running, data: bytes) -> None:
+async def test_a_bad_base_is_refused_before_any_call(service: Running, data: bytes) -> None:
     with service.nothing_spent_or_left():
         answer = await service.thumbnails(upload(data), ("count", "4"))
     assert answer.status in (415, 422)
@@ -524,7 +524,7 @@ async def test_a_refusal_says_why(faulty: Faulty) -> None:
     error(400, "cut within a \ud83d"), finished("SAFETY", "cut within a \ud83d"),
     parts(lambda _: [{"text": "cut within a \ud83d"}]),
 ])  # fmt: skip
-async def test_half_a_character_in_what_gemini_says_costs_nobody_an_answer(
+async def test_half_a_character_in_a_message_of_gemini_is_replaced(
     serve: Serve, answer: Callable[[Call], Awaitable[web.StreamResponse]]
 ) -> None:
     service = await serve(QuickEmulator(faults=[answer], then=None))
@@ -534,7 +534,7 @@ async def test_half_a_character_in_what_gemini_says_costs_nobody_an_answer(
 
 
 @on_one_loop
-async def test_half_a_character_in_the_usage_costs_nobody_an_answer(serve: Serve) -> None:
+async def test_half_a_character_in_the_usage_is_replaced(serve: Serve) -> None:
     answer = edited(lambda body: body["usageMetadata"].update(note="cut within a \ud83d"))
     service = await serve(QuickEmulator(then=answer))
     [variation] = (await service.thumbnails(*TINY)).json["variations"]
@@ -570,7 +570,9 @@ async def test_all_blocked_is_422_and_names_each(faulty: Faulty) -> None:
         (["internal", "deadline_exceeded", "daily_quota", "blocked_safety"], 504),
     ],
 )
-async def test_the_most_telling_status_speaks_for_all(faulty: Faulty, faults: list[str], status: int) -> None:
+async def test_of_several_errors_the_first_status_in_the_documented_order_counts(
+    faulty: Faulty, faults: list[str], status: int
+) -> None:
     answer = await faulty.ask(*faults)
     assert answer.status == status, answer.body
     assert len(answer.json["errors"]) == len(faults)
@@ -612,7 +614,7 @@ async def test_a_call_that_is_too_slow_is_504_and_not_sent_again(serve: Serve) -
 
 
 @on_one_loop
-async def test_googles_refusals_of_our_key_are_never_ours(faulty: Faulty) -> None:
+async def test_googles_refusals_of_our_key_are_not_passed_on(faulty: Faulty) -> None:
     for fault in ("unauthenticated", "permission_denied", "not_found", "bad_key"):
         assert (await faulty.ask(fault)).status == 502
 
@@ -657,7 +659,7 @@ async def test_a_refused_connection_is_tried_again_then_503(serve: Serve) -> Non
     assert [each["billed"] for each in body["errors"]] == [False, False]
 
 
-# At once, and not too many
+# Concurrency
 
 
 @on_one_loop
@@ -681,11 +683,11 @@ async def test_gemini_concurrency_bounds_all_requests_together(serve: Serve) -> 
     assert (emulator.requests, emulator.peak) == (9, 2)
 
 
-# A client that goes away
+# Clients that disconnect
 
 
 async def hung_up(service: Running, emulator: QuickEmulator, count: int, in_flight: int) -> None:
-    """A client asks for `count` variations and is gone as soon as `in_flight` calls are out."""
+    """Request `count` variations and disconnect as soon as `in_flight` calls were sent."""
     asked = asyncio.create_task(service.thumbnails(("count", str(count)), upload(picture_bytes()), *TINY))
     await until(lambda: emulator.in_flight == in_flight)
     asked.cancel()
@@ -694,7 +696,7 @@ async def hung_up(service: Running, emulator: QuickEmulator, count: int, in_flig
 
 
 @on_one_loop
-async def test_a_picture_that_was_asked_for_is_kept_and_exported_though_nobody_waits(serve: Serve) -> None:
+async def test_the_pictures_of_sent_calls_are_exported_after_the_client_disconnects(serve: Serve) -> None:
     emulator = QuickEmulator(delay_seconds=0.3)
     service = await serve(emulator)
     await hung_up(service, emulator, count=2, in_flight=2)
@@ -731,7 +733,7 @@ async def test_a_call_that_waits_to_be_sent_again_is_cancelled(serve: Serve) -> 
 
 
 @on_one_loop
-async def test_no_room_for_the_exports_is_507_and_the_raw_is_named(
+async def test_no_space_for_the_exports_is_507_and_names_the_raw(
     service: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*args: object, **descriptors: int) -> None:
@@ -746,7 +748,7 @@ async def test_no_room_for_the_exports_is_507_and_the_raw_is_named(
 
 
 @on_one_loop
-async def test_a_disk_that_fills_up_during_the_call_costs_the_exports_and_not_the_paid_picture(
+async def test_a_disk_that_fills_up_during_the_call_does_not_lose_the_paid_picture(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fill_and_draw(call: Call) -> web.StreamResponse:
@@ -769,7 +771,7 @@ async def test_a_disk_that_fills_up_during_the_call_costs_the_exports_and_not_th
 
 
 @on_one_loop
-async def test_no_room_for_a_raw_is_507_before_any_call(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_space_for_a_raw_is_507_before_any_call(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -782,7 +784,7 @@ async def test_no_room_for_a_raw_is_507_before_any_call(service: Running, monkey
 
 
 @on_one_loop
-async def test_only_calls_that_are_out_take_room_for_their_raws(serve: Serve, tmp_path: Path) -> None:
+async def test_only_sent_calls_preallocate_space_for_their_raws(serve: Serve, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 512) as disk:
         emulator = QuickEmulator(faults=["unavailable"] * 2, delay_seconds=0.5)
         service = await serve(emulator, storage_dir=disk / "storage", gemini_concurrency=2)
@@ -790,14 +792,14 @@ async def test_only_calls_that_are_out_take_room_for_their_raws(serve: Serve, tm
         free = await store.free_bytes()
         asked = asyncio.create_task(service.thumbnails(("count", "4"), ("image_size", "2K"), *TINY))
 
-        async def calls_and_rooms(calls: int, rooms: int) -> bool:
+        async def calls_and_spaces(calls: int, expected: int) -> bool:
             spaces = [name for name in service.area("temp") if name.endswith(".part")]
-            as_many = (emulator.requests, len(spaces)) == (calls, rooms)
+            as_many = (emulator.requests, len(spaces)) == (calls, expected)
             return as_many and await store.free_bytes() == free
 
-        # One call probes after the pause.
+        # After the backoff one call is sent as a probe.
         for now in ((2, 2), (2, 0), (3, 1)):
-            await until_async(partial(calls_and_rooms, *now))
+            await until_async(partial(calls_and_spaces, *now))
         admission.check_space(512 * MIB - admission.reserved - MIB, await store.free_bytes())
         await asked
         assert not service.area("temp")
@@ -832,7 +834,7 @@ async def test_a_picture_whose_exports_cannot_be_stored_names_its_raw(
 
 
 @on_one_loop
-async def test_a_room_of_another_name_is_named_by_its_room(
+async def test_an_area_of_another_name_is_named_by_its_area(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = await serve(generated_dir=tmp_path / "a-private-name")
@@ -846,7 +848,7 @@ async def test_a_room_of_another_name_is_named_by_its_room(
     assert b"private" not in answer.body
 
 
-# Steps back
+# Warnings
 
 
 def without(monkeypatch: pytest.MonkeyPatch, service: Running, code: str, *formats: Format) -> None:
@@ -918,7 +920,7 @@ async def test_a_base_that_vanished_is_named_and_the_picture_is_alone(
 
 
 @on_one_loop
-async def test_a_worker_killed_during_a_request_costs_nobody_anything(serve: Serve) -> None:
+async def test_a_worker_killed_during_a_request_is_replaced_unnoticed(serve: Serve) -> None:
     emulator = QuickEmulator(delay_seconds=0.2)
     service = await serve(emulator)
     asked = asyncio.create_task(service.thumbnails(("count", "2"), *TINY))
@@ -938,7 +940,7 @@ async def test_an_export_past_its_deadline_is_no_export(serve: Serve) -> None:
 
 
 @on_one_loop
-async def test_metrics_tell_what_was_spent(serve: Serve) -> None:
+async def test_metrics_count_the_cost(serve: Serve) -> None:
     service = await serve(QuickEmulator(faults=["blocked_safety"]))
     await service.thumbnails(("count", "3"), *TINY)
     assert await service.counter("image_export_gemini_calls_total") == 3

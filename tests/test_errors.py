@@ -30,16 +30,16 @@ def test_the_api_page_has_every_code_under_its_status_and_no_other() -> None:
 
 
 @pytest.mark.parametrize(("billed", "retryable"), [(False, True), (True, False), (None, False)])
-def test_only_what_was_surely_not_billed_is_called_retryable(billed: bool | None, retryable: bool) -> None:
+def test_only_an_error_that_was_not_billed_is_retryable(billed: bool | None, retryable: bool) -> None:
     for kind in classes(ServiceError):
         assert kind("no space is left", billed=billed).worth_retrying == (kind.retryable and retryable)
 
 
-def test_no_title_speaks_of_a_bill_beside_one_that_was_not_made() -> None:
+def test_only_the_title_of_outcome_unknown_mentions_billing() -> None:
     assert [kind.code for kind in classes(ServiceError) if "billed" in kind.title] == ["outcome_unknown"]
 
 
-def test_an_unexpected_fault_speaks_for_the_others_last() -> None:
+def test_errors_rank_by_status_and_an_unexpected_fault_is_last() -> None:
     conflict, absent = ServiceError("for later", status=409), NotFound("gone")
     ranked = [
         StorageFull("full"), GeminiTimeout("slow"), GeminiAuth("key"), QuotaExhausted("quota"),
@@ -47,5 +47,5 @@ def test_an_unexpected_fault_speaks_for_the_others_last() -> None:
     ]  # fmt: skip
     for place, error in enumerate(ranked):
         assert overall_error(ranked[: place - 1 : -1] if place else ranked[::-1]) is error
-    # Of two with one status, the first.
+    # Of two with the same status the first counts.
     assert overall_error([first := Blocked("no"), InvalidField("no")]) is first

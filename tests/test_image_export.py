@@ -88,7 +88,7 @@ async def test_a_base_that_is_no_regular_file_is_not_waited_for(
 
 
 @pytest.mark.parametrize("data", [b"", b"text", png()[:100], b"GIF89a" + bytes(50)])
-async def test_what_is_no_picture_is_an_image_error_and_leaves_no_file(
+async def test_data_that_is_no_picture_is_an_image_error_and_leaves_no_file(
     service: ImageExportService, tmp_path: Path, data: bytes
 ) -> None:
     with pytest.raises(ImageError):
@@ -154,7 +154,7 @@ async def test_impossible_dimensions_are_a_value_error(
         await service.process_and_export_image(png(), normalize_dimensions=dimensions)
 
 
-async def test_a_full_disk_is_said_and_nothing_is_published(
+async def test_a_full_disk_is_an_error_and_nothing_is_published(
     service: ImageExportService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def full(self: LocalStore, moves: object) -> None:
@@ -186,6 +186,6 @@ def test_any_reference_of_the_largest_size_is_within_the_limit() -> None:
     assert len(encode(noise, REFERENCE_ENCODING, (255, 255, 255))) < MAX_REFERENCE_BYTES
 
 
-async def test_a_picture_that_the_disk_does_not_give_is_not_called_broken(service: ImageExportService) -> None:
+async def test_a_picture_that_cannot_be_read_is_not_called_undecodable(service: ImageExportService) -> None:
     with pytest.raises(StorageUnavailable, match="cannot be read"):
         await service.inspect(Source(str(service.settings.area("uploads") / "vanished.png"), "0" * 64, 0, None))

@@ -1,4 +1,4 @@
-"""Orders and what comes of them, as they are written down and read again."""
+"""Orders and events can be stored as JSON."""
 
 import json
 from typing import Any
@@ -36,7 +36,7 @@ METADATA = VariationMetadata(
         Variation("var-2", "generated/req_2.png", METADATA, EXPORTS),
     ],
 )
-def test_orders_and_events_are_the_same_after_a_way_through_json(value: Any) -> None:
+def test_orders_and_events_survive_a_round_trip_through_json(value: Any) -> None:
     adapter = TypeAdapter(type(value))
     text = json.dumps(json.loads(adapter.dump_json(value)))
     assert adapter.validate_json(text) == value

@@ -80,7 +80,7 @@ def test_commas_alone_are_no_list_of_keys(monkeypatch: pytest.MonkeyPatch, name:
         load_settings()
 
 
-def test_an_address_is_what_browsers_make_of_it() -> None:
+def test_addresses_are_normalised_as_browsers_do() -> None:
     settings = load_settings(
         public_url="HTTPS://Pictures.example:443/Thumbs/",
         cors_origins="https://App.example:443,http://[::1]:80,https://b.example:80",
@@ -90,7 +90,7 @@ def test_an_address_is_what_browsers_make_of_it() -> None:
 
 
 @pytest.mark.parametrize("name", ["SIGNING_SECRET", "API_KEYS", "GEMINI_API_KEY"])
-def test_a_key_of_bytes_that_are_no_text_is_refused_and_never_shown(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_key_that_is_not_utf8_is_refused_and_never_shown(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, f"{SECRET}\udcff")
     with pytest.raises(SettingsError, match=f"^{name} is not allowed: must be UTF-8$"):
         load_settings()
@@ -118,7 +118,7 @@ def test_empty_variables_count_as_unset(monkeypatch: pytest.MonkeyPatch) -> None
     assert settings.gemini_api_key is not None
 
 
-def test_of_two_names_the_one_that_counts_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_variables_the_error_names_the_one_that_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEMINI_BASE_URL", "ftp://a.example")
     monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", "ftp://b.example")
     with pytest.raises(SettingsError, match=r"^GEMINI_BASE_URL='ftp://a\.example'"):
@@ -138,7 +138,7 @@ def test_of_two_names_the_one_that_counts_is_told(monkeypatch: pytest.MonkeyPatc
         ({"GEMINI_EMULATOR": "true", "GEMINI_API_KEY": "key"}, True, True),
     ],
 )
-def test_the_emulator_stands_in_only_where_nobody_could_mistake_it(
+def test_the_emulator_is_the_default_only_on_loopback_without_key_and_base_url(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], emulates: bool, starts: bool
 ) -> None:
     for name, value in environment.items():
@@ -152,7 +152,7 @@ def test_the_emulator_stands_in_only_where_nobody_could_mistake_it(
             settings.check(draws=True)
 
 
-def test_an_open_port_needs_keys_or_a_word() -> None:
+def test_a_host_that_others_reach_needs_keys_or_allow_anonymous() -> None:
     for closed in ({"host": "127.0.0.1"}, {"host": "::1"}, {"host": "localhost"}):
         load_settings(**closed).check(serves=True)
     load_settings(host="0.0.0.0", allow_anonymous=True).check(serves=True)

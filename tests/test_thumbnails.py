@@ -1,4 +1,4 @@
-"""The use case itself: the events of an order, in their order, and whose the work is when its reader goes away."""
+"""ThumbnailService: the events of an order, their sequence, and the work that goes on after its client disconnects."""
 
 import asyncio
 import gc
@@ -67,7 +67,7 @@ async def test_every_variation_has_its_own_events_in_order(thumbnails: Thumbnail
         assert [type(event) for event in events if event.id == name] == [Sent, Received, Variation]
 
 
-async def test_the_picture_is_on_the_disk_when_its_event_comes(service: Running, thumbnails: ThumbnailService) -> None:
+async def test_the_raw_is_on_the_disk_before_its_event(service: Running, thumbnails: ThumbnailService) -> None:
     async with aclosing(thumbnails.generate(order())) as events:
         async for event in events:
             if isinstance(event, Received):
@@ -85,7 +85,9 @@ async def test_a_script_alone_has_everything_at_its_default(service: Running, th
     assert service.emulator.received[-1].aspect_ratio == "1:1"
 
 
-async def test_a_reference_of_the_machine(thumbnails: ThumbnailService, service: Running, tmp_path: Path) -> None:
+async def test_a_base_by_its_path_is_sent_and_blended(
+    thumbnails: ThumbnailService, service: Running, tmp_path: Path
+) -> None:
     base = tmp_path / "base.jpg"
     base.write_bytes(picture_bytes(kind="JPEG"))
     *_, variation = await events_of(thumbnails, order(base=source_of(str(base))))
@@ -187,7 +189,7 @@ async def test_pictures_that_wait_for_a_worker_are_not_kept_in_memory(
     assert in_memory == []
 
 
-async def test_a_call_counts_once_whatever_becomes_of_its_picture(serve: Serve) -> None:
+async def test_a_call_is_counted_once_whatever_its_outcome(serve: Serve) -> None:
     service = await serve(QuickEmulator(faults=["truncated_picture", "not_a_picture", "blocked_safety"]))
     events = await events_of(service.app[THUMBNAILS], order(4))
     assert len([event for event in events if isinstance(event, Failed)]) == 3
@@ -196,7 +198,7 @@ async def test_a_call_counts_once_whatever_becomes_of_its_picture(serve: Serve) 
         assert await service.counter(f'image_export_gemini_calls_total{{outcome="{outcome}"}}') == calls
 
 
-async def test_done_is_called_once_when_all_is_over(thumbnails: ThumbnailService) -> None:
+async def test_done_is_called_once_at_the_end(thumbnails: ThumbnailService) -> None:
     done: list[bool] = []
     async with aclosing(thumbnails.generate(order(2), lambda: done.append(True))) as events:
         async for _ in events:
@@ -204,12 +206,12 @@ async def test_done_is_called_once_when_all_is_over(thumbnails: ThumbnailService
     assert done == [True]
 
 
-async def test_a_reader_that_leaves_stops_only_what_was_not_sent(serve: Serve) -> None:
+async def test_closing_the_iterator_stops_only_the_calls_that_were_not_sent(serve: Serve) -> None:
     emulator = QuickEmulator(delay_seconds=0.2)
     service = await serve(emulator, gemini_concurrency=2)
     done = asyncio.Event()
     async with aclosing(service.app[THUMBNAILS].generate(order(4), done.set)) as events:
-        # Which of the first two goes out first is not given.
+        # Either of the first two calls may be sent first.
         sent = [await anext(events) for _ in range(2)]
         assert {(type(event), event.id) for event in sent} == {(Sent, "var-1"), (Sent, "var-2")}
     assert not done.is_set()
@@ -218,7 +220,7 @@ async def test_a_reader_that_leaves_stops_only_what_was_not_sent(serve: Serve) -
     assert len(service.area("generated")) == len(service.area("output")) == 2
 
 
-async def test_a_reader_that_leaves_at_once_costs_nothing(service: Running) -> None:
+async def test_an_iterator_that_is_cancelled_at_once_sends_and_leaves_nothing(service: Running) -> None:
     done = asyncio.Event()
     with service.nothing_spent_or_left():
         generator = service.app[THUMBNAILS].generate(order(4), done.set)
@@ -230,7 +232,7 @@ async def test_a_reader_that_leaves_at_once_costs_nothing(service: Running) -> N
         await asyncio.wait_for(done.wait(), 20)
 
 
-async def test_closing_ends_what_is_under_way(serve: Serve) -> None:
+async def test_close_cancels_all_work(serve: Serve) -> None:
     emulator = QuickEmulator(delay_seconds=60)
     service = await serve(emulator)
     thumbnails = service.app[THUMBNAILS]
@@ -256,9 +258,9 @@ async def test_a_raw_in_use_is_held_against_the_sweep(service: Running, monkeypa
     export = exports.export
 
     async def sweeping(*args: Any) -> object:
-        rooms = [service.settings.area(area) for area in ("generated", "uploads")]
+        areas = [service.settings.area(area) for area in ("generated", "uploads")]
         tomorrow = time.time() + DAY_SECONDS
-        swept.extend([await asyncio.to_thread(sweep, area, 0.5, now=tomorrow) for area in rooms])
+        swept.extend([await asyncio.to_thread(sweep, area, 0.5, now=tomorrow) for area in areas])
         return await export(*args)
 
     monkeypatch.setattr(exports, "export", sweeping)

@@ -1,4 +1,4 @@
-"""What nobody waits for is not sent: when its reader goes away, a call is out already, or never will be."""
+"""Calls whose client disconnected: those that were sent are received, no other is sent."""
 
 import asyncio
 import random
@@ -33,7 +33,7 @@ BUSY = {
 
 
 class Gate:
-    """An answer that is held until `open`."""
+    """A fault whose answer is delayed until `open` is set."""
 
     def __init__(self, fault: str) -> None:
         self.open = asyncio.Event()
@@ -55,7 +55,7 @@ async def hang_up(request: "asyncio.Task[object]") -> None:
 
 
 async def all_given_back(service: Running) -> None:
-    """Place, disk space, holds and slots: nothing is left of requests whose clients are gone."""
+    """Wait until requests of disconnected clients hold no place, disk space or file any more."""
     admission = service.app[ADMISSION]
     await until(lambda: not (admission.inside["thumbnails"] or service.area("temp")))
     assert admission.reserved == 0
@@ -63,7 +63,7 @@ async def all_given_back(service: Running) -> None:
 
 
 async def never_sent_again(service: Running, requests: int) -> None:
-    """Another request goes through, and it is the only call since: what was to be sent would have gone before it."""
+    """Another request is the only call since: a call that still waited would be sent before it."""
     await all_given_back(service)
     service.emulator.play(then=None)  # type: ignore[attr-defined]  # a QuickEmulator
     assert (await service.thumbnails(("formats", "jpeg"))).status == 200
@@ -71,7 +71,7 @@ async def never_sent_again(service: Running, requests: int) -> None:
 
 
 @pytest.mark.parametrize("fault", BUSY)
-async def test_a_call_that_is_out_when_its_client_hangs_up_is_not_sent_again(serve: Serve, fault: str) -> None:
+async def test_a_refused_call_is_not_sent_again_after_its_client_disconnected(serve: Serve, fault: str) -> None:
     gate = Gate(fault)
     emulator = QuickEmulator(then=gate)
     service = await serve(emulator, gemini_retry_seconds=60)
@@ -87,7 +87,7 @@ def abandoned(variations: list[VariationState]) -> bool:
     return all(not variation.wanted for variation in variations)
 
 
-async def test_neither_are_those_in_line_behind_it(serve: Serve) -> None:
+async def test_queued_calls_of_disconnected_clients_are_not_sent(serve: Serve) -> None:
     gate = Gate("503")
     emulator = QuickEmulator(then=gate)
     service = await serve(emulator, gemini_retry_seconds=60, gemini_concurrency=1)
@@ -100,14 +100,14 @@ async def test_neither_are_those_in_line_behind_it(serve: Serve) -> None:
     await never_sent_again(service, 1)
 
 
-async def test_a_call_in_its_pause_is_not_sent_again(serve: Serve) -> None:
+async def test_a_call_in_backoff_is_not_sent_again(serve: Serve) -> None:
     emulator = QuickEmulator(then="unavailable")
     service = await serve(emulator, gemini_retry_seconds=60)
     request = await asked(service, 2)
     await until(lambda: emulator.requests == 2 and emulator.in_flight == 0)
     await hang_up(request)
     await all_given_back(service)
-    # The pause itself is the model's, and the next call keeps it.
+    # The backoff itself belongs to the model, and applies to the next call.
     await never_sent_again(service, 2)
 
 
@@ -115,7 +115,7 @@ async def test_a_call_in_its_pause_is_not_sent_again(serve: Serve) -> None:
 def held_up(
     monkeypatch: pytest.MonkeyPatch, owner: type, name: str
 ) -> Iterator[tuple[threading.Event, threading.Event]]:
-    """Let a method that runs in a thread wait while the context is open; the events say that it has begun and ended."""
+    """Block a method that runs in a thread while the context is open; the events are set when it begins and ends."""
     begun, ended, go_on, method = threading.Event(), threading.Event(), threading.Event(), getattr(owner, name)
 
     def waiting(*args: Any) -> Any:
@@ -135,7 +135,7 @@ def held_up(
 
 
 @pytest.mark.parametrize(("owner", "name"), [(Scratch, "_preallocate"), (Reference, "encode")])
-async def test_a_client_that_leaves_while_its_call_is_prepared_causes_none(
+async def test_a_client_that_disconnects_while_its_call_is_prepared_causes_none(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, owner: type, name: str
 ) -> None:
     service = await serve()
@@ -143,14 +143,14 @@ async def test_a_client_that_leaves_while_its_call_is_prepared_causes_none(
         request = await asked(service, 1, upload(picture_bytes()))
         await until(begun.is_set)
         await hang_up(request)
-        # The disk has not answered yet, and the call is over already.
+        # The call ends although the thread is still blocked.
         await until(lambda: not service.app[ADMISSION].inside["thumbnails"])
     await until(ended.is_set)
     await never_sent_again(service, 0)
 
 
 @pytest.mark.parametrize("fault", ["429", "503"])
-async def test_a_client_that_leaves_while_a_second_call_is_prepared_causes_none(
+async def test_a_client_that_disconnects_while_a_retry_is_prepared_causes_none(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     emulator = QuickEmulator(then=BUSY[fault])
@@ -167,7 +167,7 @@ async def test_a_client_that_leaves_while_a_second_call_is_prepared_causes_none(
 
 @asynccontextmanager
 async def silent_server() -> AsyncIterator[tuple[int, Callable[[], int]]]:
-    """A port that takes connections and says nothing, and how many it took."""
+    """A server that accepts connections and never answers: its port, and how many it accepted."""
     taken: list[asyncio.StreamWriter] = []
     server = await asyncio.start_server(lambda _, writer: taken.append(writer), "127.0.0.1", 0)
     try:
@@ -178,7 +178,7 @@ async def silent_server() -> AsyncIterator[tuple[int, Callable[[], int]]]:
             writer.close()
 
 
-async def test_a_client_that_leaves_while_its_call_connects_waits_for_nothing(serve: Serve) -> None:
+async def test_a_call_that_connects_is_cancelled_when_its_client_disconnects(serve: Serve) -> None:
     async with silent_server() as (port, connections):
         service = await serve(gemini_base_url=f"https://127.0.0.1:{port}", gemini_timeout_seconds=600)
         request = await asked(service)
@@ -187,7 +187,7 @@ async def test_a_client_that_leaves_while_its_call_connects_waits_for_nothing(se
         await all_given_back(service)
 
 
-async def test_after_stop_what_is_out_is_waited_for_and_nothing_is_sent(serve: Serve) -> None:
+async def test_after_stop_sent_calls_are_awaited_and_nothing_is_sent(serve: Serve) -> None:
     gate = Gate("503")
     emulator = QuickEmulator(then=gate)
     service = await serve(emulator, gemini_retry_seconds=60, gemini_concurrency=1)
@@ -209,7 +209,7 @@ async def test_after_stop_what_is_out_is_waited_for_and_nothing_is_sent(serve: S
     assert not service.area("temp")
 
 
-async def test_closing_sends_nothing_either(serve: Serve) -> None:
+async def test_close_sends_nothing(serve: Serve) -> None:
     emulator = QuickEmulator(then="unavailable")
     service = await serve(emulator, gemini_retry_seconds=60)
     request = await asked(service, 4)
@@ -221,7 +221,7 @@ async def test_closing_sends_nothing_either(serve: Serve) -> None:
     assert emulator.requests == 4
 
 
-async def test_only_calls_that_were_made_count_as_calls(serve: Serve) -> None:
+async def test_only_calls_that_were_made_are_counted(serve: Serve) -> None:
     emulator = QuickEmulator(then="daily_quota")
     service = await serve(emulator, gemini_concurrency=1)
     answer = await service.thumbnails(("count", "4"))
@@ -231,7 +231,7 @@ async def test_only_calls_that_were_made_count_as_calls(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_whenever_readers_leave_no_call_goes_out_for_them_afterwards(serve: Serve, seed: int) -> None:
+async def test_whenever_clients_disconnect_no_call_is_sent_for_them_afterwards(serve: Serve, seed: int) -> None:
     chance, gone, late = random.Random(seed), set[str](), list[str]()
     service = await serve()
 

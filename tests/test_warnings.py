@@ -1,4 +1,4 @@
-"""What a client is told of a picture that was exported all the same, over HTTP and from Python."""
+"""Warnings: problems that did not stop an export, over HTTP and in Python."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def animation(kind: str = "WEBP", size: tuple[int, int] = (64, 36)) -> bytes:
 
 @on_one_loop
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-async def test_an_animation_that_is_uploaded_becomes_its_first_frame_and_says_so(service: Running, kind: str) -> None:
+async def test_an_uploaded_animation_becomes_its_first_frame_with_a_warning(service: Running, kind: str) -> None:
     before = await service.counter("image_export_steps_back_total")
     body = (await service.exports(upload(animation(kind)), ("formats", "png"))).json
     assert [(each["code"], each["format"]) for each in body["warnings"]] == [("animation_ignored", None)]
@@ -31,7 +31,7 @@ async def test_an_animation_that_is_uploaded_becomes_its_first_frame_and_says_so
 
 
 @on_one_loop
-async def test_an_animated_base_is_not_told(service: Running) -> None:
+async def test_an_animated_base_is_no_warning(service: Running) -> None:
     exported = await service.exports(upload(picture_bytes((64, 36))), upload(animation(), "base"), ("formats", "jpeg"))
     drawn = await service.thumbnails(upload(animation()), ("width", "64"), ("formats", "jpeg"))
     [variation] = drawn.json["variations"]
@@ -40,7 +40,7 @@ async def test_an_animated_base_is_not_told(service: Running) -> None:
 
 
 @on_one_loop
-async def test_a_picture_of_another_ratio_than_asked_says_what_was_cut(serve: Serve) -> None:
+async def test_a_picture_of_another_ratio_than_requested_carries_a_warning(serve: Serve) -> None:
     service = await serve(QuickEmulator(then=repainted(lambda _: picture_bytes((1024, 1024)))))
     answer = await service.thumbnails(("formats", "jpeg"))
     [variation] = answer.json["variations"]
@@ -53,7 +53,7 @@ async def test_a_picture_of_another_ratio_than_asked_says_what_was_cut(serve: Se
 
 
 @on_one_loop
-async def test_an_animation_that_gemini_sent_says_so(serve: Serve) -> None:
+async def test_an_animation_from_gemini_carries_a_warning(serve: Serve) -> None:
     service = await serve(QuickEmulator(then=repainted(lambda _: animation(size=(1376, 768)), "image/webp")))
     [variation] = (await service.thumbnails(("formats", "jpeg"))).json["variations"]
     assert [each["code"] for each in variation["warnings"]] == ["animation_ignored"]
@@ -61,13 +61,13 @@ async def test_an_animation_that_gemini_sent_says_so(serve: Serve) -> None:
 
 @on_one_loop
 @pytest.mark.parametrize("ratio", ["1:1", "2:3", "3:2", "4:5", "9:16", "21:9", "1:8", "8:1"])
-async def test_the_sizes_that_gemini_draws_are_the_asked_ratio(service: Running, ratio: str) -> None:
+async def test_the_usual_sizes_of_gemini_carry_no_ratio_warning(service: Running, ratio: str) -> None:
     answer = await service.thumbnails(("aspect_ratio", ratio), ("width", "16"), ("formats", "jpeg"))
     [variation] = answer.json["variations"]
     assert variation["warnings"] == []
 
 
-async def test_python_is_told_too(tmp_path: Path) -> None:
+async def test_warnings_in_python(tmp_path: Path) -> None:
     async with ImageExportService(settings_in(tmp_path)) as exports:
         made = await exports.process_and_export_image(animation())
     assert [(warning.code, warning.format) for warning in made.warnings] == [("animation_ignored", None)]

@@ -1,4 +1,4 @@
-"""Every field: what is taken, what is refused and what the refusal says; a refusal costs nothing and leaves nothing."""
+"""Every field: the values that are accepted, and the errors for others, which cost nothing and leave no file."""
 
 from typing import Any
 
@@ -299,7 +299,7 @@ def test_a_side_that_would_be_too_long_is_refused(settings: Settings) -> None:
         order(settings, aspect_ratio="1:8", width="8192")
 
 
-def test_the_readers_know_every_field() -> None:
+def test_every_field_is_parsed() -> None:
     assert {*EXPORT_FIELDS} < {*THUMBNAIL_FIELDS}
 
 
