@@ -22,8 +22,8 @@ from PIL import Image
 from yarl import URL
 
 from service.app import create_app
-from service.emulator.app import Emulator, Fault, _answer, _Gallery
-from service.emulator.wire import Received
+from service.emulator.app import Emulator, Fault, _Gallery, _responder
+from service.emulator.wire import GenerateRequest
 from service.server.connections import listening
 from service.settings import Settings
 from service.store.layout import AREAS
@@ -64,14 +64,14 @@ class QuickEmulator(Emulator):
 
     def play(self, *faults: Fault, then: Fault = None) -> None:
         """Meet the next requests with these faults in turn, and all after them with `then`."""
-        self._faults = [_answer(None)] * self.requests + [_answer(fault) for fault in faults]
-        self._then = _answer(then)
+        self._faults = [_responder(None)] * self.requests + [_responder(fault) for fault in faults]
+        self._then = _responder(then)
 
 
 class _Swatches(_Gallery):
     painted = 0
 
-    async def picture(self, received: Received) -> bytes:
+    async def picture(self, received: GenerateRequest) -> bytes:
         self.painted += 1
         colour = f"#{self.painted * 0x2F4F1D % 0x1000000:06x}"
         return await asyncio.to_thread(picture_bytes, received.pixels, colour, compress_level=1)

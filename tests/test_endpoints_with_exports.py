@@ -25,7 +25,7 @@ from service.emulator.faults import (
     BLOCK_REASONS,
     FAULTS,
     FINISH_REASONS,
-    Call,
+    PendingRequest,
     edited,
     error,
     finished,
@@ -525,7 +525,7 @@ async def test_a_refusal_says_why(faulty: Faulty) -> None:
     parts(lambda _: [{"text": "cut within a \ud83d"}]),
 ])  # fmt: skip
 async def test_half_a_character_in_a_message_of_gemini_is_replaced(
-    serve: Serve, answer: Callable[[Call], Awaitable[web.StreamResponse]]
+    serve: Serve, answer: Callable[[PendingRequest], Awaitable[web.StreamResponse]]
 ) -> None:
     service = await serve(QuickEmulator(faults=[answer], then=None))
     body = (await service.thumbnails(("count", "2"), *TINY)).json
@@ -751,7 +751,7 @@ async def test_no_space_for_the_exports_is_507_and_names_the_raw(
 async def test_a_disk_that_fills_up_during_the_call_does_not_lose_the_paid_picture(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fill_and_draw(call: Call) -> web.StreamResponse:
+    async def fill_and_draw(call: PendingRequest) -> web.StreamResponse:
         await asyncio.to_thread(fill_up, tmp_path / "disk")
         return await one_picture(call)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from service.emulator.faults import Answer, Call, json_response, raw
+from service.emulator.faults import PendingRequest, Responder, json_response, raw
 from service.emulator.wire import Json, dump, picture_part
 from service.errors import StorageUnavailable
 from service.server.keys import GEMINI
@@ -25,15 +25,15 @@ TINY = (("formats", "jpeg"), ("width", "16"))
 HTML = b"<!doctype html>\xff\x00<h1>It worked, but you cannot see it.</h1>"
 
 
-def large(size: int = 3 * MIB, edit: Callable[[Json], object] = lambda body: None) -> Answer:
+def large(size: int = 3 * MIB, edit: Callable[[Json], object] = lambda body: None) -> Responder:
     """A good answer with a picture of `size` bytes, most of them after its end."""
 
-    def build(call: Call) -> bytes:
+    def build(call: PendingRequest) -> bytes:
         body = call.reply(picture_part(picture_bytes((1376, 768)) + os.urandom(size)))
         edit(body)
         return dump(body)
 
-    async def answer(call: Call) -> web.Response:
+    async def answer(call: PendingRequest) -> web.Response:
         return json_response(await asyncio.to_thread(build, call))
 
     return answer
@@ -59,7 +59,7 @@ def kept(service: Running, error: dict[str, Any]) -> bytes:
         (raw(200, dump({"candidates": [{"content": {"parts": [{"fileData": {"fileUri": "gs://a/b"}}]}}]})), None),
     ],
 )
-async def test_what_cannot_be_read_is_kept_as_received(serve: Serve, answer: Answer, whole: bytes | None) -> None:
+async def test_what_cannot_be_read_is_kept_as_received(serve: Serve, answer: Responder, whole: bytes | None) -> None:
     service = await serve(QuickEmulator(then=answer))
     body = assert_problem(await service.thumbnails(*TINY), 502, "bad_reply")
     [error] = body["errors"]
@@ -71,7 +71,7 @@ async def test_what_cannot_be_read_is_kept_as_received(serve: Serve, answer: Ans
 
 
 async def test_it_is_kept_without_its_content_encoding(serve: Serve) -> None:
-    async def answer(call: Call) -> web.Response:
+    async def answer(call: PendingRequest) -> web.Response:
         return web.Response(body=gzip.compress(HTML), headers={"Content-Encoding": "gzip"})
 
     service = await serve(QuickEmulator(then=answer))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from service.emulator.faults import FAULTS, Call, error, raw
+from service.emulator.faults import FAULTS, PendingRequest, error, raw
 from service.errors import Blocked
 from service.gemini.call import Reference
 from service.orders import Event, Failed, Order, Sent
@@ -39,7 +39,7 @@ class Gate:
         self.open = asyncio.Event()
         self.fault = BUSY[fault]
 
-    async def __call__(self, call: Call) -> web.StreamResponse:
+    async def __call__(self, call: PendingRequest) -> web.StreamResponse:
         await self.open.wait()
         return await self.fault(call)
 

@@ -1,1 +1,1 @@
-"""A local stand-in for Gemini: its wire protocol, its faults and the pictures it draws, as a process of its own."""
+"""A local emulator of Gemini, run as a process: its REST protocol, its faults, and drawn pictures."""

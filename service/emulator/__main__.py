@@ -1,8 +1,8 @@
 """The emulator as a process: `python -m service.emulator --port 0`.
 
-It prints its port as one line of JSON, serves on 127.0.0.1 only and lives until its standard input ends,
-so it never outlives the parent that holds the pipe. Signals leave it alone, because the parent may still have answers
-to wait for when Ctrl-C reaches the whole group; by hand, end it with Ctrl-D.
+It prints its port as one line of JSON, listens on 127.0.0.1 only, and exits at the end of its standard input, so it
+never outlives the parent that holds the pipe. It ignores signals, because the parent may still wait for replies when a
+Ctrl-C reaches the whole process group. In a terminal, end it with Ctrl-D.
 """
 
 import argparse
@@ -32,13 +32,13 @@ async def _serve(emulator: Emulator, port: int) -> None:
 def _end_with_parent() -> None:
     while os.read(sys.stdin.fileno(), 4096):
         pass
-    # Nobody is left to answer, and nothing is left to save.
+    # No client is left, and there is nothing to save.
     os._exit(0)
 
 
 def main() -> None:
-    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(one, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     parser = argparse.ArgumentParser(prog="python -m service.emulator", description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="0 (the default) takes a free one")
     port = parser.parse_args().port

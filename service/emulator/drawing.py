@@ -1,4 +1,4 @@
-"""Draws a thumbnail of a script: a place, its light, the title; the same picture for the same arguments."""
+"""Draws a thumbnail for a script: a scene and the title. Deterministic: equal arguments draw equal pictures."""
 
 import io
 import logging
@@ -15,17 +15,17 @@ from service.imaging.formats import TABLE
 
 log = logging.getLogger(__name__)
 
-# Scenes are drawn at this many pixels and scaled: shapes get smooth edges, and a 4K picture stays affordable.
+# Scenes are drawn with this many pixels and scaled, for smooth edges and for the time that a 4K picture takes.
 _CANVAS_PIXELS = 4_200_000
 # More than this many times as wide as the picture shows no better.
 _MAX_SCALE = 4
-_MARK = "emulator"
+_WATERMARK = "emulator"
 _ANCHORS = {"left": "la", "center": "ma", "right": "ra"}
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the title goes (left, top, right, bottom) and the focus, in shares of the picture."""
+    """The box of the title (left, top, right, bottom) and the focus of the scene, as fractions of the picture."""
 
     box: tuple[float, float, float, float]
     focus: tuple[float, float]
@@ -54,22 +54,22 @@ _COLUMN = (
 
 
 def draw(script: str, size: tuple[int, int], variant: str, reference: bytes | None = None) -> bytes:
-    """A PNG of `size`; other `variant`s are other pictures, and a readable `reference` becomes the backdrop."""
-    luck = Random(f"{variant}\n{script}")  # noqa: S311 - the same picture again is the point
+    """A PNG of `size`. Each `variant` is a different picture; a readable `reference` becomes the background."""
+    rng = Random(f"{variant}\n{script}")  # noqa: S311 - has to be deterministic
     words = set(re.findall(r"\w+", script.lower()[:4000]))
-    layout = luck.choice(_layouts(size))
-    palette = luck.choice(PALETTES)
+    layout = rng.choice(_layouts(size))
+    palette = rng.choice(PALETTES)
     photo = _opened(reference) if reference else None
     if photo:
-        canvas = _photo_canvas(photo, _canvas_size(size), palette, luck)
+        canvas = _photo_canvas(photo, _canvas_size(size), palette, rng)
     else:
         canvas = Image.new("RGB", _canvas_size(size))
-        scene = Scene(canvas, palette, (layout.focus[0] * canvas.width, layout.focus[1] * canvas.height), luck)
-        scene_for(words, luck)(scene)
+        scene = Scene(canvas, palette, (layout.focus[0] * canvas.width, layout.focus[1] * canvas.height), rng)
+        scene_for(words, rng)(scene)
     picture = canvas.resize(size, Image.Resampling.BICUBIC)
     _shade(picture, layout, mix(palette.near, (0, 0, 0), 0.4))
-    _letter(picture, title_of(script), layout, palette)
-    _sign(picture)
+    _draw_title(picture, title_of(script), layout, palette)
+    _draw_watermark(picture)
     out = io.BytesIO()
     picture.save(out, "PNG", compress_level=3)
     return out.getvalue()
@@ -94,33 +94,33 @@ def _opened(reference: bytes) -> Image.Image | None:
         picture = Image.open(io.BytesIO(reference), formats=[row.pillow for row in TABLE.values()])
         picture.draft("RGB", (2000, 2000))
         return ImageOps.exif_transpose(picture).convert("RGB")
-    except Exception as error:  # Pillow raises nearly anything for hostile bytes
+    except Exception as error:  # Pillow raises almost any exception for invalid bytes
         log.warning("a reference cannot be opened (%s): a scene is drawn instead", type(error).__name__)
         return None
 
 
-def _photo_canvas(photo: Image.Image, size: tuple[int, int], palette: Palette, luck: Random) -> Image.Image:
-    """The reference, cropped a little differently each time, tinted, with lights in front."""
+def _photo_canvas(photo: Image.Image, size: tuple[int, int], palette: Palette, rng: Random) -> Image.Image:
+    """The reference as background: cropped at random, tinted, with lights in front."""
     half = (size[0] // 2, size[1] // 2)
-    closeness = luck.uniform(0, 0.08)
-    fitted = ImageOps.fit(photo, half, bleed=closeness, centering=(luck.uniform(0.35, 0.65), luck.uniform(0.35, 0.65)))
-    tinted = Image.blend(fitted, gradient(half, palette.top, palette.bottom), luck.uniform(0.16, 0.3))
+    closeness = rng.uniform(0, 0.08)
+    fitted = ImageOps.fit(photo, half, bleed=closeness, centering=(rng.uniform(0.35, 0.65), rng.uniform(0.35, 0.65)))
+    tinted = Image.blend(fitted, gradient(half, palette.top, palette.bottom), rng.uniform(0.16, 0.3))
     canvas = tinted.filter(ImageFilter.GaussianBlur(1.5)).resize(size)
-    scene = Scene(canvas, palette, (0, 0), luck)
+    scene = Scene(canvas, palette, (0, 0), rng)
     for _ in range(9):
-        spot = (luck.uniform(0, size[0]), luck.uniform(0, size[1]))
-        lights(scene, spot, scene.unit * luck.uniform(0.3, 1.1), luck.uniform(0.1, 0.3))
+        spot = (rng.uniform(0, size[0]), rng.uniform(0, size[1]))
+        lights(scene, spot, scene.unit * rng.uniform(0.3, 1.1), rng.uniform(0.1, 0.3))
     return canvas
 
 
 def _shade(picture: Image.Image, layout: Layout, colour: Colour) -> None:
-    """Darkens where the title will stand."""
+    """Darken the area behind the title."""
     ramp = Image.linear_gradient("L").point(lambda level: round((level / 255) ** 1.6 * 200))
     mask = ramp.rotate({"bottom": 0, "left": -90, "right": 90}[layout.shade])
     picture.paste(colour, (0, 0), mask.resize(picture.size))
 
 
-def _letter(picture: Image.Image, text: str, layout: Layout, palette: Palette) -> None:
+def _draw_title(picture: Image.Image, text: str, layout: Layout, palette: Palette) -> None:
     shown, font = choose_font(text)
     if not shown:
         return
@@ -136,11 +136,11 @@ def _letter(picture: Image.Image, text: str, layout: Layout, palette: Palette) -
     y = top + (spare if layout.shade == "bottom" else spare / 2)
     start = x - {"left": 0, "center": 5, "right": 10}[align] * bar
     ImageDraw.Draw(picture).rounded_rectangle((start, y, start + 10 * bar, y + bar), bar / 2, fill=palette.accent)
-    _lines(picture, title, (x, y + 3 * bar), _ANCHORS[align], palette)
+    _draw_lines(picture, title, (x, y + 3 * bar), _ANCHORS[align], palette)
 
 
-def _lines(picture: Image.Image, title: Title, place: tuple[float, float], anchor: str, palette: Palette) -> None:
-    """Outlined, with a hard shadow; the longest line in the accent's colour."""
+def _draw_lines(picture: Image.Image, title: Title, place: tuple[float, float], anchor: str, palette: Palette) -> None:
+    """Draw the lines with outline and shadow, the longest in the accent colour."""
     pen = ImageDraw.Draw(picture)
     dark = mix(palette.near, (0, 0, 0), 0.55)
     stroke = max(1, title.font.size / 18)
@@ -154,13 +154,13 @@ def _lines(picture: Image.Image, title: Title, place: tuple[float, float], ancho
         pen.text(at, line, fill, title.font, anchor, stroke_width=stroke, stroke_fill=dark)
 
 
-def _sign(picture: Image.Image) -> None:
-    """A small mark in the corner, so that nobody takes the picture for Gemini's."""
+def _draw_watermark(picture: Image.Image) -> None:
+    """Draw a watermark, so that the picture cannot be mistaken for one of Gemini."""
     size = max(11, min(picture.size) / 34)
-    _, font = choose_font(_MARK)
+    _, font = choose_font(_WATERMARK)
     small = font.font_variant(size=size)
     pen = ImageDraw.Draw(picture, "RGBA")
     right, bottom = picture.width - size * 0.8, picture.height - size * 0.8
-    box = (right - small.getlength(_MARK) - size * 1.1, bottom - size * 1.6, right, bottom)
+    box = (right - small.getlength(_WATERMARK) - size * 1.1, bottom - size * 1.6, right, bottom)
     pen.rounded_rectangle(box, size * 0.8, fill=(0, 0, 0, 120))
-    pen.text(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), _MARK, (255, 255, 255, 210), small, "mm")
+    pen.text(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), _WATERMARK, (255, 255, 255, 210), small, "mm")

@@ -1,4 +1,4 @@
-"""Everything that can go wrong with a call to Gemini, by name, for the emulator to play."""
+"""The faults that the emulator can play, by name."""
 
 import asyncio
 import io
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from aiohttp import web
 from PIL import Image, ImageOps
 
-from service.emulator.wire import Json, Received, detail, dump, picture_part, reply
+from service.emulator.wire import GenerateRequest, Json, detail, dump, picture_part, reply
 from service.emulator.wire import error as error_body
 from service.emulator.wrappings import WRAPPINGS, Wrapping
 
@@ -16,11 +16,11 @@ _JSON = "application/json; charset=UTF-8"
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """One request that waits for its answer; `closing` is set when the emulator stops."""
+class PendingRequest:
+    """A request that waits for its response. `paint` draws its picture, `closing` is set when the emulator stops."""
 
     request: web.Request
-    received: Received
+    received: GenerateRequest
     number: int
     paint: Callable[[], Awaitable[bytes]]
     closing: asyncio.Event
@@ -29,67 +29,69 @@ class Call:
         return reply(self.received, list(parts), f"emulated-{self.number}")
 
 
-Answer = Callable[[Call], Awaitable[web.StreamResponse]]
+Responder = Callable[[PendingRequest], Awaitable[web.StreamResponse]]
 
 
 def json_response(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     return web.Response(body=body, status=status, headers={"Content-Type": _JSON, **(headers or {})})
 
 
-async def one_picture(call: Call) -> web.Response:
-    """The answer when nothing goes wrong."""
-    return await _send(lambda picture: call.reply(picture_part(picture)), await call.paint())
+async def one_picture(pending: PendingRequest) -> web.Response:
+    """The normal response: one picture."""
+    return await _send(lambda picture: pending.reply(picture_part(picture)), await pending.paint())
 
 
 async def _send(build: Callable[[bytes], Json], picture: bytes) -> web.Response:
     return json_response(await asyncio.to_thread(lambda: dump(build(picture))))
 
 
-def error(code: int, message: str, *details: Json, status: str | None = None, retry_after: str | None = None) -> Answer:
-    """Google's error JSON; `retry_after` is the header, RetryInfo goes among the details."""
+def error(
+    code: int, message: str, *details: Json, status: str | None = None, retry_after: str | None = None
+) -> Responder:
+    """An error in Google's JSON; `retry_after` is the header, RetryInfo belongs to the details."""
     body = dump(error_body(code, message, status, details))
     headers = {"Retry-After": retry_after} if retry_after else {}
 
-    async def answer(_: Call) -> web.Response:
+    async def answer(_: PendingRequest) -> web.Response:
         return json_response(body, code, headers)
 
     return answer
 
 
-def raw(status: int, body: bytes = b"", content_type: str = _JSON) -> Answer:
-    async def answer(_: Call) -> web.Response:
+def raw(status: int, body: bytes = b"", content_type: str = _JSON) -> Responder:
+    async def answer(_: PendingRequest) -> web.Response:
         return web.Response(status=status, body=body, headers={"Content-Type": content_type})
 
     return answer
 
 
-def parts(build: Callable[[bytes], list[Json]]) -> Answer:
-    """A good answer whose parts are made of its picture by `build`."""
+def parts(build: Callable[[bytes], list[Json]]) -> Responder:
+    """A normal response, with the parts that `build` makes of its picture."""
 
-    async def answer(call: Call) -> web.Response:
-        return await _send(lambda picture: call.reply(*build(picture)), await call.paint())
+    async def answer(pending: PendingRequest) -> web.Response:
+        return await _send(lambda picture: pending.reply(*build(picture)), await pending.paint())
 
     return answer
 
 
-def repainted(change: Callable[[bytes], bytes], mime_type: str = "image/png") -> Answer:
+def repainted(change: Callable[[bytes], bytes], mime_type: str = "image/png") -> Responder:
     return parts(lambda picture: [picture_part(change(picture), mime_type)])
 
 
-def saved(pillow: str, mode: str = "RGB", mime_type: str = "image/png") -> Answer:
+def saved(pillow: str, mode: str = "RGB", mime_type: str = "image/png") -> Responder:
     """The picture in another format or mode, declared as `mime_type`."""
     return repainted(lambda picture: _resaved(picture, lambda image: image.convert(mode), pillow), mime_type)
 
 
-def finished(reason: str, message: str | None = None) -> Answer:
-    """A candidate that ended for `reason`, without a picture and unbilled."""
+def finished(reason: str, message: str | None = None) -> Responder:
+    """A candidate with this finishReason, without a picture, and not billed."""
     candidate: Json = {"finishReason": reason, "index": 0}
     if message:
         candidate["finishMessage"] = message
     return edited(lambda body: body.update(candidates=[candidate]), billed=False)
 
 
-def blocked(reason: str) -> Answer:
+def blocked(reason: str) -> Responder:
     def edit(body: Json) -> None:
         del body["candidates"]
         body["promptFeedback"] = {"blockReason": reason}
@@ -97,11 +99,11 @@ def blocked(reason: str) -> Answer:
     return edited(edit, billed=False)
 
 
-def edited(edit: Callable[[Json], object], billed: bool = True) -> Answer:
-    """A good answer, changed in place by `edit`; `billed=False` takes the candidate's tokens out of it."""
+def edited(edit: Callable[[Json], object], billed: bool = True) -> Responder:
+    """A normal response, changed in place by `edit`; `billed=False` removes the candidate tokens from its usage."""
 
-    async def answer(call: Call) -> web.Response:
-        body = call.reply(picture_part(await call.paint()))
+    async def answer(pending: PendingRequest) -> web.Response:
+        body = pending.reply(picture_part(await pending.paint()))
         if not billed:
             usage = body["usageMetadata"]
             body["usageMetadata"] = dict.fromkeys(("promptTokenCount", "totalTokenCount"), usage["promptTokenCount"])
@@ -111,23 +113,23 @@ def edited(edit: Callable[[Json], object], billed: bool = True) -> Answer:
     return answer
 
 
-def wrapped(wrapping: Wrapping) -> Answer:
-    """A good answer, wrapped."""
+def wrapped(wrapping: Wrapping) -> Responder:
+    """A normal response, transformed by a Wrapping."""
 
-    async def answer(call: Call) -> web.Response:
-        body = call.reply(picture_part(await call.paint()))
+    async def answer(pending: PendingRequest) -> web.Response:
+        body = pending.reply(picture_part(await pending.paint()))
         data = await asyncio.to_thread(wrapping.wrap, body)
         return json_response(data, wrapping.status, dict(wrapping.headers))
 
     return answer
 
 
-def redirect(status: int, location: str | None) -> Answer:
-    """A redirect, to this very address if `location` is empty."""
+def redirect(status: int, location: str | None) -> Responder:
+    """A redirect, to the same URL if `location` is empty."""
 
-    async def answer(call: Call) -> web.Response:
-        headers = {} if location is None else {"Location": location or str(call.request.url)}
-        return json_response(dump(call.reply(picture_part(await call.paint()))), status, headers)
+    async def answer(pending: PendingRequest) -> web.Response:
+        headers = {} if location is None else {"Location": location or str(pending.request.url)}
+        return json_response(dump(pending.reply(picture_part(await pending.paint()))), status, headers)
 
     return answer
 
@@ -137,11 +139,11 @@ def _file_uri(body: Json) -> None:
     body["candidates"][0]["content"]["parts"] = [{"fileData": {"mimeType": "image/png", "fileUri": uri}}]
 
 
-def _endless(body: Json) -> None:
+def _huge_usage(body: Json) -> None:
     body["usageMetadata"]["notes"] = ["a note"] * 200_000
 
 
-def _hidden(body: Json) -> None:
+def _hidden_characters(body: Json) -> None:
     body["usageMetadata"]["note"] = "\x1b[31m\u202enot what it seems"
 
 
@@ -168,32 +170,32 @@ def _resaved(picture: bytes, change: Callable[[Image.Image], Image.Image], pillo
     return out.getvalue()
 
 
-async def _drop(call: Call) -> web.StreamResponse:
-    return _hang_up(call)
+async def _drop(pending: PendingRequest) -> web.StreamResponse:
+    return _hang_up(pending)
 
 
-def _hang_up(call: Call, sent: bytes = b"") -> web.StreamResponse:
-    if transport := call.request.transport:
+def _hang_up(pending: PendingRequest, sent: bytes = b"") -> web.StreamResponse:
+    if transport := pending.request.transport:
         transport.write(sent)
         transport.close()
     return web.Response()
 
 
-def cut(with_length: bool) -> Answer:
-    """Half an answer; without a length its end looks like the end of the body."""
+def cut(with_length: bool) -> Responder:
+    """Half a response; without a Content-Length it looks complete to HTTP."""
 
-    async def answer(call: Call) -> web.StreamResponse:
-        body = dump(call.reply(picture_part(await call.paint())))
+    async def answer(pending: PendingRequest) -> web.StreamResponse:
+        body = dump(pending.reply(picture_part(await pending.paint())))
         length = f"Content-Length: {len(body)}\r\n" if with_length else ""
         head = f"HTTP/1.1 200 OK\r\nContent-Type: {_JSON}\r\n{length}Connection: close\r\n\r\n"
-        return _hang_up(call, head.encode() + body[: len(body) // 2])
+        return _hang_up(pending, head.encode() + body[: len(body) // 2])
 
     return answer
 
 
-async def _hang(call: Call) -> web.StreamResponse:
-    await call.closing.wait()
-    return _hang_up(call)
+async def _hang(pending: PendingRequest) -> web.StreamResponse:
+    await pending.closing.wait()
+    return _hang_up(pending)
 
 
 def _retry(delay: str) -> Json:
@@ -214,8 +216,8 @@ FINISH_REASONS = [
 ]  # fmt: skip
 BLOCK_REASONS = ("SAFETY", "OTHER", "BLOCKLIST", "PROHIBITED_CONTENT", "IMAGE_SAFETY")
 
-FAULTS: dict[str, Answer] = {
-    # refused by status
+FAULTS: dict[str, Responder] = {
+    # error statuses
     "bad_request": error(400, "Request contains an invalid argument."),
     "bad_key": error(
         400, "API key not valid. Please pass a valid API key.", detail("ErrorInfo", reason="API_KEY_INVALID")
@@ -235,7 +237,7 @@ FAULTS: dict[str, Answer] = {
     "internal": error(500, "An internal error has occurred."),
     "unavailable": error(503, "The model is overloaded. Please try again later."),
     "deadline_exceeded": error(504, "The request timed out. Please try again."),
-    # no answer of the promised form
+    # malformed replies
     "no_content": raw(204),
     "server_error_html": raw(502, _HTML, "text/html"),
     "server_error_not_json": raw(500, b"upstream connect error"),
@@ -251,7 +253,7 @@ FAULTS: dict[str, Answer] = {
     "wrong_candidate": raw(200, b'{"candidates": [7]}'),
     "wrong_content": raw(200, b'{"candidates": [{"content": "none"}]}'),
     "bad_base64": edited(_bad_base64),
-    # refused or drawn by reason
+    # refusals, and other fields of the reply
     **{f"blocked_{reason.lower()}": blocked(reason) for reason in BLOCK_REASONS},
     "blocked_unknown": blocked("BLOCKED_IN_A_NEW_WAY"),
     **{f"finish_{reason.lower()}": finished(reason, f"Stopped: {reason}.") for reason in FINISH_REASONS},
@@ -260,8 +262,8 @@ FAULTS: dict[str, Answer] = {
     "no_usage": edited(lambda body: body.pop("usageMetadata")),
     "error_in_200_billed": edited(lambda body: body.update(error_body(503, "Late."), candidates=[])),
     "blocked_billed": edited(lambda body: body.update(promptFeedback={"blockReason": "SAFETY"}, candidates=[])),
-    "huge_usage": edited(_endless),
-    "hidden_characters": edited(_hidden),
+    "huge_usage": edited(_huge_usage),
+    "hidden_characters": edited(_hidden_characters),
     "file_uri": edited(_file_uri),
     **{f"redirect_{status}": redirect(status, "") for status in (300, 301, 302, 303, 307, 308)},
     "redirect_nowhere": redirect(307, None),

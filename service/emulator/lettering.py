@@ -1,4 +1,4 @@
-"""The title of an emulated thumbnail: which words, in which font, how large, on which lines."""
+"""Typesetting of the title: its text, font, size and line breaks."""
 
 import re
 import unicodedata
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import ImageFont
 
-# The first one ships with us; the others, where the system has them, know scripts that it does not.
+# The first one is part of this package; the others are used for other writing systems, if they are installed.
 _FONTS = (
     str(Path(__file__).with_name("DejaVuSansCondensed-Bold.ttf")),
     "NotoSansCJK-Bold.ttc",
@@ -27,7 +27,7 @@ Font = ImageFont.FreeTypeFont
 
 @dataclass(frozen=True, slots=True)
 class Title:
-    """Lines set in `font`, whose size is in pixels; `leading` from one line's top to the next."""
+    """Lines in `font`; `leading` is the distance in pixels from the top of one line to the next."""
 
     lines: tuple[str, ...]
     font: Font
@@ -35,7 +35,7 @@ class Title:
 
 
 def title_of(script: str) -> str:
-    """The first line that says something, cut to what a thumbnail can carry."""
+    """The first line with text, shortened to the length of a title."""
     lines = (_clean(line) for line in script.splitlines())
     line = next((line for line in lines if line), "")
     if len(line) <= _MAX_TITLE:
@@ -48,7 +48,7 @@ def title_of(script: str) -> str:
 
 
 def is_rtl(text: str) -> bool:
-    """Whether the first letter that has a direction runs from right to left."""
+    """Whether the first letter with a direction is right-to-left."""
     directions = (unicodedata.bidirectional(char) for char in text)
     return next((one != "L" for one in directions if one in ("L", "R", "AL")), False)
 
@@ -79,14 +79,14 @@ def _fonts() -> Iterator[Font]:
 
 
 def _shown(text: str, font: Font) -> str:
-    """What of `text` the font has glyphs for."""
+    """The characters of `text` for which the font has glyphs."""
     plain = font.font_variant(size=24, layout_engine=ImageFont.Layout.BASIC)
     missing = bytes(plain.getmask(_UNASSIGNED))
     return "".join(char for char in text if char == " " or bytes(plain.getmask(char)) != missing)
 
 
 def choose_font(text: str) -> tuple[str, Font]:
-    """The font that shows most of `text`, and what it shows."""
+    """The font with glyphs for most of `text`, and the characters that it has."""
     best = ("", _built_in())
     for font in _fonts():
         shown = _shown(text, font)
@@ -98,7 +98,7 @@ def choose_font(text: str) -> tuple[str, Font]:
 
 
 def set_title(text: str, font: Font, width: float, height: float, smallest: float) -> Title:
-    """`text` as large as fits into `width` x `height` pixels; below `smallest` it is cut instead."""
+    """Set `text` in the largest size that fits into `width` x `height` pixels; it is cut to fit at size `smallest`."""
     size = height * 0.55
     while True:
         breaks = size <= smallest
@@ -120,7 +120,7 @@ def _measure(font: Font, size: float) -> Callable[[str], float]:
 
 
 def _balance(text: str, measure: Callable[[str], float], width: float, count: int, breaks: bool) -> list[str]:
-    """The same number of lines, of as equal length as can be."""
+    """Balance the lengths of the lines, without changing their number."""
     lines = list(_wrap(text, measure, width, breaks))
     while (tighter := list(_wrap(text, measure, width := width * 0.96, breaks))) and len(tighter) == count:
         if any(measure(line) > width for line in tighter):
@@ -143,7 +143,7 @@ def _wrap(text: str, measure: Callable[[str], float], width: float, breaks: bool
 
 
 def _words(text: str, measure: Callable[[str], float], width: float, breaks: bool) -> Iterator[str]:
-    """The words; with `breaks`, those wider than a line in pieces."""
+    """The words; with `breaks`, words wider than a line are split."""
     for word in text.split():
         piece = ""
         for char in word:

@@ -1,4 +1,4 @@
-"""The emulator as a process of its own, which is started again when it dies."""
+"""Runs the emulator as a child process, and restarts it with exponential backoff when it dies."""
 
 import asyncio
 import contextlib
@@ -13,16 +13,16 @@ from service.errors import SettingsError
 
 log = logging.getLogger(__name__)
 
-# In a row: one that was up for STEADY_SECONDS has all of them again.
-RESTARTS = 8
+# Restarts in a row: a process that ran for STEADY_SECONDS resets the count.
+MAX_RESTARTS = 8
 FIRST_PAUSE_SECONDS = 0.1
 STEADY_SECONDS = 60.0
-# It ends at once, unless it hangs or is stopped.
-END_SECONDS = 5.0
+# How long it may take to exit before it is killed.
+EXIT_SECONDS = 5.0
 
 
 class EmulatorProcess:
-    """An emulator that keeps its port. Each process ends with its standard input, so none can outlive this one."""
+    """An emulator on a port that stays the same over restarts. `up`: it is running."""
 
     def __init__(self, start_seconds: float) -> None:
         self._start_seconds = start_seconds
@@ -36,42 +36,42 @@ class EmulatorProcess:
 
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator["EmulatorProcess"]:
-        """Raises SettingsError when it does not start."""
-        async with self._life() as process:
+        """Run the emulator; raises SettingsError if it does not start."""
+        async with self._started() as process:
             log.warning("no Gemini here: the local emulator on %s draws every picture", self.base_url)
-            keeper = asyncio.create_task(self._keep_up(process))
+            supervisor = asyncio.create_task(self._supervise(process))
             try:
                 yield self
             finally:
-                keeper.cancel()
-                await asyncio.wait([keeper])
+                supervisor.cancel()
+                await asyncio.wait([supervisor])
 
-    async def _keep_up(self, process: Process) -> None:
-        await self._death(process)
+    async def _supervise(self, process: Process) -> None:
+        await self._exit_of(process)
         attempt = 0
-        while attempt < RESTARTS:
+        while attempt < MAX_RESTARTS:
             await asyncio.sleep(FIRST_PAUSE_SECONDS * 2**attempt)
             attempt += 1
             try:
-                async with self._life() as process:
+                async with self._started() as process:
                     log.warning("the emulator is up again")
-                    if await self._death(process) > STEADY_SECONDS:
+                    if await self._exit_of(process) > STEADY_SECONDS:
                         attempt = 0
             except (SettingsError, OSError) as error:
                 log.warning("%s", error)
-        log.error("the emulator does not stay up: it was started again %d times", RESTARTS)
+        log.error("the emulator does not stay up: it was started again %d times", MAX_RESTARTS)
 
-    async def _death(self, process: Process) -> float:
-        """Wait for it; returns how many seconds the process was up."""
-        begun = time.monotonic()
+    async def _exit_of(self, process: Process) -> float:
+        """Wait until the process exits; returns how many seconds it ran."""
+        started = time.monotonic()
         status = await process.wait()
         self.up = False
         log.warning("the emulator ended with status %d", status)
-        return time.monotonic() - begun
+        return time.monotonic() - started
 
     @contextlib.asynccontextmanager
-    async def _life(self) -> AsyncIterator[Process]:
-        """One process, from when it listens; it is gone at the end."""
+    async def _started(self) -> AsyncIterator[Process]:
+        """A process that listens; stopped at the end."""
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "service.emulator", "--port", str(self._port),
             stdin=PIPE, stdout=PIPE, start_new_session=True,
@@ -82,18 +82,18 @@ class EmulatorProcess:
             yield process
         finally:
             self.up = False
-            await self._end(process)
+            await self._stop(process)
 
     @staticmethod
-    async def _end(process: Process) -> None:
-        """Close its standard input; what does not end with that is killed."""
+    async def _stop(process: Process) -> None:
+        """Close its standard input, which makes it exit; kill it if it does not."""
         if process.stdin:
             process.stdin.close()
         try:
-            async with asyncio.timeout(END_SECONDS):
+            async with asyncio.timeout(EXIT_SECONDS):
                 await process.wait()
         except TimeoutError:
-            log.warning("the emulator did not end within %g seconds: it is killed", END_SECONDS)
+            log.warning("the emulator did not end within %g seconds: it is killed", EXIT_SECONDS)
         finally:
             if process.returncode is None:
                 process.kill()

@@ -1,4 +1,4 @@
-"""What stands behind the title of an emulated thumbnail: a few simple places, composed around a focus."""
+"""The scenes behind the title: simple landscapes and patterns, composed around a focus."""
 
 import math
 from collections.abc import Callable
@@ -36,12 +36,12 @@ PALETTES = (
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A canvas to draw on; `focus` is where the light or the subject stands, out of the title's way."""
+    """A canvas to draw on; `focus` is the position of the light or subject, outside of the title."""
 
     canvas: Image.Image
     palette: Palette
     focus: Point
-    luck: Random
+    rng: Random
 
     @property
     def width(self) -> int:
@@ -53,7 +53,7 @@ class Scene:
 
     @property
     def unit(self) -> float:
-        """A tenth of the shorter side."""
+        """A tenth of the shorter side, in pixels."""
         return min(self.canvas.size) / 10
 
     def pen(self) -> ImageDraw.ImageDraw:
@@ -75,8 +75,8 @@ class Scene:
         self.pen().ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
 
     def ridge(self, base: float, height: float, rough: float, colour: Colour) -> None:
-        """A silhouette from edge to edge, around `base` and `height` high; the larger `rough`, the more it jags."""
-        waves = [(self.luck.uniform(0.7, 1.6) * 2**k, self.luck.uniform(0, 6.3), rough**k) for k in range(6)]
+        """A silhouette across the picture, `height` high, around `base`; a larger `rough` is more jagged."""
+        waves = [(self.rng.uniform(0.7, 1.6) * 2**k, self.rng.uniform(0, 6.3), rough**k) for k in range(6)]
         span = max(self.width, self.height)
         step = max(2, span // 400)
         outline = [
@@ -87,7 +87,7 @@ class Scene:
 
 
 def mix(one: Colour, other: Colour, share: float) -> Colour:
-    """`share` of `other` in `one`."""
+    """Mix two colours, with a `share` (0-1) of `other`."""
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(one, other, strict=True))
     return red, green, blue
 
@@ -102,7 +102,7 @@ def hills(scene: Scene) -> None:
     scene.sky()
     scene.glow(scene.focus, 5.5 * unit, palette.light, 0.9)
     scene.disc(scene.focus, 1.1 * unit, palette.light)
-    rough = scene.luck.uniform(0.42, 0.56)
+    rough = scene.rng.uniform(0.42, 0.56)
     layers = 5
     for layer in range(layers):
         share = layer / (layers - 1)
@@ -112,7 +112,7 @@ def hills(scene: Scene) -> None:
 
 
 def sea(scene: Scene) -> None:
-    """A sun on the horizon, its way on the water, and waves."""
+    """A sun at the horizon, its reflection, and waves."""
     palette, unit, pen = scene.palette, scene.unit, scene.pen()
     horizon = round(min(0.56 * scene.height, scene.focus[1] + 0.14 * scene.height))
     scene.sky()
@@ -124,8 +124,8 @@ def sea(scene: Scene) -> None:
     depth = scene.height - horizon
     for row in range(24):
         near = (row + 0.5) / 24
-        half = unit * (1.5 - near) * scene.luck.uniform(0.3, 1.3)
-        x = sun[0] + unit * scene.luck.uniform(-0.6, 0.6)
+        half = unit * (1.5 - near) * scene.rng.uniform(0.3, 1.3)
+        x = sun[0] + unit * scene.rng.uniform(-0.6, 0.6)
         y = horizon + depth * near
         pen.line(
             (x - half, y, x + half, y), fill=mix(palette.light, palette.far, near * 0.6), width=max(1, round(unit / 9))
@@ -137,7 +137,7 @@ def sea(scene: Scene) -> None:
 
 
 def city(scene: Scene) -> None:
-    """A skyline by night, windows lit."""
+    """A skyline at night with lit windows."""
     palette, unit = scene.palette, scene.unit
     scene.sky(mix(palette.top, palette.near, 0.3))
     scene.glow(scene.focus, 5 * unit, palette.light, 0.7)
@@ -148,17 +148,17 @@ def city(scene: Scene) -> None:
 
 
 def _houses(scene: Scene, tall: float, colour: Colour, lit: bool) -> None:
-    pen, unit, left = scene.pen(), scene.unit, -scene.luck.uniform(0, scene.unit)
+    pen, unit, left = scene.pen(), scene.unit, -scene.rng.uniform(0, scene.unit)
     while left < scene.width:
-        width = unit * scene.luck.uniform(0.7, 1.5)
-        top = scene.height - tall * scene.luck.uniform(0.45, 1)
+        width = unit * scene.rng.uniform(0.7, 1.5)
+        top = scene.height - tall * scene.rng.uniform(0.45, 1)
         pen.rectangle((left, top, left + width, scene.height), fill=colour)
-        if scene.luck.random() < 0.3:
+        if scene.rng.random() < 0.3:
             middle = left + width / 2
             pen.line((middle, top - unit / 2, middle, top), fill=colour, width=max(1, round(unit / 12)))
         if lit:
             _windows(scene, (left, top, left + width, scene.height))
-        left += width + unit * scene.luck.choice((0, 0, 0.15))
+        left += width + unit * scene.rng.choice((0, 0, 0.15))
 
 
 def _windows(scene: Scene, house: tuple[float, float, float, float]) -> None:
@@ -168,7 +168,7 @@ def _windows(scene: Scene, house: tuple[float, float, float, float]) -> None:
     while y < bottom:
         x = left + pane * 1.2
         while x < right - pane * 1.8:
-            if scene.luck.random() < 0.42:
+            if scene.rng.random() < 0.42:
                 pen.rectangle(
                     (x, y, x + pane, y + pane * 1.3), fill=mix(scene.palette.accent, scene.palette.light, 0.5)
                 )
@@ -177,18 +177,18 @@ def _windows(scene: Scene, house: tuple[float, float, float, float]) -> None:
 
 
 def space(scene: Scene) -> None:
-    """A planet with its ring among stars."""
-    palette, unit, luck = scene.palette, scene.unit, scene.luck
+    """A ringed planet among stars."""
+    palette, unit, rng = scene.palette, scene.unit, scene.rng
     scene.sky(mix(palette.near, (0, 0, 0), 0.35), mix(palette.top, palette.near, 0.4))
     for colour in (palette.bottom, palette.far, palette.accent):
-        spot = (luck.uniform(0, scene.width), luck.uniform(0, scene.height))
-        scene.glow(spot, unit * luck.uniform(6, 10), colour, 0.28)
+        spot = (rng.uniform(0, scene.width), rng.uniform(0, scene.height))
+        scene.glow(spot, unit * rng.uniform(6, 10), colour, 0.28)
     for _ in range(min(700, scene.width * scene.height // 9000)):
-        star = (luck.uniform(0, scene.width), luck.uniform(0, scene.height))
+        star = (rng.uniform(0, scene.width), rng.uniform(0, scene.height))
         scene.disc(
             star,
-            unit * luck.choice((0.015, 0.02, 0.02, 0.045)),
-            mix((255, 255, 255), palette.bottom, luck.random() / 2),
+            unit * rng.choice((0.015, 0.02, 0.02, 0.045)),
+            mix((255, 255, 255), palette.bottom, rng.random() / 2),
         )
     _planet(scene, 2.5 * unit)
 
@@ -200,7 +200,7 @@ def _planet(scene: Scene, radius: float) -> None:
     globe = gradient((side, side), scene.palette.light, scene.palette.far)
     bands = ImageDraw.Draw(globe)
     for _ in range(5):
-        top = scene.luck.uniform(0, side)
+        top = scene.rng.uniform(0, side)
         bands.rectangle(
             (0, top, side, top + side * 0.05), fill=mix(scene.palette.bottom, scene.palette.far, top / side)
         )
@@ -216,34 +216,34 @@ def _planet(scene: Scene, radius: float) -> None:
 
 
 def bokeh(scene: Scene) -> None:
-    """Lights out of focus."""
-    palette, unit, luck = scene.palette, scene.unit, scene.luck
+    """Blurred lights (bokeh)."""
+    palette, unit, rng = scene.palette, scene.unit, scene.rng
     scene.sky(palette.near, mix(palette.top, palette.far, 0.5))
     scene.glow(scene.focus, 7 * unit, palette.bottom, 0.75)
     for _ in range(round(26 * (scene.width * scene.height / (10 * unit) ** 2) ** 0.5)):
-        near_focus = luck.random() < 0.5
-        x = luck.gauss(scene.focus[0], 3 * unit) if near_focus else luck.uniform(0, scene.width)
-        y = luck.gauss(scene.focus[1], 3 * unit) if near_focus else luck.uniform(0, scene.height)
-        lights(scene, (x, y), unit * luck.uniform(0.3, 1.3), luck.uniform(0.16, 0.5))
+        near_focus = rng.random() < 0.5
+        x = rng.gauss(scene.focus[0], 3 * unit) if near_focus else rng.uniform(0, scene.width)
+        y = rng.gauss(scene.focus[1], 3 * unit) if near_focus else rng.uniform(0, scene.height)
+        lights(scene, (x, y), unit * rng.uniform(0.3, 1.3), rng.uniform(0.16, 0.5))
 
 
 def lights(scene: Scene, centre: Point, radius: float, strength: float) -> None:
-    """One translucent disc with a brighter rim."""
+    """A translucent disc with a brighter rim."""
     side = max(4, round(2 * radius))
     mask = Image.new("L", (side, side), 0)
     level = round(255 * strength)
     ImageDraw.Draw(mask).ellipse(
         (0, 0, side - 1, side - 1), fill=round(level * 0.7), outline=level, width=max(1, side // 24)
     )
-    colour = scene.luck.choice((scene.palette.accent, scene.palette.light, scene.palette.bottom))
+    colour = scene.rng.choice((scene.palette.accent, scene.palette.light, scene.palette.bottom))
     scene.canvas.paste(colour, (round(centre[0] - radius), round(centre[1] - radius)), mask)
 
 
 def burst(scene: Scene) -> None:
-    """Rays out of the focus, with confetti."""
-    palette, unit, luck, (x, y) = scene.palette, scene.unit, scene.luck, scene.focus
+    """Rays from the focus, with confetti."""
+    palette, unit, rng, (x, y) = scene.palette, scene.unit, scene.rng, scene.focus
     scene.sky(palette.bottom, mix(palette.bottom, palette.far, 0.6))
-    reach, rays, turn = scene.width + scene.height, luck.choice((14, 16, 18, 22)), luck.uniform(0, 6.3)
+    reach, rays, turn = scene.width + scene.height, rng.choice((14, 16, 18, 22)), rng.uniform(0, 6.3)
     for ray in range(rays):
         start, end = (turn + 6.2832 * (ray + part) / rays for part in (0, 0.5))
         corners = [(x, y), *((x + reach * math.cos(angle), y + reach * math.sin(angle)) for angle in (start, end))]
@@ -252,11 +252,11 @@ def burst(scene: Scene) -> None:
     for size, colour in ((1.9, palette.near), (1.7, palette.accent), (1.2, palette.light)):
         scene.disc(scene.focus, size * unit, colour)
     for _ in range(40):
-        angle, far = luck.uniform(0, 6.3), unit * luck.uniform(2.4, 9)
+        angle, far = rng.uniform(0, 6.3), unit * rng.uniform(2.4, 9)
         spot = (x + far * math.cos(angle), y + far * math.sin(angle))
-        colour = luck.choice((palette.accent, palette.light, palette.near))
+        colour = rng.choice((palette.accent, palette.light, palette.near))
         scene.pen().regular_polygon(
-            (*spot, unit * luck.uniform(0.08, 0.26)), luck.choice((3, 4, 5)), luck.randrange(360), colour
+            (*spot, unit * rng.uniform(0.08, 0.26)), rng.choice((3, 4, 5)), rng.randrange(360), colour
         )
 
 
@@ -270,9 +270,9 @@ SCENES: dict[Callable[[Scene], None], str] = {
 }
 
 
-def scene_for(words: set[str], luck: Random) -> Callable[[Scene], None]:
-    """The place that the script's words ask for first, else any."""
+def scene_for(words: set[str], rng: Random) -> Callable[[Scene], None]:
+    """The scene whose keywords match the words of the script best, else a random one."""
     singular = words | {word.removesuffix("s") for word in words}
     hits = {scene: len(singular & set(keywords.split())) for scene, keywords in SCENES.items()}
     most = max(hits.values())
-    return luck.choice([scene for scene, count in hits.items() if count == most])
+    return rng.choice([scene for scene, count in hits.items() if count == most])

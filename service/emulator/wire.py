@@ -1,4 +1,4 @@
-"""Gemini's REST format from the server's side: reads requests, refuses them as Google does, shapes replies."""
+"""The server side of Gemini's REST protocol: parses and validates requests like Google, and builds replies."""
 
 import base64
 import hashlib
@@ -38,8 +38,8 @@ _STATUS = {
 }
 
 
-class Refusal(Exception):
-    """A request that Google answers with an error."""
+class ApiError(Exception):
+    """A request that Google rejects: the status and body of the error."""
 
     def __init__(self, code: int, message: str, details: Iterable[Json] = ()) -> None:
         super().__init__(message)
@@ -59,7 +59,7 @@ def detail(kind: str, **fields: object) -> Json:
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class ReferencePicture:
     mime_type: str
     sha256: str
     size: tuple[int, int] | None
@@ -67,8 +67,8 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
-    """What one request asked for; `headers` are lower-case and without the key."""
+class GenerateRequest:
+    """A parsed request; `headers` are lower-case and without the key."""
 
     version: str
     model: str
@@ -76,20 +76,20 @@ class Received:
     aspect_ratio: str | None
     image_size: str | None
     modalities: tuple[str, ...]
-    references: tuple[Reference, ...]
+    references: tuple[ReferencePicture, ...]
     headers: Mapping[str, str]
 
     @property
     def pixels(self) -> tuple[int, int]:
-        """The true size of the answer: without a ratio it follows the first reference, else it is square."""
+        """The width and height that Gemini draws: without a ratio, that of the first reference, else square."""
         ratio = self.aspect_ratio
         if ratio is None and self.references and (size := self.references[0].size):
             row = models.find(self.model)
             ratio = _nearest(size, row.ratios if row else models.RATIOS)
         return models.pixels(ratio or "1:1", self.image_size or "1K")
 
-    def without_data(self) -> "Received":
-        """The same to remember: the pictures' bytes would pile up."""
+    def without_data(self) -> "GenerateRequest":
+        """A copy without the bytes of the pictures, to be recorded."""
         return replace(self, references=tuple(replace(one, data=b"") for one in self.references))
 
     def summary(self) -> Json:
@@ -125,7 +125,7 @@ def _from_base64(value: object) -> bytes:
 
 
 class _Message(BaseModel):
-    """Google reads both spellings of every field, and the SDK mixes them."""
+    """Accepts camelCase and snake_case for every field, like Google; the SDK mixes them."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
@@ -159,21 +159,21 @@ class _GenerateContent(_Message):
     generation_config: _GenerationConfig = _GenerationConfig()
 
 
-def read(version: str, model: str, headers: Mapping[str, str], body: bytes) -> Received:
-    """The request that `body` carries; raises Refusal where Google would answer 4xx. Slow for large pictures."""
+def read(version: str, model: str, headers: Mapping[str, str], body: bytes) -> GenerateRequest:
+    """Parse a request; raises ApiError where Google answers 4xx. Slow for large pictures."""
     _check_deadline(headers.get("x-server-timeout"))
     try:
         message = _GenerateContent.model_validate_json(body)
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise Refusal(400, f"Invalid JSON payload received. Invalid value at '{where}': {first['msg']}") from None
+        raise ApiError(400, f"Invalid JSON payload received. Invalid value at '{where}': {first['msg']}") from None
     parts = [part for content in message.contents for part in content.parts]
     if not parts:
-        raise Refusal(400, "* GenerateContentRequest.contents: contents is not specified\n")
+        raise ApiError(400, "* GenerateContentRequest.contents: contents is not specified\n")
     config = message.generation_config
     _check_image_config(model, config.image_config)
-    return Received(
+    return GenerateRequest(
         version=version,
         model=model,
         prompt="\n".join(part.text for part in parts if part.text),
@@ -187,7 +187,7 @@ def read(version: str, model: str, headers: Mapping[str, str], body: bytes) -> R
 
 def _check_deadline(seconds: str | None) -> None:
     if seconds and float(seconds) < MIN_DEADLINE_SECONDS:
-        raise Refusal(
+        raise ApiError(
             400, f"Manually set deadline {seconds}s is too short. Minimum allowed deadline is {MIN_DEADLINE_SECONDS}s."
         )
 
@@ -195,37 +195,37 @@ def _check_deadline(seconds: str | None) -> None:
 def _check_image_config(model: str, config: _ImageConfig) -> None:
     row = models.find(model)
     if config.aspect_ratio and config.aspect_ratio not in (row.ratios if row else models.RATIOS):
-        raise Refusal(400, f"aspect_ratio {config.aspect_ratio!r} is not supported by {model}.")
+        raise ApiError(400, f"aspect_ratio {config.aspect_ratio!r} is not supported by {model}.")
     if config.image_size and config.image_size not in (row.sizes if row else models.SIZES):
-        raise Refusal(400, f"image_size {config.image_size!r} is not supported by {model}.")
+        raise ApiError(400, f"image_size {config.image_size!r} is not supported by {model}.")
 
 
-def _references(blobs: list[_Blob]) -> tuple[Reference, ...]:
+def _references(blobs: list[_Blob]) -> tuple[ReferencePicture, ...]:
     if len(blobs) > MAX_REFERENCES:
-        raise Refusal(400, f"At most {MAX_REFERENCES} pictures can be sent.")
+        raise ApiError(400, f"At most {MAX_REFERENCES} pictures can be sent.")
     return tuple(map(_reference, blobs))
 
 
-def _reference(blob: _Blob) -> Reference:
+def _reference(blob: _Blob) -> ReferencePicture:
     if blob.mime_type not in _MIME_TYPES:
-        raise Refusal(400, f"Unsupported MIME type: {blob.mime_type}")
+        raise ApiError(400, f"Unsupported MIME type: {blob.mime_type}")
     if len(blob.data) > MAX_REFERENCE_BYTES:
-        raise Refusal(400, f"A picture has {len(blob.data)} bytes; at most {MAX_REFERENCE_BYTES} are allowed.")
+        raise ApiError(400, f"A picture has {len(blob.data)} bytes; at most {MAX_REFERENCE_BYTES} are allowed.")
     size = None if blob.mime_type in _HEIF else _upright_size(blob)
-    return Reference(blob.mime_type, hashlib.sha256(blob.data).hexdigest(), size, blob.data)
+    return ReferencePicture(blob.mime_type, hashlib.sha256(blob.data).hexdigest(), size, blob.data)
 
 
 def _upright_size(blob: _Blob) -> tuple[int, int]:
     true = sniff(blob.data[:SNIFF_BYTES])
     if not true or TABLE[true].mime != blob.mime_type:
-        raise Refusal(400, f"Unable to process input image: its bytes are not {blob.mime_type}.")
+        raise ApiError(400, f"Unable to process input image: its bytes are not {blob.mime_type}.")
     try:
         with Image.open(io.BytesIO(blob.data), formats=[TABLE[true].pillow]) as picture:
             size, turned = picture.size, picture.getexif().get(0x0112, 1) >= 5
-    except Exception as exc:  # Pillow raises nearly anything for hostile bytes
-        raise Refusal(400, "Unable to process input image.") from exc
+    except Exception as exc:  # Pillow raises almost any exception for invalid bytes
+        raise ApiError(400, "Unable to process input image.") from exc
     if size[0] * size[1] > MAX_REFERENCE_PIXELS:
-        raise Refusal(400, "Unable to process input image: too many pixels.")
+        raise ApiError(400, "Unable to process input image: too many pixels.")
     return (size[1], size[0]) if turned else size
 
 
@@ -233,8 +233,8 @@ def picture_part(data: bytes, mime_type: str = "image/png") -> Json:
     return {"inlineData": {"mimeType": mime_type, "data": base64.b64encode(data).decode("ascii")}}
 
 
-def reply(received: Received, parts: list[Json], response_id: str) -> Json:
-    """A finished answer of `parts`, billed as the table of models says."""
+def reply(received: GenerateRequest, parts: list[Json], response_id: str) -> Json:
+    """A complete reply with these parts, and the tokens of the table of models."""
     row = models.find(received.model)
     drawn = row.tokens[received.image_size or "1K"] if row else models.MODELS[models.DEFAULT_MODEL].tokens["1K"]
     asked = len(received.prompt) // 4 + 1 + 258 * len(received.references)

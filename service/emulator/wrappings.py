@@ -1,4 +1,4 @@
-"""How a good answer may be wrapped on its way: by other encoders, proxies and compatible servers."""
+"""The forms in which encoders, proxies and compatible servers send a reply; each carries its picture."""
 
 import json
 import re
@@ -20,7 +20,7 @@ Encode = Callable[[bytes], bytes]
 
 @dataclass(frozen=True, slots=True)
 class Wrapping:
-    """What is done to an answer in turn: its base64, its fields, their names, the JSON, the bytes, the HTTP answer."""
+    """Steps applied to a reply, in order: its base64, fields, field names, JSON, bytes, HTTP status and headers."""
 
     base64: tuple[Respell, ...] = ()
     edits: tuple[Edit, ...] = ()
@@ -77,7 +77,7 @@ def with_error_null(body: Json) -> Json:
 
 
 def with_reasons(*reasons: object) -> Edit:
-    """Each candidate's finishReason is a list."""
+    """Make the finishReason of each candidate a list."""
 
     def edit(body: Json) -> Json:
         for candidate in body["candidates"]:
@@ -88,7 +88,7 @@ def with_reasons(*reasons: object) -> Edit:
 
 
 def without_lists(body: Json) -> Json:
-    """An object where Google has a list of one."""
+    """Replace each list of one object by the object."""
     [candidate] = body["candidates"]
     parts = candidate["content"]["parts"]
     content = {"parts": parts[0] if len(parts) == 1 else parts}
@@ -96,7 +96,7 @@ def without_lists(body: Json) -> Json:
 
 
 def as_text(body: Json) -> Json:
-    """Pictures as data URIs inside texts, as chat servers send them."""
+    """Move pictures into texts as data URIs, like chat servers."""
     for part in _parts(body):
         if inline := part.pop("inlineData", None):
             part["text"] = f"Here it is: ![]({data_uri(inline['data'])}) Enjoy."
@@ -107,49 +107,49 @@ def array(body: Json) -> bytes:
     return dump([body])
 
 
-def pieces(body: Json) -> list[Json]:
-    """The answer as it is streamed: a greeting, the parts, then what it cost."""
+def chunks(body: Json) -> list[Json]:
+    """The reply in chunks, as it is streamed: a text, the parts, then the usage."""
     usage = {"usageMetadata": body.pop("usageMetadata", {})}
     greeting = {"candidates": [{"content": {"parts": [{"text": "Here it comes: "}]}, "index": 0}]}
     return [greeting, body, usage | {"candidates": [{"finishReason": "STOP", "index": 0}]}]
 
 
 def chunk_array(body: Json) -> bytes:
-    return json.dumps(pieces(body), indent=1).encode()
+    return json.dumps(chunks(body), indent=1).encode()
 
 
 def json_lines(body: Json) -> bytes:
-    return b"\r\n".join(map(dump, pieces(body)))
+    return b"\r\n".join(map(dump, chunks(body)))
 
 
 def concatenated(body: Json) -> bytes:
-    return b"".join(map(dump, pieces(body)))
+    return b"".join(map(dump, chunks(body)))
 
 
 def events(body: Json) -> bytes:
-    framed = [b"event: message\r\nid: 7\r\ndata: " + dump(piece) + b"\r\n\r\n" for piece in pieces(body)]
+    framed = [b"event: message\r\nid: 7\r\ndata: " + dump(piece) + b"\r\n\r\n" for piece in chunks(body)]
     return b": hello\r\n\r\n" + b"".join(framed) + b"data: [DONE]\r\n\r\n"
 
 
 def split_events(body: Json) -> bytes:
-    """Each value over many `data:` lines, the last of them without its blank line."""
-    texts = [json.dumps(piece, indent=1).encode() for piece in pieces(body)]
+    """Each value split over several `data:` lines; no blank line at the end."""
+    texts = [json.dumps(piece, indent=1).encode() for piece in chunks(body)]
     return b"\n\n".join(b"\n".join(b"data:" + line for line in text.split(b"\n")) for text in texts)
 
 
 def html_safe(body: Json) -> bytes:
-    """JSON as .NET, Gson and PHP write it."""
+    """JSON with the escapes of .NET, Gson and PHP."""
     text = json.dumps(body, indent=2)
     return text.replace("/", "\\/").replace("+", "\\u002B").replace("=", "\\u003d").encode()
 
 
 def raw_line_ends(body: Json) -> bytes:
-    """Line ends that stand in strings as they are, which JSON forbids."""
+    """Line ends in strings without escapes, which JSON forbids."""
     return dump(body).replace(b"\\r", b"\r").replace(b"\\n", b"\n")
 
 
-def marked(data: bytes) -> bytes:
-    """After a byte order mark."""
+def with_bom(data: bytes) -> bytes:
+    """With a byte order mark."""
     return b"\xef\xbb\xbf" + data
 
 
@@ -169,7 +169,6 @@ def bare_deflate(data: bytes) -> bytes:
 
 GZIP = {"Content-Encoding": "gzip"}
 
-# Every one of them brings its picture.
 WRAPPINGS: dict[str, Wrapping] = {
     "unpadded": Wrapping(base64=(unpadded,)),
     "url_safe": Wrapping(base64=(url_safe,)),
@@ -180,7 +179,7 @@ WRAPPINGS: dict[str, Wrapping] = {
     "data_uri_in_text": Wrapping(edits=(as_text,)),
     "spaced": Wrapping(base64=(spaced,)),
     "snake_case": Wrapping(snake_case=True),
-    "byte_order_mark": Wrapping(encode=marked),
+    "byte_order_mark": Wrapping(encode=with_bom),
     "utf16": Wrapping(encode=utf16),
     "array_of_one": Wrapping(frame=array),
     "chunk_array": Wrapping(frame=chunk_array),
@@ -204,7 +203,7 @@ WRAPPINGS: dict[str, Wrapping] = {
         edits=(with_reasons("STOP"), with_error_null),
         snake_case=True,
         frame=split_events,
-        encode=lambda data: gzip(marked(data)),
+        encode=lambda data: gzip(with_bom(data)),
         status=206,
         headers=GZIP,
     ),

@@ -13,7 +13,7 @@ from google.genai import errors, types
 
 from service.emulator import wire
 from service.emulator.app import Emulator
-from service.emulator.faults import Call, one_picture
+from service.emulator.faults import PendingRequest, one_picture
 from tests.emulator.helpers import KEY, MODEL, Connect, Serve, ask, config, drawn, picture_bytes
 from tests.helpers import QuickEmulator
 
@@ -106,7 +106,7 @@ async def test_the_counters_are_readable_over_http_and_hold_no_key(aiohttp_serve
 async def test_the_peak_counts_requests_that_wait_together(connect: Connect) -> None:
     together = asyncio.Barrier(4)
 
-    async def answer(call: Call) -> web.StreamResponse:
+    async def answer(call: PendingRequest) -> web.StreamResponse:
         await together.wait()
         return await one_picture(call)
 
@@ -182,7 +182,7 @@ async def test_a_bad_reference_is_refused(connect: Connect, data: bytes, mime_ty
 def test_a_reference_over_seven_megabytes_is_refused() -> None:
     data = base64.b64encode(picture_bytes() + bytes(wire.MAX_REFERENCE_BYTES)).decode()
     body = {"contents": [{"parts": [{"inlineData": {"mimeType": "image/png", "data": data}}]}]}
-    with pytest.raises(wire.Refusal, match="at most"):
+    with pytest.raises(wire.ApiError, match="at most"):
         wire.read("v1", MODEL, {}, wire.dump(body))
 
 

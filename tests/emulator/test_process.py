@@ -52,7 +52,7 @@ async def test_calls_go_on_when_it_dies(emulator_process: EmulatorProcess, caplo
 async def test_one_that_never_stays_up_is_given_up(
     emulator_process: EmulatorProcess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(process, "RESTARTS", 2)
+    monkeypatch.setattr(process, "MAX_RESTARTS", 2)
     await again(emulator_process)
     await again(emulator_process)
     os.kill(emulator_process.pid, signal.SIGKILL)
@@ -64,7 +64,7 @@ async def test_one_that_never_stays_up_is_given_up(
 async def test_one_that_was_up_for_long_is_started_again_as_often(
     emulator_process: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "RESTARTS", 1)
+    monkeypatch.setattr(process, "MAX_RESTARTS", 1)
     monkeypatch.setattr(process, "STEADY_SECONDS", 0)
     for _ in range(3):
         await again(emulator_process)
@@ -96,7 +96,7 @@ async def test_closing_while_it_is_started_again_leaves_no_process(
 async def test_one_that_does_not_end_is_killed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(process, "END_SECONDS", 0.05)
+    monkeypatch.setattr(process, "EXIT_SECONDS", 0.05)
     async with asyncio.timeout(20), EmulatorProcess(30).opened() as emulator_process:
         await stop(emulator_process.pid)
     assert caplog.messages[-1] == "the emulator did not end within 0.05 seconds: it is killed"

@@ -7,8 +7,7 @@ import random
 import pytest
 from aiohttp import web
 
-from service.emulator.faults import Call as Asked
-from service.emulator.faults import error, one_picture
+from service.emulator.faults import PendingRequest, error, one_picture
 from service.errors import GeminiError, GeminiUnavailable, OutcomeUnknown, StorageFull
 from service.gemini import queue
 from service.gemini.backoff import SHORTEST_INTERVAL_SECONDS
@@ -346,7 +345,7 @@ async def test_calls_over_real_sockets_do_not_resume_in_step(connect: Connect, q
     arrivals: list[float] = []
     busy, good = error(503, "busy"), one_picture
 
-    async def notes(asked: Asked) -> web.StreamResponse:
+    async def notes(asked: PendingRequest) -> web.StreamResponse:
         arrivals.append(asyncio.get_running_loop().time())
         return await (busy if asked.number <= 20 else good)(asked)
 

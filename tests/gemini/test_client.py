@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from service.emulator.faults import Call as Asked
-from service.emulator.faults import error, raw
+from service.emulator.faults import PendingRequest, error, raw
 from service.emulator.wire import detail
 from service.errors import (
     BadReply,
@@ -271,7 +270,7 @@ async def test_a_cancelled_call_gives_its_place_back(connect: Connect) -> None:
 async def test_a_reply_without_end_is_given_up(
     connect: Connect, status: int, kind: type[GeminiError], words: str
 ) -> None:
-    async def endless(asked: Asked) -> web.StreamResponse:
+    async def endless(asked: PendingRequest) -> web.StreamResponse:
         response = web.StreamResponse(status=status, headers={"Content-Type": "application/json"})
         await response.prepare(asked.request)
         with suppress(ConnectionError):

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from service.emulator.app import Fault
-from service.emulator.faults import Answer, Call, error, raw
+from service.emulator.faults import PendingRequest, Responder, error, raw
 from service.emulator.wire import Json, detail, dump
 from service.emulator.wire import error as error_body
 from service.errors import (
@@ -37,7 +37,7 @@ def quota(message: str, *details: Json) -> Exception:
     return answered(429, dump(error_body(429, message, details=details)))
 
 
-async def cut(call: Call, status: int) -> web.StreamResponse:
+async def cut(call: PendingRequest, status: int) -> web.StreamResponse:
     """The head of an error and half of its body."""
     transport = call.request.transport
     assert transport
@@ -47,7 +47,7 @@ async def cut(call: Call, status: int) -> web.StreamResponse:
     return web.Response()
 
 
-async def stalled(call: Call, status: int) -> web.StreamResponse:
+async def stalled(call: PendingRequest, status: int) -> web.StreamResponse:
     """The head of an error whose body does not come."""
     response = web.StreamResponse(status=status, headers={"Content-Length": "100"})
     await response.prepare(call.request)
@@ -58,7 +58,7 @@ async def stalled(call: Call, status: int) -> web.StreamResponse:
 def broken(status: int) -> dict[str, Fault]:
     """Bodies that no JSON parser takes for Google's error, by name."""
 
-    def with_status(play: Callable[[Call, int], Awaitable[web.StreamResponse]]) -> Answer:
+    def with_status(play: Callable[[PendingRequest, int], Awaitable[web.StreamResponse]]) -> Responder:
         return lambda call: play(call, status)
 
     return {

@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from service.emulator.faults import Answer, edited, error, finished, json_response, parts, raw
-from service.emulator.faults import Call as Asked
+from service.emulator.faults import PendingRequest, Responder, edited, error, finished, json_response, parts, raw
 from service.emulator.wire import dump, picture_part
 from service.errors import BadReply, GeminiError, GeminiRejected, GeminiUnavailable, OutcomeUnknown
 from service.gemini.client import GeminiAccess, open_gemini
@@ -32,8 +31,8 @@ async def elsewhere() -> AsyncIterator[tuple[str, list[bytes]]]:
     server.close()
 
 
-def redirect(status: int, location: str | None) -> Answer:
-    async def answer(asked: Asked) -> web.Response:
+def redirect(status: int, location: str | None) -> Responder:
+    async def answer(asked: PendingRequest) -> web.Response:
         headers = {} if location is None else {"Location": location.replace("SELF", str(asked.request.url))}
         return json_response(dump(asked.reply(picture_part(await asked.paint()))), status, headers)
 
@@ -60,7 +59,7 @@ async def test_no_redirect_is_followed(
 
 @pytest.mark.parametrize("status", [101, 199])
 async def test_a_status_that_is_no_answer(connect: Connect, status: int) -> None:
-    async def answer(asked: Asked) -> web.StreamResponse:
+    async def answer(asked: PendingRequest) -> web.StreamResponse:
         assert asked.request.transport
         asked.request.transport.write(f"HTTP/1.1 {status} Odd\r\nConnection: close\r\n\r\n".encode())
         asked.request.transport.close()
@@ -73,7 +72,7 @@ async def test_a_status_that_is_no_answer(connect: Connect, status: int) -> None
 
 @pytest.mark.parametrize("status", [200, 201, 250, 299, 600, 999])
 async def test_a_reply_of_any_other_status_is_read(connect: Connect, status: int) -> None:
-    async def answer(asked: Asked) -> web.StreamResponse:
+    async def answer(asked: PendingRequest) -> web.StreamResponse:
         body = dump(asked.reply(picture_part(await asked.paint())))
         assert asked.request.transport
         asked.request.transport.write(f"HTTP/1.1 {status} Odd\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
@@ -85,7 +84,7 @@ async def test_a_reply_of_any_other_status_is_read(connect: Connect, status: int
 
 
 async def test_a_reply_with_long_headers_is_read(connect: Connect) -> None:
-    async def answer(asked: Asked) -> web.Response:
+    async def answer(asked: PendingRequest) -> web.Response:
         body = dump(asked.reply(picture_part(await asked.paint())))
         return json_response(body, 200, {"X-Added-By-A-Proxy": "x" * 60_000})
 
@@ -93,14 +92,14 @@ async def test_a_reply_with_long_headers_is_read(connect: Connect) -> None:
 
 
 @pytest.mark.parametrize("fault", [raw(200), raw(204), raw(205), raw(299), raw(200, b" \r\n")])
-async def test_a_reply_without_a_body_is_bad_and_of_unknown_price(connect: Connect, fault: Answer) -> None:
+async def test_a_reply_without_a_body_is_bad_and_of_unknown_price(connect: Connect, fault: Responder) -> None:
     with pytest.raises(BadReply) as caught:
         await (await connect(QuickEmulator(then=fault))).draw(CALL)
     assert (caught.value.billed, caught.value.worth_retrying) == (None, False)
 
 
 async def test_half_a_body_stays_unknown_whatever_its_encoding(connect: Connect) -> None:
-    async def answer(asked: Asked) -> web.StreamResponse:
+    async def answer(asked: PendingRequest) -> web.StreamResponse:
         body = gzip.compress(dump(asked.reply(picture_part(await asked.paint()))))
         head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n"
         assert asked.request.transport
@@ -113,7 +112,7 @@ async def test_half_a_body_stays_unknown_whatever_its_encoding(connect: Connect)
 
 
 async def test_the_words_of_an_error_are_decompressed(connect: Connect) -> None:
-    async def answer(asked: Asked) -> web.Response:
+    async def answer(asked: PendingRequest) -> web.Response:
         body = gzip.compress(dump({"error": {"code": 400, "message": "no such aspect"}}))
         return json_response(body, 400, {"Content-Encoding": "gzip"})
 
@@ -153,7 +152,7 @@ ESCAPED = "".join(f"\\u{ord(each):04X}" for each in KEY)
     ],
 )
 async def test_neither_the_key_nor_a_hidden_character_is_quoted(
-    connect: Connect, fault: Answer, caplog: pytest.LogCaptureFixture
+    connect: Connect, fault: Responder, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     gemini = await connect(QuickEmulator(then=fault), retry=0)

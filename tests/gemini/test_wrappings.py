@@ -45,10 +45,10 @@ FRAMES = (
 )
 ENCODINGS = (
     bytes,
-    wrappings.marked,
+    wrappings.with_bom,
     wrappings.utf16,
     wrappings.gzip,
-    lambda data: wrappings.gzip(wrappings.marked(data)),
+    lambda data: wrappings.gzip(wrappings.with_bom(data)),
 )
 
 pictures = st.one_of(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from service.emulator.faults import Call, one_picture
+from service.emulator.faults import PendingRequest, one_picture
 from service.store.holds import held
 from service.store.layout import AREAS, PRIVATE, SHARED, Layout, Modes, raw_key, request_id, upload_key
 from service.store.local import LocalStore
@@ -67,7 +67,7 @@ async def test_every_file_of_a_request_is_private_unless_storage_is_shared(
 ) -> None:
     seen: set[int] = set()
 
-    async def look_and_draw(call: Call) -> web.StreamResponse:
+    async def look_and_draw(call: PendingRequest) -> web.StreamResponse:
         for area in ("uploads", "temp"):
             seen.update(await asyncio.to_thread(modes, tmp_path / "storage" / area))
         return await one_picture(call)
