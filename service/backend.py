@@ -1,4 +1,4 @@
-"""Who draws: Gemini, or the emulator started for it, as the settings say."""
+"""Opens the client of Gemini or, if the settings say so, of an emulator that is started for it."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -8,7 +8,7 @@ from service.emulator.process import EmulatorProcess
 from service.settings import MIB, Settings
 
 if TYPE_CHECKING:
-    # Loads aiohttp and the SDK: only what calls Gemini pays for that.
+    # Imports aiohttp and the SDK, which are slow to load: done only where Gemini is called.
     from service.gemini.client import GeminiAccess, GeminiService
 
 EMULATOR_START_SECONDS = 30.0
@@ -16,7 +16,7 @@ EMULATOR_START_SECONDS = 30.0
 
 @contextlib.asynccontextmanager
 async def gemini_service(settings: Settings) -> AsyncIterator["GeminiService"]:
-    """A client of Gemini, or of an emulator that was started for it; raises SettingsError without a key."""
+    """A client of Gemini or of the emulator; raises SettingsError without a key."""
     from service.gemini.client import open_gemini
 
     settings.check(draws=True)

@@ -11,7 +11,7 @@ from service.bases import Base
 from service.errors import BadReply, NoExport, ServiceError, StorageFull, StorageUnavailable, TooCostly
 from service.exports import ImageExportService, Source
 from service.gemini import models
-from service.gemini.call import Call, Flight
+from service.gemini.call import Call, CallHooks
 from service.gemini.reply import Reply
 from service.imaging.formats import SNIFF_BYTES, TABLE, sniff
 from service.imaging.plan import Priority
@@ -67,7 +67,7 @@ class Services:
     called: Callable[[str, float | None], None] = lambda outcome, cost: None
 
 
-class VariationRun(Flight):
+class VariationRun(CallHooks):
     """Takes one variation from its call to its exports, and puts an event into `events` for each step.
 
     The steps, in order: `prepare` (about to be sent), `sent`, `refused` (after which it may be prepared again),

@@ -1,1 +1,1 @@
-"""Everything that speaks with Gemini: the client, the reply, the models, the prompt."""
+"""The client of Gemini: calls with retries, replies, the table of models, the prompt."""

@@ -1,4 +1,4 @@
-"""One call as its owner sees it: what is asked for, and what becomes of it. Loads neither aiohttp nor the SDK."""
+"""A call of Gemini and its callbacks. Imports neither aiohttp nor the SDK, which are slow to load."""
 
 import base64
 from dataclasses import dataclass, field
@@ -10,13 +10,13 @@ from service.gemini.body import ReplyBody
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A picture sent along: a file of this machine and its true MIME type. Only calls that are out hold its bytes."""
+    """A picture to send along: a local file and its actual MIME type. Its bytes are in memory only during a call."""
 
     path: str
     mime: str
 
     def encode(self) -> bytes:
-        """URL-safe base64 of the file as it is; raises StorageUnavailable. Not for the event loop."""
+        """The file in URL-safe base64; raises StorageUnavailable. Blocks."""
         try:
             return base64.urlsafe_b64encode(Path(self.path).read_bytes())
         except OSError as error:
@@ -25,9 +25,9 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What one call asks for; `aspect_ratio` and `image_size` as Gemini spells them (`16:9`, `1K`).
+    """The request of one call; `aspect_ratio` and `image_size` as Gemini spells them (`16:9`, `1K`).
 
-    `body` takes the reply; its owner keeps it until the picture is stored, and closes it.
+    `body` receives the reply; the owner closes it once the picture is stored.
     """
 
     model: str
@@ -38,22 +38,22 @@ class Call:
     body: ReplyBody | None = field(default=None, repr=False, compare=False)
 
 
-class Flight:
-    """What the owner of a call hears of it, and whether it is still wanted; this one only waits.
+class CallHooks:
+    """Callbacks of one call for its owner; these do nothing.
 
-    Until `sent` a call can be cancelled and costs nothing.
+    Until `sent`, a call can be cancelled at no cost.
     """
 
     @property
     def wanted(self) -> bool:
-        """Whether a call that Gemini refused may be sent again."""
+        """Whether somebody still waits for the picture, so that a refused call may be retried."""
         return True
 
     async def prepare(self) -> None:
-        """The call has a slot and is about to go out; what this raises prevents it."""
+        """Before each attempt, once the call has a slot; an exception prevents the attempt."""
 
     def sent(self) -> None:
-        """The call goes out now: from here on it may cost money."""
+        """Just before the request is sent: from here on the call may be billed."""
 
     async def refused(self) -> None:
-        """Gemini surely did nothing with the call."""
+        """After an attempt that Gemini did not execute, and does not bill."""

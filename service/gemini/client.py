@@ -1,4 +1,4 @@
-"""GeminiService: one call, one reply; the only file that imports google.genai."""
+"""GeminiService: calls Gemini through google-genai, with retries. No other file imports google.genai."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ from service.errors import (
     OutcomeUnknown,
 )
 from service.gemini.body import ReplyBody, ReplyMemory, return_large_buffers
-from service.gemini.call import Call, Flight
+from service.gemini.call import Call, CallHooks
 from service.gemini.proxy import proxy_for
 from service.gemini.queue import CallQueue
 from service.gemini.refusals import ErrorStatus, NotExecuted, refusal
@@ -33,22 +33,22 @@ from service.gemini.transport import (
     EXCHANGE,
     PLACEHOLDER,
     Exchange,
-    NotAnAnswer,
     ProxyRefused,
     ReplyTooLarge,
+    UnexpectedStatus,
     session,
 )
 
 GOOGLE = "https://generativelanguage.googleapis.com/"
-# Google refuses a deadline under 10 s (the SDK sends ours along); shorter ones are kept on our side alone.
+# Google rejects a shorter deadline, which the SDK sends as X-Server-Timeout; we enforce shorter ones ourselves.
 MIN_SERVER_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class GeminiAccess:
-    """Where Gemini is and how long it may take; seconds and bytes.
+    """Address, key and limits of Gemini, in seconds and bytes.
 
-    `local`: it is the emulator of this service, which is reached without a proxy and whose key is no secret.
+    `local`: the emulator of this service, which is called without a proxy and whose key is no secret.
     """
 
     api_key: str = field(repr=False)
@@ -63,14 +63,14 @@ class GeminiAccess:
 
     @property
     def secret(self) -> str:
-        """What no word shown may hold."""
+        """The key to remove from quoted text."""
         return "" if self.local else self.api_key
 
 
 class GeminiService:
-    """Makes calls under one service-wide limit; sends again only what Gemini surely did nothing with.
+    """Makes calls, at most `concurrency` at a time, and retries those that Gemini did not execute.
 
-    `up` tells of a stand-in whether it runs; of Gemini itself nothing is known before a call.
+    `up` says whether the emulator runs; for Gemini itself it is always true.
     """
 
     def __init__(self, client: genai.Client, access: GeminiAccess, up: Callable[[], bool]) -> None:
@@ -81,30 +81,30 @@ class GeminiService:
         self._memory = ReplyMemory(access.replies_memory)
 
     def reply_body(self) -> ReplyBody:
-        """For the reply to one call; to be closed."""
+        """A body for the reply to one call, to be closed."""
         return ReplyBody(self._memory)
 
-    async def draw(self, call: Call, flight: Flight | None = None) -> Reply:
-        """One picture. Raises GeminiError, its `billed` saying what is known of the cost."""
-        flight = flight or Flight()
+    async def draw(self, call: Call, hooks: CallHooks | None = None) -> Reply:
+        """Get one picture. Raises GeminiError, whose `billed` says whether the call was billed."""
+        hooks = hooks or CallHooks()
         with self._queue.join(call.model) as queued:
 
             def sent() -> None:
-                flight.sent()
+                hooks.sent()
                 self._queue.sent(queued)
 
             while True:
                 try:
                     async with self._queue.slot(queued):
-                        await flight.prepare()
-                        return await self._once(call, sent)
+                        await hooks.prepare()
+                        return await self._attempt(call, sent)
                 except NotExecuted as refused:
                     over = queued.out_of_budget
-                    await flight.refused()
-                    if over or not flight.wanted:
+                    await hooks.refused()
+                    if over or not hooks.wanted:
                         raise refused.error from None
 
-    async def _once(self, call: Call, sent: Callable[[], None]) -> Reply:
+    async def _attempt(self, call: Call, sent: Callable[[], None]) -> Reply:
         reference = await asyncio.to_thread(call.reference.encode) if call.reference else b""
         body = call.body or ReplyBody(ReplyMemory(self._access.max_reply_bytes))
         body.clear()
@@ -117,12 +117,12 @@ class GeminiService:
                         model=call.model, contents=_contents(call), config=_config(call)
                     )
         finally:
-            # The context lives on, in the caller's task and in timers of the connection.
-            exchange.reference, exchange.sent = b"", _unheard
+            # The context outlives the call, in the caller's task and in timers of the connection.
+            exchange.reference, exchange.sent = b"", _ignore
         return await body.read(self._access.secret)
 
 
-def _unheard() -> None:
+def _ignore() -> None:
     pass
 
 
@@ -134,7 +134,7 @@ def _contents(call: Call) -> types.Content:
 
 
 def _config(call: Call) -> types.GenerateContentConfig:
-    """The raw response is asked for: its body was put aside, and the SDK's own parsing loses finishMessage."""
+    """Asks for the raw response: its body is in the exchange, and the SDK's own parser drops finishMessage."""
     return types.GenerateContentConfig(
         response_modalities=["IMAGE"],
         image_config=types.ImageConfig(aspect_ratio=call.aspect_ratio, image_size=call.image_size),
@@ -146,7 +146,7 @@ def _config(call: Call) -> types.GenerateContentConfig:
 
 @contextlib.contextmanager
 def _translated(exchange: Exchange) -> Iterator[None]:
-    """The SDK's many ways to fail, as ours."""
+    """Turn the exceptions of the SDK and of aiohttp into ours."""
     try:
         yield
     except ErrorStatus as error:
@@ -155,8 +155,8 @@ def _translated(exchange: Exchange) -> Iterator[None]:
         raise BadReply(f"Gemini answered {error.code}", billed=None) from error
     except json.JSONDecodeError as error:
         raise GeminiFailed("Gemini answered an error that cannot be read") from error
-    except NotAnAnswer as error:
-        raise _not_an_answer(error.status) from error
+    except UnexpectedStatus as error:
+        raise _unexpected_status(error.status) from error
     except TimeoutError as error:
         raise _too_slow(exchange.connected) from error
     except (ProxyRefused, aiohttp.ClientHttpProxyError) as error:
@@ -170,7 +170,7 @@ def _translated(exchange: Exchange) -> Iterator[None]:
         raise BadReply("Gemini's reply cannot be read", billed=None) from error
 
 
-def _not_an_answer(status: int) -> GeminiError:
+def _unexpected_status(status: int) -> GeminiError:
     if status >= 300:
         return GeminiRejected(f"Gemini answered {status}, and a redirect is not followed", billed=None)
     return BadReply(f"Gemini answered {status} without a reply", billed=None)
@@ -190,17 +190,17 @@ def _broken(connected: bool) -> Exception:
 
 @contextlib.asynccontextmanager
 async def open_gemini(access: GeminiAccess, up: Callable[[], bool] = lambda: True) -> AsyncIterator[GeminiService]:
-    """A GeminiService with a connection pool of its own, closed at the end."""
+    """A GeminiService with its own connection pool, which is closed at the end."""
     proxy = None if access.local else proxy_for(access.base_url or GOOGLE)
     return_large_buffers()
-    async with session(proxy) as own:
-        client = await asyncio.to_thread(_client, access, own)
+    async with session(proxy) as http:
+        client = await asyncio.to_thread(_client, access, http)
         yield GeminiService(client, access, up)
 
 
-def _client(access: GeminiAccess, own: aiohttp.ClientSession) -> genai.Client:
+def _client(access: GeminiAccess, http: aiohttp.ClientSession) -> genai.Client:
     tls = _tls_context(os.environ.get("SSL_CERT_FILE", certifi.where()), os.environ.get("SSL_CERT_DIR"))
-    # The clients that the SDK makes beside ours, and never uses, fail on a proxy that they do not support.
+    # The SDK also creates clients that it never uses; they would fail on an unsupported proxy.
     unused = {"trust_env": False, "verify": tls}
     return genai.Client(
         api_key=access.api_key,
@@ -209,10 +209,10 @@ def _client(access: GeminiAccess, own: aiohttp.ClientSession) -> genai.Client:
             base_url=access.base_url or GOOGLE,
             api_version=access.api_version,
             timeout=round(1000 * max(access.timeout, MIN_SERVER_SECONDS)),
-            aiohttp_client=own,
+            aiohttp_client=http,
             client_args=unused,
             async_client_args={**unused, "ssl": tls},
-            # The SDK would otherwise send a dropped call again, and pay twice.
+            # By default the SDK resends a call whose connection was dropped, and pays twice.
             retry_options=types.HttpRetryOptions(attempts=1),
         ),
     )

@@ -1,4 +1,4 @@
-"""Content-Encoding, taken off piece by piece; what is not coded as declared stays as it came."""
+"""Incremental decoding of Content-Encoding; a body that is not encoded as declared is passed through."""
 
 import asyncio
 import contextlib
@@ -6,25 +6,25 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-# The encodings that are asked for: those that need nothing but the standard library.
+# Sent as Accept-Encoding: the encodings that the standard library can decode.
 ACCEPTED = "gzip, deflate"
-# The most that one piece becomes: some kilobytes can stand for megabytes.
+# The largest piece, in bytes: a few kilobytes can decompress to megabytes.
 PIECE = 1024 * 1024
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP, _RAW_DEFLATE = 16 + zlib.MAX_WBITS, -zlib.MAX_WBITS
-# How JSON begins; deflated data does so only if it is tiny.
+# First bytes of JSON; only tiny deflated data begins with one of them.
 _PLAIN = b"{[ \t\r\n\xef"
 
 
 class ContentDecoder:
-    """Decodes one body: `feed` what has come, then take `piece` after piece until one is empty; at the end `end`."""
+    """Decodes one body: call `feed` with each chunk, then `piece` until it returns nothing; call `end` last."""
 
     def __init__(self, encoding: str) -> None:
         self._encoding = encoding.strip().lower()
         self._waiting = b""
         self._inflater: Any = None
-        # Whether a member of the stream is being decoded; whether anything came of it; whether the rest is dropped.
+        # Whether a gzip member is being decoded, whether it gave any data, and whether the rest is ignored.
         self._begun = self._given = self._over = False
 
     def feed(self, data: bytes) -> None:
@@ -32,7 +32,7 @@ class ContentDecoder:
             self._waiting += data
 
     def piece(self) -> bytes:
-        # Two bytes tell whether it is coded at all.
+        # Two bytes tell whether the data is compressed.
         if not self._begun and len(self._waiting) > 1:
             self._begin()
         if self._over or not self._begun:
@@ -43,18 +43,18 @@ class ContentDecoder:
         return piece
 
     async def next_piece(self) -> bytes:
-        """The same, in a thread where there is something to decompress."""
+        """The same as `piece`, in a thread if there is something to decompress."""
         return await asyncio.to_thread(self.piece) if self._inflater else self.piece()
 
     def end(self) -> Iterator[bytes]:
-        """What is left when all has come."""
+        """The remaining pieces, at the end of the body."""
         self._begun, self._over = True, self._over or not (self._begun or not self._given)
         while piece := self.piece():
             yield piece
 
     def _begin(self) -> None:
         inflater = _inflater(self._encoding, self._waiting)
-        # What follows a whole gzip stream is another one, or of no use.
+        # After a whole gzip member comes another one, or padding.
         self._over = self._given and not self._waiting.startswith(_GZIP_MAGIC)
         self._begun, self._inflater = True, inflater
 
@@ -70,7 +70,7 @@ class ContentDecoder:
         return piece
 
     def _salvage(self, inflater: Any, data: bytes) -> bytes:
-        """What can be had up to the fault; all of it as it came if that is nothing."""
+        """The data up to the corruption; if there is none, the input unchanged."""
         pieces, size = [], 0
         with contextlib.suppress(zlib.error):
             for at in range(len(data)):
@@ -85,11 +85,11 @@ class ContentDecoder:
 
 
 def _inflater(encoding: str, head: bytes) -> Any:
-    """A decompressor, or None for what is not compressed. The magic bytes count more than the header."""
+    """A decompressor, or None for data that is not compressed. The magic bytes override the header."""
     if head.startswith(_GZIP_MAGIC):
         return zlib.decompressobj(_GZIP)
     if encoding != "deflate" or head[0] in _PLAIN:
         return None
-    # Some send it bare, without the two bytes that zlib puts before it.
+    # Some servers send raw deflate data, without the two bytes of the zlib header.
     zlib_header = head[0] & 0x0F == zlib.DEFLATED and int.from_bytes(head[:2], "big") % 31 == 0
     return zlib.decompressobj(zlib.MAX_WBITS if zlib_header else _RAW_DEFLATE)

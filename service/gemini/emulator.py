@@ -1,4 +1,4 @@
-"""The old name of `python -m service.emulator`; it goes with the next release."""
+"""The old name of `python -m service.emulator`; deprecated, to be removed in the next release."""
 
 import runpy
 

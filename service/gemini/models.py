@@ -1,4 +1,4 @@
-"""The table of models: which ratios and sizes each draws, and what a picture costs."""
+"""The table of models: the aspect ratios and sizes that each supports, and the price of a picture."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from math import gcd
 DEFAULT_MODEL = "gemini-nano-banana-2.1"
 SIZES = ("1K", "2K", "4K")
 
-# The longer side of an export that asked for no size of its own, in pixels.
+# The longer side, in pixels, of an export without a size of its own.
 LONGEST: Mapping[str, int] = {"1K": 1280, "2K": 2560, "4K": 5120}
 
 _COMMON_RATIOS = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
@@ -29,7 +29,7 @@ _PIXELS_1K: Mapping[str, tuple[int, int]] = {
 }
 
 _RAW_METADATA_BYTES = 256 * 1024
-# What one picture can come to: the largest of its size as a PNG that did not compress, at 3 bytes a pixel.
+# The largest picture of each size: a PNG of 3 bytes per pixel that did not compress.
 RAW_BYTES: Mapping[str, int] = {
     size: 3 * scale**2 * max(width * height for width, height in _PIXELS_1K.values()) + _RAW_METADATA_BYTES
     for size, scale in _ENLARGEMENT.items()
@@ -85,7 +85,7 @@ _RETIRED = ("gemini-3.1-flash-image", "gemini-2.5-flash-image", "imagen-4.0-*")
 
 
 def find(name: str) -> Model | None:
-    """The table's row; None for a model that it does not know, which may work all the same."""
+    """The model's row; None for a model that is not in the table, which may work nevertheless."""
     return MODELS.get(name)
 
 
@@ -94,13 +94,13 @@ def is_retired(name: str) -> bool:
 
 
 def price(name: str, image_size: str) -> float | None:
-    """USD for one picture; None, never 0, where the table does not know."""
+    """USD for one picture; None, never 0, if it is not in the table."""
     model = find(name)
     return model.prices.get(image_size) if model else None
 
 
 def raw_bytes(image_size: str) -> int:
-    """What one picture of this size can come to; the most of all for a size that only an unknown model has."""
+    """The largest picture of this size, in bytes; for an unknown size, the largest of all."""
     return RAW_BYTES.get(image_size, max(RAW_BYTES.values()))
 
 

@@ -1,4 +1,4 @@
-"""The prompt for one thumbnail of a script, and the way back."""
+"""Builds the prompt for a thumbnail from a script, and finds the script in a prompt."""
 
 _OPEN = "<script>\n"
 _CLOSE = "\n</script>"
@@ -19,13 +19,13 @@ around them.
 
 
 def build_prompt(script: str, aspect_ratio: str, with_base: bool) -> str:
-    """The script, verbatim, and what is wanted of it; `with_base` when a reference picture goes along."""
+    """The instructions, then the script verbatim; `with_base`: a reference picture is sent along."""
     task = _TASK.format(ratio=aspect_ratio) + (_WITH_BASE if with_base else "")
     return f"{task}\n{_OPEN}{script}{_CLOSE}"
 
 
 def script_of(prompt: str) -> str:
-    """The script inside a prompt of ours; any other prompt is its own script."""
+    """The script in a prompt of `build_prompt`; any other prompt is returned as it is."""
     start, end = prompt.find(_OPEN), prompt.rfind(_CLOSE)
     if start < 0 or end < start + len(_OPEN):
         return prompt

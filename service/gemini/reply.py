@@ -1,4 +1,4 @@
-"""A reply of Gemini: the picture in it, or a typed reason why there is none."""
+"""Reads a reply of Gemini: its picture, or a typed error if there is none."""
 
 import json
 import logging
@@ -10,29 +10,26 @@ from typing import Any
 
 from service.errors import BadReply, Blocked, GeminiError, GeminiFailed, NoImage
 from service.gemini import blobs, wire
-from service.gemini.wire import Answer, Bytes, Json
+from service.gemini.wire import Bytes, Json, ParsedReply
 from service.imaging.formats import sniff
 from service.quoting import excerpt, visible, whole_characters, without_key, without_secrets
 
 log = logging.getLogger(__name__)
 
-# Reasons of finishReason that are a refusal; every other one without a picture means that nothing was drawn.
+# The values of finishReason that are refusals; with any other, and no picture, Gemini drew nothing.
 REFUSALS = frozenset({
     "SAFETY", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII",
     "IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION",
 })  # fmt: skip
-# Levels of a usage that are kept; it has three.
+# The nesting of a usage beyond which it is cut; Gemini's has three levels.
 DEEPEST = 16
-# The most of a usage, as JSON, that is passed on.
+# A usage of more JSON than this is dropped.
 MAX_USAGE_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The bytes that Gemini sent as its picture, whatever they are, and what it says they cost in tokens.
-
-    `usage` is None when it is too large to be passed on.
-    """
+    """The bytes that Gemini sent as its picture, not checked, and its usageMetadata; None if that is too large."""
 
     picture: bytes
     usage: Json | None
@@ -40,7 +37,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class _Blob:
-    """A picture as it lies in a reply, and whether it is only a draft."""
+    """A picture in base64, and whether it is a draft (a thought)."""
 
     data: bytes | memoryview
     draft: bool
@@ -51,18 +48,18 @@ class _Blob:
 
 
 def read_reply(body: Bytes, key: str = "") -> Reply:
-    """The picture of a reply: of the first candidate with any, the last that is no draft, else the last draft.
+    """Read the picture: of the first candidate with any, the last one that is no draft, else the last draft.
 
-    Several values are one reply in pieces. `key` is the secret that no quoted word may show. Raises GeminiError; slow
-    for large pictures.
+    Several JSON values are the chunks of one reply. `key` is removed from all quoted text. Raises GeminiError. Slow for
+    large pictures.
     """
     return _Reader(wire.read(body), key).read()
 
 
 def try_reply(body: Bytes, key: str = "") -> Reply | GeminiError:
-    """The same with the error as a value, whose trace would keep the body in memory.
+    """The same with the error as a value, because its traceback would keep the body in memory.
 
-    Whatever goes wrong, the reply may have been paid for and is to be kept: that is what a BadReply leads to.
+    An unexpected exception becomes a BadReply, so that the reply, which may have been billed, is stored.
     """
     try:
         return read_reply(body, key)
@@ -74,14 +71,14 @@ def try_reply(body: Bytes, key: str = "") -> Reply | GeminiError:
 
 
 def billed(usage: Json) -> bool | None:
-    """True when candidate tokens were counted; None when nothing is known."""
+    """True if the usage counts candidate tokens, else None: unknown."""
     details = _dicts(_get(usage, "candidatesTokensDetails"))
     counts = [_get(usage, "candidatesTokenCount"), *(_get(each, "tokenCount") for each in details)]
     return True if any(map(_positive, counts)) else None
 
 
 def _positive(count: object) -> bool:
-    """As the SDK reads it: a number, or its digits as a string."""
+    """Whether a count is above 0; like the SDK, accepts a number as a string."""
     try:
         return not isinstance(count, bool) and isinstance(count, int | float | str) and float(count) > 0
     except ValueError:
@@ -89,8 +86,8 @@ def _positive(count: object) -> bool:
 
 
 class _Reader:
-    def __init__(self, answer: Answer, key: str) -> None:
-        self._answer = answer
+    def __init__(self, parsed: ParsedReply, key: str) -> None:
+        self._parsed = parsed
         self._key = key
         self._usage = self._last_usage()
         self._billed = billed(self._usage)
@@ -99,25 +96,25 @@ class _Reader:
     def read(self) -> Reply:
         found = next(filter(None, (list(self._blobs(parts)) for parts, _ in self._candidates)), [])
         if not found:
-            raise self._why_not()
+            raise self._error()
         picture = _decoded(found)
         if picture is None:
             raise BadReply("the picture in Gemini's reply is not base64", billed=self._billed)
-        return Reply(picture, self._carriable_usage())
+        return Reply(picture, self._usage_to_show())
 
     def _last_usage(self) -> Json:
-        """Of several the last that counts candidate tokens: each piece of a reply counts all that came before it."""
+        """The last usage that counts candidate tokens: each chunk of a reply includes the counts of those before it."""
         usages = [usage for usage in self._dicts_of("usageMetadata") if usage]
         return next((usage for usage in reversed(usages) if billed(usage)), usages[-1] if usages else {})
 
     def _dicts_of(self, name: str) -> Iterator[Json]:
-        for each in self._answer.objects:
+        for each in self._parsed.objects:
             yield from _dicts(_get(each, name))
 
     def _merged_candidates(self) -> Iterator[tuple[list[Json], Json]]:
-        """The parts of each candidate, and its other fields, the last value of each."""
+        """The parts of each candidate from all chunks, and its other fields, where the last chunk wins."""
         merged: dict[int, tuple[list[Json], Json]] = {}
-        for each in self._answer.objects:
+        for each in self._parsed.objects:
             for position, candidate in enumerate(_dicts(_get(each, "candidates"))):
                 index = _get(candidate, "index")
                 parts, fields = merged.setdefault(index if isinstance(index, int) else position, ([], {}))
@@ -137,21 +134,21 @@ class _Reader:
                 yield from (_Blob(data, draft) for data in self._uris(text))
 
     def _encoded(self, data: object) -> bytes | memoryview:
-        long = self._answer.long(data)
+        long = self._parsed.long(data)
         if long:
             return long.encoded()
-        # What is no string is no base64 either.
+        # Any other type is invalid base64.
         return data.encode(errors="replace") if isinstance(data, str) else b"?"
 
     def _uris(self, text: object) -> Iterator[bytes]:
-        """The pictures in a text; a data URI of anything else is part of the text."""
-        for mime, data in blobs.data_uris(self._answer.text(text)):
+        """The pictures in a text; data URIs of other types are left alone."""
+        for mime, data in blobs.data_uris(self._parsed.text(text)):
             encoded = data.encode()
             if mime.startswith("image/") or sniff(blobs.head(encoded)):
                 yield encoded
 
-    def _why_not(self) -> GeminiError:
-        if error := next(filter(None, (_get(each, "error") for each in self._answer.objects)), None):
+    def _error(self) -> GeminiError:
+        if error := next(filter(None, (_get(each, "error") for each in self._parsed.objects)), None):
             message = _get(error, "message") if isinstance(error, dict) else error
             return GeminiFailed(f"Gemini answered an error: {self._excerpt(message)}", billed=self._billed)
         for feedback in self._dicts_of("promptFeedback"):
@@ -162,11 +159,11 @@ class _Reader:
         reason, message = fields.get("finishreason"), fields.get("finishmessage")
         if REFUSALS & set(self._names(reason)):
             return Blocked(self._sentence("Gemini refused to draw", reason, message), billed=self._billed)
-        return self._why_nothing_drawn(parts, reason, message)
+        return self._no_picture_error(parts, reason, message)
 
-    def _why_nothing_drawn(self, parts: Sequence[Json], reason: object, message: object) -> GeminiError:
-        text = " ".join(filter(None, (self._answer.text(_get(part, "text")) for part in parts)))
-        if not self._answer.whole:
+    def _no_picture_error(self, parts: Sequence[Json], reason: object, message: object) -> GeminiError:
+        text = " ".join(filter(None, (self._parsed.text(_get(part, "text")) for part in parts)))
+        if not self._parsed.complete:
             return BadReply("Gemini's reply cannot be read", billed=self._billed)
         if any(_get(part, "fileData") for part in parts):
             return BadReply("Gemini sent only the address of a picture, which is not fetched", billed=self._billed)
@@ -177,11 +174,11 @@ class _Reader:
     def _sentence(self, what: str, reason: object, more: object) -> str:
         names = excerpt(", ".join(self._names(reason)), self._key) or "no reason given"
         sentence = f"{what} ({names})" + (f": {self._excerpt(more)}" if more else "")
-        # The key may be cut over both.
+        # The key may be split between both.
         return without_key(sentence, self._key)
 
     def _names(self, reason: object) -> list[str]:
-        """A reason in capitals, as the SDK reads it; of a list each, of a number its digits."""
+        """A finish or block reason in upper case, as the SDK reads it; each item of a list, a number as its digits."""
         if isinstance(reason, list):
             return [name for each in reason for name in self._names(each)]
         return [self._words(reason).upper()] if reason else []
@@ -190,36 +187,36 @@ class _Reader:
         return excerpt(self._words(text) if text else "no message", self._key)
 
     def _words(self, value: object) -> str:
-        """Any value as a text, its long strings included."""
-        return self._answer.text(value) if isinstance(value, str) else str(_copied(value, self._answer.text))
+        """Any JSON value as text, with placeholders resolved."""
+        return self._parsed.text(value) if isinstance(value, str) else str(_copied(value, self._parsed.text))
 
     def _quoted(self, text: str) -> str:
-        # What makes the usage too large to be passed on needs no search.
+        # A longer string makes the usage too large anyway: no need to search it.
         return text if len(text) > MAX_USAGE_BYTES else visible(whole_characters(without_secrets(text, self._key)))
 
-    def _carriable_usage(self) -> Json | None:
-        usage: Json = _copied(self._usage, lambda text: self._quoted(self._answer.text(text)))
+    def _usage_to_show(self) -> Json | None:
+        usage: Json = _copied(self._usage, lambda text: self._quoted(self._parsed.text(text)))
         dumped = json.dumps(usage, ensure_ascii=False)
-        # The key may be cut over several values.
-        carriable = len(dumped.encode()) <= MAX_USAGE_BYTES and without_key(dumped, self._key) == dumped
-        return usage if carriable else None
+        # The key may be split between several values.
+        showable = len(dumped.encode()) <= MAX_USAGE_BYTES and without_key(dumped, self._key) == dumped
+        return usage if showable else None
 
 
-def _copied(value: Any, words: Callable[[str], str], depth: int = DEEPEST) -> Any:
-    """A copy that an answer can carry: names spelled as Google does, strings as `words` has them, no endless nests."""
+def _copied(value: Any, convert: Callable[[str], str], depth: int = DEEPEST) -> Any:
+    """A copy that can be sent as JSON: names in camelCase, strings converted, at most `depth` levels."""
     if isinstance(value, str):
-        return words(value)
+        return convert(value)
     if isinstance(value, dict | list) and not depth:
         return None
     if isinstance(value, dict):
-        return {words(_camel(name)): _copied(each, words, depth - 1) for name, each in value.items()}
+        return {convert(_camel(name)): _copied(each, convert, depth - 1) for name, each in value.items()}
     if isinstance(value, list):
-        return [_copied(each, words, depth - 1) for each in value]
+        return [_copied(each, convert, depth - 1) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _decoded(found: Sequence[_Blob]) -> bytes | None:
-    """The last picture that is no draft, else the last draft; what is no picture only if there is none."""
+    """The last one that is no draft, else the last draft; bytes of an unknown type only if there is no picture."""
     newest = ([blob for blob in found if not blob.draft] or found)[::-1]
     for blob in sorted(newest, key=lambda blob: not blob.is_picture):
         try:
@@ -230,7 +227,7 @@ def _decoded(found: Sequence[_Blob]) -> bytes | None:
 
 
 def _get(value: Json, name: str) -> Any:
-    """A field, spelled as Google does or in any other way: inlineData, inline_data; the first that holds anything."""
+    """A field under any spelling (inlineData, inline_data): the first that is not empty."""
     if held := value.get(name):
         return held
     wanted = _plain(name)
@@ -246,7 +243,7 @@ def _camel(name: str) -> str:
 
 
 def _dicts(value: object) -> Iterator[Json]:
-    """The objects in a value, one or a list of them."""
+    """The objects in a value: itself, or those of a list, nested or not."""
     if isinstance(value, dict):
         yield value
     elif isinstance(value, list):

@@ -17,23 +17,23 @@ from service.gemini.body import ReplyBody
 from service.gemini.coding import ACCEPTED, ContentDecoder
 from service.gemini.refusals import ErrorStatus
 
-# What the SDK is given instead of a reference picture; its base64 stands in the request exactly once.
+# Passed to the SDK instead of a reference picture; the middleware replaces its base64 in the request.
 PLACEHOLDER = secrets.token_bytes(33)
 _PLACEHOLDER_BASE64 = base64.urlsafe_b64encode(PLACEHOLDER)
 REPLY, PROXY_AUTHENTICATION_REQUIRED = 200, 407
-# An error is a few KB of JSON or HTML. The status alone decides; what comes late or in bulk only loses its words.
+# Limits for the body of an error, a few KB of JSON or HTML. Without a body, the status alone says what to do.
 MAX_ERROR_BYTES = 256 * 1024
 ERROR_BODY_SECONDS = 1.0
-# What proxies add to the head of a reply must not cost it: eight times what aiohttp allows by default.
+# Proxies may add long headers to a reply that was billed: eight times the default limit of aiohttp.
 MAX_HEADER_BYTES = 64 * 1024
 
 
 class ReplyTooLarge(Exception):
-    """A reply of more bytes than the message says; the first of them are in its body."""
+    """A reply exceeds the limit in the message; its body has the bytes up to there."""
 
 
-class NotAnAnswer(Exception):
-    """A `status` that neither brings a reply nor refuses one, such as a redirect."""
+class UnexpectedStatus(Exception):
+    """A `status` that is neither a reply nor an error, such as a redirect."""
 
     def __init__(self, status: int) -> None:
         super().__init__(str(status))
@@ -41,16 +41,16 @@ class NotAnAnswer(Exception):
 
 
 class ProxyRefused(Exception):
-    """The proxy wants a user and password, or others."""
+    """The proxy answered 407: it requires another user and password."""
 
 
 @dataclass(slots=True)
 class Exchange:
-    """What one call sends and receives beside the SDK.
+    """The data of one call that bypasses the SDK.
 
-    `reference` is URL-safe base64 to put in place of PLACEHOLDER; the reply's body goes into `body`, at most
-    `max_reply_bytes` of it. `connected` is set, and `sent` called, when there is a connection, just before the first
-    byte goes out. No word that is quoted may hold `key`.
+    `reference` is URL-safe base64 that replaces PLACEHOLDER; at most `max_reply_bytes` of the reply are added to
+    `body`. Once there is a connection, just before the first byte is sent, `connected` is set and `sent` called.
+    `key` is removed from quoted text.
     """
 
     body: ReplyBody
@@ -60,11 +60,11 @@ class Exchange:
     connected: bool = False
     sent: Callable[[], None] = lambda: None
 
-    async def take(self, data: bytes) -> None:
+    async def receive(self, data: bytes) -> None:
         """Add to the body; raises ReplyTooLarge."""
-        room = self.max_reply_bytes - self.body.size
-        await self.body.add(data[:room])
-        if len(data) > room:
+        space = self.max_reply_bytes - self.body.size
+        await self.body.add(data[:space])
+        if len(data) > space:
             raise ReplyTooLarge(f"{self.max_reply_bytes} bytes")
 
 
@@ -72,22 +72,24 @@ EXCHANGE: ContextVar[Exchange] = ContextVar("exchange")
 
 
 def session(proxy: URL | None = None) -> aiohttp.ClientSession:
-    """A session for the SDK; each call sets EXCHANGE first. Connections are not limited here, but by the service."""
+    """A session for the SDK; each call sets EXCHANGE first. CallQueue limits the number of connections."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
         headers={"Accept-Encoding": ACCEPTED},
-        middlewares=(_put_reference, _check_status),
+        middlewares=(_insert_reference, _check_status),
         response_class=_Response,
         auto_decompress=False,
         max_line_size=MAX_HEADER_BYTES,
         max_field_size=MAX_HEADER_BYTES,
         proxy=proxy,
-        trace_configs=[_tell_connected()],
+        trace_configs=[_connection_trace()],
     )
 
 
-def _tell_connected() -> aiohttp.TraceConfig:
-    """Nothing was executed of what fails before, and nothing is awaited between this and the first byte."""
+def _connection_trace() -> aiohttp.TraceConfig:
+    """Tells the exchange that it has a connection. A call that fails before was not executed; after, nothing is awaited
+    before the first byte is sent.
+    """
 
     async def connected(*_: object) -> None:
         exchange = EXCHANGE.get()
@@ -100,7 +102,7 @@ def _tell_connected() -> aiohttp.TraceConfig:
     return trace
 
 
-async def _put_reference(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+async def _insert_reference(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
     body, reference = request.body, EXCHANGE.get().reference
     if reference and isinstance(body, aiohttp.BytesPayload):
         await request.update_body(io.BytesIO(body.decode().encode().replace(_PLACEHOLDER_BASE64, reference, 1)))
@@ -108,10 +110,10 @@ async def _put_reference(request: ClientRequest, handler: ClientHandlerType) -> 
 
 
 async def _check_status(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
-    """Raise for all but a reply.
+    """Raise for any status but a reply.
 
-    aiohttp would follow a redirect, with the key and the whole request, to wherever it leads; the SDK would parse the
-    body of an error first and let that fail in the error's place.
+    aiohttp would follow a redirect with the key and the whole request; the SDK would parse the body of an error, and
+    raise for that if it is no JSON.
     """
     response = await handler(request)
     if response.status == PROXY_AUTHENTICATION_REQUIRED and request.proxy:
@@ -119,21 +121,21 @@ async def _check_status(request: ClientRequest, handler: ClientHandlerType) -> C
         raise ProxyRefused
     if response.status < 200 or 300 <= response.status < 400:
         response.close()
-        raise NotAnAnswer(response.status)
+        raise UnexpectedStatus(response.status)
     if 400 <= response.status < 600:
         body, whole = await _error_body(response)
         raise ErrorStatus(response.status, response.headers, body, whole, EXCHANGE.get().key)
-    # The SDK takes any other status for an error.
+    # The SDK treats any other status as an error.
     response.status = REPLY
     return response
 
 
 async def _error_body(response: ClientResponse) -> tuple[bytes, bool]:
-    """The body of an error, as far as it came in time, and whether that is all of it."""
+    """The body of an error, as far as it arrived in time, and whether it is complete."""
     body, whole = bytearray(), False
     try:
-        async with asyncio.timeout(ERROR_BODY_SECONDS), aclosing(pieces(response)) as coming:
-            async for piece in coming:
+        async with asyncio.timeout(ERROR_BODY_SECONDS), aclosing(pieces(response)) as chunks:
+            async for piece in chunks:
                 body += piece
                 if len(body) > MAX_ERROR_BYTES:
                     break
@@ -147,7 +149,7 @@ async def _error_body(response: ClientResponse) -> tuple[bytes, bool]:
 
 
 async def pieces(response: ClientResponse) -> AsyncGenerator[bytes, None]:
-    """What comes, without its Content-Encoding; the connection is given up if not all of it is taken."""
+    """The decoded chunks of a body; closes the connection if not all of them are consumed."""
     decoder = ContentDecoder(response.headers.get("Content-Encoding", ""))
     try:
         async for chunk in response.content.iter_any():
@@ -163,9 +165,9 @@ async def pieces(response: ClientResponse) -> AsyncGenerator[bytes, None]:
 
 class _Response(ClientResponse):
     async def text(self, encoding: str | None = None, errors: str = "strict") -> str:
-        """Set the body of a reply aside as bytes: the SDK is given nothing to parse."""
+        """Add the body to the exchange; the SDK gets nothing to parse."""
         exchange = EXCHANGE.get()
-        async with aclosing(pieces(self)) as coming:
-            async for piece in coming:
-                await exchange.take(piece)
+        async with aclosing(pieces(self)) as chunks:
+            async for piece in chunks:
+                await exchange.receive(piece)
         return ""

@@ -1,4 +1,4 @@
-"""The JSON of a reply, however it is framed: one value, an array, lines of JSON, server-sent events."""
+"""Parses the JSON of a reply in any framing: a value, an array, JSON lines, server-sent events."""
 
 import json
 import re
@@ -10,27 +10,27 @@ from typing import Any
 Json = dict[str, Any]
 Bytes = bytes | bytearray
 
-# Longer strings are lifted out before the JSON is parsed: a picture in base64 would be copied several times, and the
-# parser holds the interpreter, and with it the event loop, until it has read all of it.
+# Longer strings are replaced by placeholders before the JSON is parsed: a picture in base64 would be copied several
+# times, and the parser holds the GIL, and so blocks the event loop, until it has parsed everything.
 LONG = 4096
-# The most JSON beside them: a parsed value takes some 25 times its text.
+# The limit for the JSON without them: a parsed value takes about 25 times the memory of its text.
 MAX_JSON_BYTES = 16 * 1024 * 1024
 MAX_EVENT_LINES = 100_000
-# Python refuses to parse an integer of thousands of digits; no number of Gemini's has that many.
+# Longer integers are parsed as floats: Python refuses to parse thousands of digits.
 MAX_DIGITS = 20
 
 _EVENTS = re.compile(rb"\s*(?:data|event|id|retry)?:")
 _DATA = re.compile(rb"[ \t]*data:")
 _OTHER_FIELD = re.compile(rb"[ \t]*(?:event|id|retry)?:")
-# White space, commas, record separators, byte order marks, and what keeps a browser from running JSON as a script.
+# White space, commas, record separators, byte order marks, and the prefix against JSON hijacking.
 _BETWEEN = re.compile(r"(?:[\s,\x1e\ufeff]|\)\]\}')*")
 _END = "[DONE]"
-_MARK = secrets.token_hex(16)
+_PLACEHOLDER = secrets.token_hex(16)
 
 
 @dataclass(frozen=True, slots=True)
 class Long:
-    """A long string of the JSON, still as it came: UTF-8, and `escaped` if it has JSON's escapes in it."""
+    """A long string of the JSON as received: UTF-8, with JSON escapes if `escaped`."""
 
     data: memoryview
     escaped: bool
@@ -43,25 +43,25 @@ class Long:
             return text
 
     def encoded(self) -> bytes | memoryview:
-        """The same as bytes, without a copy where nothing is escaped."""
+        """The string as UTF-8, without a copy if it has no escapes."""
         return self.text().encode(errors="replace") if self.escaped else self.data
 
 
 @dataclass(slots=True)
-class Answer:
-    """The objects of a reply in turn. `whole` is False when some of it could not be read."""
+class ParsedReply:
+    """The JSON objects of a reply, in order. `complete` is False if a part of it could not be parsed."""
 
     objects: list[Json] = field(default_factory=list)
-    whole: bool = True
+    complete: bool = True
     _long: dict[str, Long] = field(default_factory=dict)
 
     def add(self, text: Bytes) -> None:
-        """Read the values that follow each other in `text`, up to what is no JSON."""
+        """Parse the values in `text`, up to the first that is no JSON."""
         try:
-            for value in _values(self._lifted(text)):
+            for value in _values(self._with_placeholders(text)):
                 self._take(value)
         except (ValueError, RecursionError):
-            self.whole = False
+            self.complete = False
 
     def _take(self, value: object) -> None:
         if isinstance(value, list):
@@ -70,42 +70,43 @@ class Answer:
         elif isinstance(value, dict):
             self.objects.append(value)
 
-    def _lifted(self, text: Bytes) -> str:
-        """The JSON with a name in place of each long string; raises ValueError if it is too much even so."""
+    def _with_placeholders(self, text: Bytes) -> str:
+        """The JSON with a placeholder for each long string; raises ValueError if it still is too long."""
         pieces: list[Bytes] = []
-        done = size = 0
+        copied = size = 0
         for start, end in _strings(text):
-            if size + start - done > MAX_JSON_BYTES:
+            if size + start - copied > MAX_JSON_BYTES:
                 break
             if end - start > LONG:
-                name = f"{_MARK}{len(self._long)}"
-                self._long[name] = Long(memoryview(text)[start:end], text.find(b"\\", start, end) >= 0)
-                pieces += [text[done:start], name.encode()]
-                size += start - done
-                done = end
-        if size + len(text) - done > MAX_JSON_BYTES:
+                placeholder = f"{_PLACEHOLDER}{len(self._long)}"
+                self._long[placeholder] = Long(memoryview(text)[start:end], text.find(b"\\", start, end) >= 0)
+                pieces += [text[copied:start], placeholder.encode()]
+                size += start - copied
+                copied = end
+        if size + len(text) - copied > MAX_JSON_BYTES:
             raise ValueError("too much JSON")
-        return b"".join([*pieces, text[done:]]).decode(errors="replace")
+        return b"".join([*pieces, text[copied:]]).decode(errors="replace")
 
     def long(self, value: object) -> Long | None:
+        """The long string whose placeholder `value` is, if any."""
         return self._long.get(value) if isinstance(value, str) else None
 
     def text(self, value: object) -> str:
-        """A string of the JSON, long or not; empty for any other value."""
+        """A string of the JSON, with its placeholder resolved; empty for any other value."""
         long = self.long(value)
         return long.text() if long else value if isinstance(value, str) else ""
 
 
-def read(body: Bytes) -> Answer:
-    """Everything in a body that is JSON; to be called in a thread."""
-    answer = Answer()
+def read(body: Bytes) -> ParsedReply:
+    """Parse all JSON in a body. Slow: to be called in a thread."""
+    parsed = ParsedReply()
     text = _utf8(body)
     if _EVENTS.match(text):
-        for event in _events(text, answer):
-            answer.add(event)
+        for event in _events(text, parsed):
+            parsed.add(event)
     else:
-        answer.add(text)
-    return answer
+        parsed.add(text)
+    return parsed
 
 
 def _utf8(body: Bytes) -> Bytes:
@@ -116,7 +117,7 @@ def _utf8(body: Bytes) -> Bytes:
 
 
 def _values(text: str) -> Iterator[Any]:
-    # Not strict: a string may hold line ends, as base64 does that was wrapped after it was put there.
+    # Not strict: a string may contain line ends, if its base64 was wrapped after it was encoded as JSON.
     decoder = json.JSONDecoder(strict=False, parse_int=_number)
     at = _after(text, 0)
     while at < len(text):
@@ -138,7 +139,7 @@ def _number(digits: str) -> int | float:
 
 
 def _strings(text: Bytes) -> Iterator[tuple[int, int]]:
-    """Where each string of the JSON begins and ends, without its quotes."""
+    """The start and end of each string of the JSON, without its quotes."""
     start = text.find(b'"') + 1
     while start and (end := _closing_quote(text, start)) >= 0:
         yield start, end
@@ -159,11 +160,11 @@ def _backslashes(text: Bytes, start: int, end: int) -> int:
     return end - at
 
 
-def _events(body: Bytes, answer: Answer) -> Iterator[Bytes]:
-    """The data of each server-sent event, in one `data:` line or several, and at the end what stood in no field."""
+def _events(body: Bytes, parsed: ParsedReply) -> Iterator[Bytes]:
+    """The data of each server-sent event, and at the end all lines that belong to no field."""
     data: list[Bytes] = []
     rest: list[Bytes] = []
-    for line in _lines(body, answer):
+    for line in _lines(body, parsed):
         if match := _DATA.match(line):
             data.append(line[match.end() :])
         elif not line.strip():
@@ -175,7 +176,7 @@ def _events(body: Bytes, answer: Answer) -> Iterator[Bytes]:
     yield b"\n".join(rest)
 
 
-def _lines(text: Bytes, answer: Answer) -> Iterator[Bytes]:
+def _lines(text: Bytes, parsed: ParsedReply) -> Iterator[Bytes]:
     end = b"\n" if b"\n" in text else b"\r"
     at = 0
     for _ in range(MAX_EVENT_LINES):
@@ -185,4 +186,4 @@ def _lines(text: Bytes, answer: Answer) -> Iterator[Bytes]:
             return
         yield text[at:found]
         at = found + 1
-    answer.whole = False
+    parsed.complete = False

@@ -11,7 +11,7 @@ from service.emulator.faults import PendingRequest, error, one_picture
 from service.errors import GeminiError, GeminiUnavailable, OutcomeUnknown, StorageFull
 from service.gemini import queue
 from service.gemini.backoff import SHORTEST_INTERVAL_SECONDS
-from service.gemini.call import Flight
+from service.gemini.call import CallHooks
 from tests.gemini.conftest import CALL, Connect
 from tests.gemini.virtual import Outcome, PlayedGemini, Sending, now, refused, run
 from tests.helpers import QuickEmulator
@@ -281,7 +281,7 @@ def test_a_probe_without_a_word_is_followed_all_the_same() -> None:
     run(scenario())
 
 
-class Failing(Flight):
+class Failing(CallHooks):
     async def prepare(self) -> None:
         raise StorageFull("no space is left")
 

@@ -21,7 +21,7 @@ from service.errors import (
     StorageFull,
 )
 from service.gemini.backoff import FIRST_PAUSE_SECONDS
-from service.gemini.call import Call, Flight, Reference
+from service.gemini.call import Call, CallHooks, Reference
 from service.gemini.client import GeminiAccess, GeminiService, open_gemini
 from service.gemini.refusals import LONGEST_DELAY_SECONDS
 from service.imaging.formats import sniff
@@ -106,7 +106,7 @@ def pausing(gemini: GeminiService) -> bool:
     return breaker is not None and breaker.refusal is not None
 
 
-class Hearing(Flight):
+class Hearing(CallHooks):
     """Notes what it hears; raises `fault` when it is to prepare a call."""
 
     def __init__(self, fault: Exception | None = None) -> None:

@@ -266,7 +266,7 @@ def test_a_reason_of_any_type_is_only_a_reason(reason: object) -> None:
 def test_a_long_reason_or_message_is_quoted_as_it_is(candidate: dict[str, Any]) -> None:
     error = refused(answer(**candidate))
     assert "X" * 100 in error.detail
-    assert wire._MARK[:8] not in error.detail.lower()
+    assert wire._PLACEHOLDER[:8] not in error.detail.lower()
 
 
 def test_a_long_message_of_an_error_is_quoted_as_it_is() -> None:

@@ -31,7 +31,7 @@ ONE, TWO = {"a": 1}, {"b": [2, {"c": "d"}]}
 )  # fmt: skip
 def test_the_objects_of_any_frame(body: bytes) -> None:
     answer = wire.read(body)
-    assert (answer.objects, answer.whole) == ([ONE, TWO], True)
+    assert (answer.objects, answer.complete) == ([ONE, TWO], True)
 
 
 @pytest.mark.parametrize(
@@ -48,12 +48,12 @@ def test_the_objects_of_any_frame(body: bytes) -> None:
 )
 def test_what_cannot_be_read_is_noted(body: bytes, objects: list[object]) -> None:
     answer = wire.read(body)
-    assert (answer.objects, answer.whole) == (objects, False)
+    assert (answer.objects, answer.complete) == (objects, False)
 
 
 @pytest.mark.parametrize("body", [b"", b" \n", b"[]", b"null", b"7", b'"text"'])
 def test_what_holds_no_object(body: bytes) -> None:
-    assert (wire.read(body).objects, wire.read(body).whole) == ([], True)
+    assert (wire.read(body).objects, wire.read(body).complete) == ([], True)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_long_string_is_not_copied_while_nothing_is_escaped() -> None:
 
 def test_so_much_json_is_not_parsed() -> None:
     answer = wire.read(b'{"a": [' + b"1," * (MAX_JSON_BYTES // 2) + b"1]}")
-    assert (answer.objects, answer.whole) == ([], False)
+    assert (answer.objects, answer.complete) == ([], False)
 
 
 @pytest.mark.parametrize("digits", [1, 20, 400, 5000])
@@ -96,4 +96,4 @@ def test_line_ends_within_a_string_are_read() -> None:
 
 
 def test_lines_without_end_are_given_up() -> None:
-    assert not wire.read(b"data:\n" + b"\n" * (wire.MAX_EVENT_LINES + 1)).whole
+    assert not wire.read(b"data:\n" + b"\n" * (wire.MAX_EVENT_LINES + 1)).complete

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from service.errors import GeminiError, GeminiUnavailable
-from service.gemini.call import Call, Flight
+from service.gemini.call import Call, CallHooks
 from service.gemini.client import GeminiAccess, GeminiService
 from service.gemini.refusals import NotExecuted
 from service.gemini.reply import Reply
@@ -66,7 +66,7 @@ class PlayedGemini(GeminiService):
         self.sendings: list[Sending] = []
         self.out = 0
 
-    async def _once(self, call: Call, sent: Callable[[], None]) -> Reply:
+    async def _attempt(self, call: Call, sent: Callable[[], None]) -> Reply:
         sent()
         self.sendings.append(Sending(len(self.sendings) + 1, now(), call))
         outcome = self.outcome(self.sendings[-1])
@@ -92,7 +92,7 @@ class PlayedGemini(GeminiService):
         assert (queue._free_slots, queue._ready, queue._breakers, self.out) == (slots, [], {}, 0)
 
     async def ask(
-        self, name: str = "a call", model: str = "a-model", flight: Flight | None = None
+        self, name: str = "a call", model: str = "a-model", flight: CallHooks | None = None
     ) -> float | GeminiError:
         """One call; when it was answered, or why it was not."""
         try:
