@@ -1,4 +1,4 @@
-"""The bytes in a reply: base64 of every kind, alone or in a data URI."""
+"""Decoding of base64 in all its variants, alone or in a data URI."""
 
 import binascii
 import re
@@ -7,9 +7,9 @@ from urllib.parse import unquote_to_bytes
 
 from service.imaging.formats import SNIFF_BYTES
 
-# Decoded piece by piece: the decoder holds the interpreter, and with it the event loop, for as long as it works.
+# Decoded in pieces, because binascii holds the GIL, and so blocks the event loop, for as long as it works.
 PIECE = 1024 * 1024
-# A line of base64 that goes on in the next one is shorter: 64 or 76 by the standards.
+# Line-wrapped base64 has shorter lines than this: 64 or 76 characters by the standards.
 WRAPPED_LINE = 1024
 _HEAD_BYTES = 1024
 
@@ -17,14 +17,14 @@ _STANDARD = bytes.maketrans(b"-_", b"+/")
 _WHITE_SPACE = b" \t\r\n\f\v"
 _URI_HEAD = re.compile(rb"\s*data:[^,]{0,200},", re.IGNORECASE)
 _URI = re.compile(
-    r"(?:data:(?P<mime>[^,;\s\"'()<>]{0,100})(?:;[^,;\s\"'()<>]{1,100}){0,9};base64,\s*)+(?P<data>[\w+/%-]+=*)",
+    r"(?:data:(?P<mime>[^,:;\s\"'()<>]{0,100})(?:;[^,:;\s\"'()<>]{1,100}){0,9};base64,\s*)+(?P<data>[\w+/%-]+=*)",
     re.IGNORECASE | re.ASCII,
 )
 _NEXT_LINE = re.compile(r"\r?\n[ \t]*([\w+/-]+=*)[ \t]*(?=\r?\n|$|[)\"'>\]])", re.ASCII)
 
 
 def decode(data: bytes | memoryview) -> bytes:
-    """Base64, standard or URL-safe, padded or not, with white space, percent-encoded, after the head of a data URI.
+    """Decode base64: standard or URL-safe, padded or not, with white space, percent-encoded, or in a data URI.
 
     Raises ValueError for anything else.
     """
@@ -32,7 +32,7 @@ def decode(data: bytes | memoryview) -> bytes:
 
 
 def head(data: bytes | memoryview) -> bytes:
-    """The first bytes of what `decode` would make of it, enough to tell a picture's type; may be empty."""
+    """The first SNIFF_BYTES decoded bytes, to detect the type of a picture; fewer, or none, if they are invalid."""
     first = b""
     try:
         for block in _blocks(data[:_HEAD_BYTES]):
@@ -50,7 +50,7 @@ def _blocks(data: bytes | memoryview) -> Iterator[bytes]:
     rest = b""
     for piece in _pieces(data):
         rest += piece
-        # An encoder that works block by block may pad each of them.
+        # An encoder that works in blocks may pad each of them.
         while b"=" in rest:
             block, _, rest = rest.partition(b"=")
             rest = rest.lstrip(b"=")
@@ -65,14 +65,14 @@ def _pieces(data: bytes | memoryview) -> Iterator[bytes]:
     for at in range(0, len(data), PIECE):
         piece = bytes(data[at : at + PIECE])
         if b"%" in piece:
-            # An escape may lie across two pieces, so the rest is taken as one.
+            # An escape may span two pieces, so the rest is decoded at once.
             yield _standard(unquote_to_bytes(bytes(data[at:])))
             return
         yield _standard(piece)
 
 
 def _standard(piece: bytes) -> bytes:
-    # Looked for first: that takes a hundredth of the time of a translation.
+    # Searched first, because that takes a hundredth of the time of `translate`.
     odd = any(byte in piece for byte in _WHITE_SPACE + b"-_")
     return piece.translate(_STANDARD, _WHITE_SPACE) if odd else piece
 
@@ -88,7 +88,7 @@ def data_uris(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _next_lines(text: str, first: re.Match[str]) -> Iterator[str]:
-    """The lines that the base64 of a data URI goes on in: each but the last is as long as the first."""
+    """The further lines of a line-wrapped data URI: each but the last is as long as the first."""
     full, at, length = len(first["data"]), first.end(), len(first["data"])
     while length == full <= WRAPPED_LINE and (line := _NEXT_LINE.match(text, at)):
         if (length := len(line[1])) > full:

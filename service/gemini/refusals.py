@@ -1,4 +1,4 @@
-"""Gemini's error statuses as our errors: what may be sent again and when, and what is known of the price."""
+"""Maps Gemini's error statuses to our errors: whether and when to retry, and whether the call was billed."""
 
 import email.utils
 import json
@@ -25,24 +25,27 @@ from service.errors import (
 )
 from service.quoting import excerpt
 
-# The most that Google's Duration can say, some 10,000 years.
+# The limit of Google's Duration: 10,000 years.
 LONGEST_DELAY_SECONDS = 315_576_000_000
 LASTING_RETRY_AFTER_SECONDS = 3600
+# So many characters of an error are searched for its reason, on the event loop.
+SEARCHED = 16 * 1024
 
-# A quota of a day, or of nothing at all, does not clear within a request.
+# A daily or zero quota does not clear within a request.
 _LASTING_QUOTA = re.compile(r'per[ _-]?day|daily|limit:\s*0(?![\d.])|"quotaValue":\s*"?0\b', re.IGNORECASE | re.ASCII)
-# Money that ran out, or that may not be spent. The usual quota error ("please check your plan and billing details")
-# is none of these.
+# Depleted credits, a spending cap, disabled billing; not the usual quota error ("please check your plan and billing
+# details").
 _CREDITS = re.compile(
-    r"(?:pre-?pa(?:y|id)\w*|credits?|account balance)\b.{0,60}?"
+    r"(?:pre-?pa(?:y|id)\w{0,20}|credits?|account balance)\b.{0,60}?"
     r"\b(?:deplet|exhaust|used up|insufficient|too low|r[au]n out|expired)"
-    r"|\b(?:deplet\w*|insufficient|out of|no remaining)\b.{0,40}?\b(?:pre-?pa(?:y|id)|credits?\b|account balance|funds)"
+    r"|\b(?:deplet\w{0,20}|insufficient|out of|no remaining)\b.{0,40}?"
+    r"\b(?:pre-?pa(?:y|id)|credits?\b|account balance|funds)"
     r"|\bspend(?:ing)?[ _-]*(?:cap\b|limit|budget)"
     r"|\bbilling\b.{0,60}?\b(?:disabled|not (?:been )?(?:enabled|active)|inactive|closed|suspended|past due)"
     r"|\b(?:disabled|enable|activate)\b.{0,20}?\bbilling|billing_(?:disabled|not_active)",
     re.IGNORECASE | re.ASCII | re.DOTALL,
 )
-# Searched, not parsed: it counts in a body that is cut or no JSON, too.
+# Searched, not parsed, so that they are found in a body that is cut or no JSON, too.
 _TOKENS_COUNTED = re.compile(rb'"candidates_?token_?count"\s*:\s*"?[1-9]', re.IGNORECASE)
 _CANDIDATES = re.compile(rb'"candidates"\s*:', re.IGNORECASE)
 _INLINE_DATA = re.compile(rb'"inline_?data"\s*:\s*[{\[]', re.IGNORECASE)
@@ -50,7 +53,7 @@ _DELAY = re.compile(r"([0-9]+(?:\.[0-9]+)?)s?")
 
 
 class NotExecuted(Exception):
-    """Gemini did nothing with a call, so it may be sent again, not before `seconds` if it said so."""
+    """Gemini did not execute a call, so it may be retried, after `seconds` if Gemini said so."""
 
     def __init__(self, error: GeminiError, seconds: float | None = None) -> None:
         super().__init__(error.detail)
@@ -60,10 +63,7 @@ class NotExecuted(Exception):
 
 @dataclass(eq=False)
 class ErrorStatus(Exception):
-    """An answer with a status of 400 or more; `body` as far as it came, `whole` if that is all of it.
-
-    No word that is quoted from it may hold `key`.
-    """
+    """A response with a status of 400 or more; `whole`: the body is complete. `key` is removed from all quoted text."""
 
     status: int
     headers: Mapping[str, str]
@@ -75,9 +75,13 @@ class ErrorStatus(Exception):
     def text(self) -> str:
         return self.body.decode("utf-8-sig", "replace")
 
+    def says(self, pattern: re.Pattern[str]) -> bool:
+        """Whether the beginning of the text matches."""
+        return bool(pattern.search(self.text, 0, SEARCHED))
+
     @cached_property
     def error(self) -> dict[str, Any]:
-        """Google's error object, also bare, as a text, or in an array of one; empty if there is none."""
+        """Google's error object, also if it is bare, a string, or in an array of one; empty if there is none."""
         try:
             answer = json.loads(self.text)
         except (ValueError, RecursionError):
@@ -91,13 +95,14 @@ class ErrorStatus(Exception):
 
 
 def refusal(answer: ErrorStatus) -> GeminiError | NotExecuted:
-    """What an error status means: NotExecuted for 429 and 503, unless tokens were counted or a picture came."""
-    if _TOKENS_COUNTED.search(answer.body) or _picture_came(answer.body):
+    """The error for a response: NotExecuted for 429 and 503, unless it counts tokens or has a picture."""
+    if _TOKENS_COUNTED.search(answer.body) or _has_picture(answer.body):
         return _error(answer, billed=True)
     if answer.status in (429, 503):
-        # A quota that lasts asks for more time than any call has.
-        return NotExecuted(_error(answer, billed=False), math.inf if _lasts(answer) else _asked_delay(answer))
-    # Half an answer of a failing server may have gone on to count tokens.
+        # A lasting quota exceeds any retry budget.
+        seconds = math.inf if _is_lasting_quota(answer) else _asked_delay(answer)
+        return NotExecuted(_error(answer, billed=False), seconds)
+    # The missing part of a truncated 5xx may have counted tokens.
     return _error(answer, billed=False if answer.whole or answer.status < 500 else None)
 
 
@@ -106,23 +111,26 @@ def retry_after(seconds: float) -> dict[str, str]:
     return {hdrs.RETRY_AFTER: str(max(1, math.ceil(round(seconds, 3))))}
 
 
-def _picture_came(body: bytes) -> bool:
-    """Whether a candidate brings a picture; one in the request, which the error may quote, is none."""
+def _has_picture(body: bytes) -> bool:
+    """Whether there is a picture in a candidate; one in the request, which an error may quote, does not count."""
     candidates = _CANDIDATES.search(body)
     return bool(candidates and _INLINE_DATA.search(body, candidates.end()))
 
 
 def _error(answer: ErrorStatus, billed: bool | None) -> GeminiError:
-    headers = None
-    if answer.status in (429, 503):
-        headers = retry_after(max(_asked_delay(answer) or 0, LASTING_RETRY_AFTER_SECONDS if _lasts(answer) else 0))
-    return _kind(answer)(_said(answer), headers=headers, billed=billed)
+    headers = retry_after(_retry_seconds(answer)) if answer.status in (429, 503) else None
+    return _kind(answer)(_detail(answer), headers=headers, billed=billed)
+
+
+def _retry_seconds(answer: ErrorStatus) -> float:
+    asked = _asked_delay(answer) or 0
+    return max(asked, LASTING_RETRY_AFTER_SECONDS) if _is_lasting_quota(answer) else asked
 
 
 def _kind(answer: ErrorStatus) -> type[GeminiError]:
     status = answer.status
     if status == 429:
-        return CreditsExhausted if _CREDITS.search(answer.text) else QuotaExhausted
+        return CreditsExhausted if answer.says(_CREDITS) else QuotaExhausted
     if status == 503:
         return GeminiUnavailable
     if status == 504:
@@ -132,19 +140,19 @@ def _kind(answer: ErrorStatus) -> type[GeminiError]:
     return GeminiRejected if status < 500 else GeminiFailed
 
 
-def _lasts(answer: ErrorStatus) -> bool:
-    """Whether it is a quota that does not clear within a request."""
-    return answer.status == 429 and bool(_CREDITS.search(answer.text) or _LASTING_QUOTA.search(answer.text))
+def _is_lasting_quota(answer: ErrorStatus) -> bool:
+    """Whether a 429 will not clear within a request: a daily or zero quota, or credits."""
+    return answer.status == 429 and (answer.says(_CREDITS) or answer.says(_LASTING_QUOTA))
 
 
-def _said(answer: ErrorStatus) -> str:
+def _detail(answer: ErrorStatus) -> str:
     message = answer.error.get("message") or answer.error.get("status") or answer.text
     words = excerpt(str(message), answer.key)
     return f"Gemini answered {answer.status}" + (f": {words}" if words else "")
 
 
 def _asked_delay(answer: ErrorStatus) -> float | None:
-    """Seconds to wait by RetryInfo in the body, else by Retry-After; None when neither says."""
+    """Seconds to wait by RetryInfo in the body, else by Retry-After; None without either."""
     details = answer.error.get("details")
     for info in details if isinstance(details, list) else []:
         if isinstance(info, dict) and (match := _DELAY.fullmatch(str(info.get("retryDelay", "")))):
@@ -155,7 +163,7 @@ def _asked_delay(answer: ErrorStatus) -> float | None:
     moment = _timestamp(header)
     if moment is None:
         return None
-    # By the sender's own clock, if it tells it: ours may be off by more than the delay.
+    # By the sender's clock, if there is a Date: ours may differ by more than the delay.
     now = _timestamp(answer.headers.get(hdrs.DATE, ""))
     return _bounded(moment - (time.time() if now is None else now))
 

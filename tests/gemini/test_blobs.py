@@ -71,3 +71,8 @@ def test_anything_else_is_a_value_error(text: str) -> None:
 )
 def test_data_uris_in_a_text(text: str, found: list[tuple[str, bytes]]) -> None:
     assert [(mime, blobs.decode(data.encode())) for mime, data in blobs.data_uris(text)] == found
+
+
+@pytest.mark.parametrize("text", ["data:", "data:;", "data:;a", "data:;a;a;a;a;a;a;a;a;a;a"])
+def test_a_text_full_of_almost_data_uris_is_searched_in_linear_time(text: str) -> None:
+    assert list(blobs.data_uris(text * 100_000)) == []

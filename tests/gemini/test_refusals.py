@@ -213,6 +213,11 @@ def test_a_quota_of_a_minute_is_not_lasting(message: str) -> None:
     assert (refused.seconds, refused.error.worth_retrying) == (None, True)
 
 
+@pytest.mark.parametrize("words", ["prepay", "depleted", "prepaid credits ", "limit: "])
+def test_a_long_error_is_searched_in_linear_time(words: str) -> None:
+    assert isinstance(answered(429, words.encode() * 40_000), NotExecuted)
+
+
 @pytest.mark.parametrize("fault", [error(429, "Prepayment credits are depleted"), "daily_quota", "zero_quota"])
 async def test_a_lasting_quota_is_told_at_once_however_long_the_budget(connect: Connect, fault: Fault) -> None:
     emulator = QuickEmulator(then=fault)
