@@ -1,4 +1,4 @@
-"""The clock of the sweep: at start and every CLEANUP_INTERVAL_MINUTES of monotonic time, never two at once."""
+"""Schedules sweeps: at start and every CLEANUP_INTERVAL_MINUTES of monotonic time, never two at once."""
 
 import asyncio
 import contextlib
@@ -25,36 +25,39 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# How often the two clocks are compared, how far they may part before the next run is set again, and what step of the
-# wall clock makes ages doubtful.
+# How often the wall clock is compared with the monotonic clock.
 WATCH_SECONDS = 30.0
-PARTED_SECONDS = 60.0
+# A step of the wall clock by more than this reschedules the next sweep.
+RESCHEDULE_SECONDS = 60.0
+# A step by more than this makes the ages of files doubtful: then a sweep of an area is put off by one interval if it
+# would remove more than half of at least MIN_FILES files.
 JUMP_SECONDS = 3600.0
-# With doubtful ages a sweep of more than half of at least so many files is put off.
-FEW_FILES = 10
+MIN_FILES = 10
+# `state` reports a fault once no sweep has ended for so many intervals.
 MISSED_INTERVALS = 3
-# A sweep looks at its stop flag before every file, so only a disk that hangs takes longer.
+# How long `close` waits for a running sweep, which checks its stop flag before every file: only a hanging disk takes
+# longer.
 CLOSE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """The wall clock, which gives files their age and may be set, and the monotonic clock, which may not."""
+    """The wall clock, which gives files their age and can be set, and the monotonic clock, which cannot."""
 
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
 
     def gap(self) -> float:
-        """Constant, unless the wall clock is set or the machine sleeps."""
+        """Seconds from the monotonic to the wall clock: constant unless the wall clock is set or the machine sleeps."""
         return self.wall() - self.monotonic()
 
 
 class Sweeper:
-    """Sweeps all four areas, then calls `swept`.
+    """Sweeps all four areas on schedule, and calls `swept` after each sweep.
 
-    APScheduler goes by the wall clock: after a step back it would run nothing for as long as the step. So each run is
-    scheduled alone, by the monotonic clock, and scheduled again when the two clocks have parted.
-    Its `shutdown` does not wait for a running job, so `close` does.
+    An interval of APScheduler follows the wall clock: after a step back, nothing would run for as long as the step. So
+    every run is scheduled as a single date, computed from the monotonic clock, and rescheduled if the wall clock steps.
+    APScheduler's `shutdown` does not wait for a running job, so `close` does.
     """
 
     def __init__(
@@ -73,13 +76,15 @@ class Sweeper:
         self._stopping = threading.Event()
         self._running: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
+        # Monotonic times: the end of the last sweep, and when the next one is due.
         self._ended = self._due = self._clocks.monotonic()
-        self._scheduled_gap = self._trusted_gap = self._clocks.gap()
-        # Whether the wall clock may be wrong: nobody knows at start.
-        self._doubtful = True
+        # The gap between the clocks by which the next run was scheduled.
+        self._scheduled_gap = self._clocks.gap()
+        # The gap by which the ages of an area's files were last accepted; at start they are doubtful.
+        self._accepted_gaps: dict[Area, float] = {}
 
     def state(self) -> str:
-        """`ok`, or why no files are swept."""
+        """`ok`, or the reason why no files are swept."""
         if not self._scheduler.running or self._watch is None or self._watch.done():
             return "not running"
         if self._clocks.monotonic() - self._ended > MISSED_INTERVALS * self._interval:
@@ -93,7 +98,7 @@ class Sweeper:
         self._watch = asyncio.create_task(self._watch_clocks())
 
     def _schedule(self) -> None:
-        """Have the next run at `_due`, whatever the wall clock says then."""
+        """Schedule the next run for `_due`, converted to the wall clock as it is now."""
         self._scheduled_gap = self._clocks.gap()
         self._scheduler.add_job(
             self._tick,
@@ -110,45 +115,42 @@ class Sweeper:
             await asyncio.sleep(max(1.0, min(WATCH_SECONDS, self._interval)))
             step = self._clocks.gap() - self._scheduled_gap
             sweeping = self._running is not None and not self._running.done()
-            if abs(step) > PARTED_SECONDS and not sweeping:
-                log.warning("the wall clock went %+.0f seconds: the next sweep is scheduled again", step)
+            if abs(step) > RESCHEDULE_SECONDS and not sweeping:
+                log.warning("the wall clock stepped by %+.0f seconds: the next sweep is rescheduled", step)
                 self._schedule()
 
     async def _tick(self) -> None:
         self._running = asyncio.create_task(self._sweep_all())
-        # Ending the scheduler cancels its jobs, which it would log as faults; `close` waits for the sweep itself.
+        # `shutdown` cancels running jobs and logs them as failed; `close` waits for the sweep itself.
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.shield(self._running)
 
     async def _sweep_all(self) -> None:
-        doubtful = self._ages_are_doubtful()
         try:
             for area in AREAS:
-                if not (doubtful and await self._put_off(area)):
+                gap = self._clocks.gap()
+                if not (self._ages_are_doubtful(area, gap) and await self._put_off(area)):
                     self._count(area, await self._sweep(area))
+                self._accepted_gaps[area] = gap
             self._end()
         finally:
             self._due = self._clocks.monotonic() + self._interval
             if not self._stopping.is_set():
                 self._schedule()
 
-    def _ages_are_doubtful(self) -> bool:
-        """Whether this is the first sweep, or the wall clock was stepped since one."""
-        gap = self._clocks.gap()
-        doubtful = self._doubtful or abs(gap - self._trusted_gap) > JUMP_SECONDS
-        self._doubtful = False
-        if doubtful:
-            self._trusted_gap = gap
-        return doubtful
+    def _ages_are_doubtful(self, area: Area, gap: float) -> bool:
+        """Whether this is an area's first sweep, or the wall clock has jumped since its last one."""
+        accepted = self._accepted_gaps.get(area)
+        return accepted is None or abs(gap - accepted) > JUMP_SECONDS
 
     async def _put_off(self, area: Area) -> bool:
-        """Leave an area to the next run if this one would remove most of it: the wall clock may be wrong."""
-        would = await self._sweep(area, dry_run=True)
-        if would.seen < FEW_FILES or 2 * would.files <= would.seen:
+        """Whether to leave an area to the next run, because this one would remove most of its files."""
+        planned = await self._sweep(area, dry_run=True)
+        if planned.seen < MIN_FILES or 2 * planned.files <= planned.seen:
             return False
         log.warning(
             "the sweep of %s/ is put off by one interval: it would remove %d of %d files, and the clock may be wrong",
-            area, would.files, would.seen,
+            area, planned.files, planned.seen,
         )  # fmt: skip
         return True
 
@@ -169,7 +171,7 @@ class Sweeper:
             self._swept()
 
     async def close(self) -> None:
-        """End the scheduler, and a running sweep after the file that it is at."""
+        """Stop the scheduler, and a running sweep after its current file."""
         self._stopping.set()
         self._scheduler.shutdown(wait=False)
         if self._watch:
@@ -177,11 +179,11 @@ class Sweeper:
         if self._running:
             _, hanging = await asyncio.wait([self._running], timeout=CLOSE_SECONDS)
             if hanging:
-                log.warning("the sweep hangs on the disk and is left behind")
+                log.warning("the sweep hangs on the disk; not waiting for it any longer")
 
 
 async def _in_daemon_thread(work: Callable[[], T]) -> T:
-    """As `asyncio.to_thread`, but in a thread that takes no place of another and that no exit waits for."""
+    """Like `asyncio.to_thread`, but in a thread of its own, which the interpreter does not wait for at exit."""
     future: Future[T] = Future()
     future.set_running_or_notify_cancel()
 

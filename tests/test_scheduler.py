@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from pathlib import Path
+from typing import Any
 
 import pytest
 from apscheduler.schedulers import base
@@ -17,6 +18,7 @@ from service.metrics import Metrics
 from service.retention import sweep_area
 from service.scheduler import Clocks, Sweeper
 from service.settings import Settings
+from service.store.layout import AREAS, Area
 from service.store.sweeping import Sweep
 from tests.conftest import MakeSettings
 from tests.helpers import make_old, until
@@ -185,7 +187,7 @@ async def test_a_step_forward_brings_no_sweep_before_its_time(
     async with ticking(make_settings(cleanup_interval_minutes=60), Clocks(wall)) as it:
         await it.more()
         wall.step = 24 * HOUR
-        await until(lambda: "the wall clock went +86400 seconds" in caplog.text)
+        await until(lambda: "the wall clock stepped by +86400 seconds" in caplog.text)
         await asyncio.sleep(0.2)
         assert it.sweeps == 1
 
@@ -228,6 +230,50 @@ async def test_a_sweep_after_a_large_step_that_would_remove_most_files_is_put_of
         assert "put off" in caplog.text
         await it.more()
         assert files(settings) == 0
+
+
+async def test_a_large_step_amid_a_sweep_puts_off_the_areas_that_follow(
+    make_settings: MakeSettings, wall: Wall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step_then_sweep(settings: Settings, area: Area, **options: Any) -> Sweep:
+        if area == AREAS[0]:
+            wall.step += 2 * HOUR
+        return sweep_area(settings, area, **options)
+
+    settings = make_settings(cleanup_interval_minutes=INTERVAL)
+    async with ticking(settings, Clocks(wall)) as it:
+        await it.more()
+        fill(settings, old=11, young=0, area=AREAS[0])
+        fill(settings, old=11, young=0, area=AREAS[-1])
+        with monkeypatch.context() as patch:
+            patch.setattr(scheduler, "sweep_area", step_then_sweep)
+            await it.more()
+        assert [files(settings, area) for area in (AREAS[0], AREAS[-1])] == [0, 11]
+        fill(settings, old=11, young=0, area=AREAS[0])
+        await it.more()
+        # The first area was swept before the step, so the step is doubted there now.
+        assert [files(settings, area) for area in (AREAS[0], AREAS[-1])] == [11, 0]
+        await it.more()
+        assert files(settings, AREAS[0]) == 0
+
+
+async def test_a_first_sweep_that_fails_leaves_the_ages_in_doubt(
+    make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    faults = iter([RuntimeError("can't start new thread")])
+
+    def failing_once(settings: Settings, area: Area, **options: Any) -> Sweep:
+        for fault in faults:
+            raise fault
+        return sweep_area(settings, area, **options)
+
+    monkeypatch.setattr(scheduler, "sweep_area", failing_once)
+    settings = make_settings(cleanup_interval_minutes=INTERVAL)
+    fill(settings, old=11, young=0)
+    async with ticking(settings) as it:
+        await it.more()
+        assert files(settings) == 11
+        assert "put off" in caplog.text
 
 
 async def test_a_small_step_puts_nothing_off(make_settings: MakeSettings, wall: Wall) -> None:
