@@ -30,8 +30,8 @@ from service.imaging.plan import (
 from service.imaging.probe import stored_size
 from service.store.holds import Hold, held
 from service.store.local import LocalStore
-from service.workers.line import Place
 from service.workers.pool import WorkerPool
+from service.workers.queue import Place
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from service.imaging.frame import Frame
 from service.imaging.plan import CheckJob, ExportPlan, InspectJob, Job, Outcome, Priority
 from service.publishing import ExportSet
 from service.settings import load_settings
-from service.workers.line import Place
+from service.workers.queue import Place
 from service.workers.strikes import POISON_DEATHS
 from tests.helpers import picture_bytes, until
 

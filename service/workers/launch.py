@@ -1,4 +1,4 @@
-"""The start of a worker process by multiprocessing's fork server, either of which may hang."""
+"""Starts a worker process through multiprocessing's fork server, in a thread, since either may hang."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ from service.workers.forkserver import forkserver_pid, kill_forkserver, start_fo
 
 # A start takes a tenth of a second; on a machine so busy that it takes this long, nothing else works either.
 START_SECONDS = 30.0
-# For a killed process to be gone, and for a start that is no longer wanted.
+# How long to wait for a killed process to be gone, and for a start that was abandoned.
 END_SECONDS = 5.0
 START_FAULTS = (BrokenProcessPool, OSError, EOFError)
 
@@ -32,7 +32,7 @@ _main_lock = threading.Lock()
 
 @contextlib.contextmanager
 def _hidden_main() -> Iterator[None]:
-    """Multiprocessing makes a child import the parent's `__main__`; a script without a guard would run twice."""
+    """Keep multiprocessing from importing the caller's `__main__` in the child: an unguarded script would run twice."""
     with _main_lock:
         main = sys.modules["__main__"]
         sys.modules["__main__"] = ModuleType("__main__")
@@ -54,13 +54,16 @@ class _BareContext(ForkServerContext):
 
 
 @dataclass(frozen=True)
-class Ending:
-    """An executor whose worker was killed, by its thread, which concurrent.futures joins at the interpreter's end."""
+class Shutdown:
+    """The end of an executor whose worker was killed; concurrent.futures joins its thread at interpreter exit."""
 
     _thread: weakref.ref[threading.Thread]
 
     def join(self) -> None:
-        """Wait for the end, which a fork server that hangs does not report: not for the event loop."""
+        """Wait for the executor's thread to end. Blocks.
+
+        It waits for the fork server to report the worker's exit, so a fork server that hangs is killed.
+        """
         if thread := self._thread():
             thread.join(END_SECONDS)
             if thread.is_alive():
@@ -68,78 +71,80 @@ class Ending:
                 thread.join(END_SECONDS)
 
 
-class Started:
-    """An executor whose one worker is up; `process` is a pidfd, since its number may be another's after it died.
+class RunningWorker:
+    """A worker that is up, and its executor.
 
-    The worker is killed and the pidfd closed by `kill`, or when nothing refers to this any more.
+    It is signalled by pidfd, since its pid may be reused once it has died. It is killed, and the pidfd closed, by
+    `kill` or when this object is garbage.
     """
 
     def __init__(self, executor: ProcessPoolExecutor, pid: int) -> None:
         self.executor = executor
         self.pid = pid
-        self.process = os.pidfd_open(pid)
+        self.pidfd = os.pidfd_open(pid)
         self.forkserver = forkserver_pid()
-        self._kill = weakref.finalize(self, _kill, self.process)
-        thread: Any = executor._executor_manager_thread  # lost after a shutdown
-        # Weakly, for it holds the executor's descriptors when it has ended.
+        self._kill = weakref.finalize(self, _kill, self.pidfd)
+        thread: Any = executor._executor_manager_thread  # unset by `shutdown`
+        # Weakly referenced, because an ended thread still holds the executor's descriptors.
         self._thread: weakref.ref[threading.Thread] = weakref.ref(thread)
-        with _up_lock:
-            _up.add(self)
+        with _running_lock:
+            _running.add(self)
 
     def ended(self) -> bool:
         """Whether the worker's process has ended."""
         poll = select.poll()
-        poll.register(self.process, select.POLLIN)
+        poll.register(self.pidfd, select.POLLIN)
         return bool(poll.poll(0))
 
-    def kill(self) -> Ending:
-        """Kill the worker, at once and only once, and let the executor end."""
+    def kill(self) -> Shutdown:
+        """Kill the worker, unless that was done before, and shut its executor down without waiting."""
         self._kill()
         self.executor.shutdown(wait=False, cancel_futures=True)
-        return Ending(self._thread)
+        return Shutdown(self._thread)
 
-    def forget(self) -> None:
-        """Leave the worker as it is."""
+    def disown(self) -> None:
+        """Never kill the worker."""
         self._kill.detach()
 
 
-def _kill(process: int) -> None:
+def _kill(pidfd: int) -> None:
     with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(process, signal.SIGKILL)
-    os.close(process)
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    os.close(pidfd)
 
 
-_up: weakref.WeakSet[Started] = weakref.WeakSet()
-_up_lock = threading.Lock()
+_running: weakref.WeakSet[RunningWorker] = weakref.WeakSet()
+_running_lock = threading.Lock()
 
 
-def _end_all() -> None:
-    """Kill what is up before concurrent.futures waits for it at the interpreter's end: it might be stopped."""
-    with _up_lock:
-        up = list(_up)
-    for ending in [started.kill() for started in up]:
-        ending.join()
+def _kill_all() -> None:
+    """At interpreter exit, before concurrent.futures waits for the workers: one may be stopped and never end."""
+    with _running_lock:
+        running = list(_running)
+    for shutdown in [worker.kill() for worker in running]:
+        shutdown.join()
 
 
-def _forget() -> None:
-    """What is up belongs to the parent of this process, which was forked."""
-    for started in list(_up):
-        started.forget()
-    _up.clear()
+def _disown_all() -> None:
+    """In a forked child: the workers belong to its parent."""
+    for worker in list(_running):
+        worker.disown()
+    _running.clear()
 
 
-os.register_at_fork(after_in_child=_forget)
-# The hook by which concurrent.futures itself waits; those that were registered later run earlier.
-threading._register_atexit(_end_all)  # type: ignore[attr-defined]  # not in typeshed
+os.register_at_fork(after_in_child=_disown_all)
+# The hook that concurrent.futures uses itself. Callbacks run in reverse order of registration, so this one is first.
+threading._register_atexit(_kill_all)  # type: ignore[attr-defined]  # not in typeshed
 
 
 class Launch:
-    """One start of a worker, in a daemon thread: it may hang, and nothing must wait for it at the interpreter's end."""
+    """One start of a worker, in a daemon thread: it may hang, and interpreter exit must not wait for it."""
 
     def __init__(self, limits: WorkerLimits) -> None:
         self._limits = limits
+        # Set while the worker is being started, for `_kill_hanging`.
         self._executor: ProcessPoolExecutor | None = None
-        self._started: Future[Started] = Future()
+        self._result: Future[RunningWorker] = Future()
         self._thread = self._in_thread(self._run)
 
     @staticmethod
@@ -150,48 +155,51 @@ class Launch:
 
     def _run(self) -> None:
         try:
-            started = self._start()
+            worker = self._start()
         except BaseException as error:
-            # They hold the executor, and with it five descriptors.
+            # The frames refer to the executor, and so to five descriptors.
             traceback.clear_frames(error.__traceback__)
             with contextlib.suppress(InvalidStateError):
-                self._started.set_exception(error)
+                self._result.set_exception(error)
             return
         try:
-            self._started.set_result(started)
-        except InvalidStateError:
-            started.kill().join()
+            self._result.set_result(worker)
+        except InvalidStateError:  # abandoned
+            worker.kill().join()
 
-    def _start(self) -> Started:
+    def _start(self) -> RunningWorker:
         start_forkserver()
         executor = self._executor = ProcessPoolExecutor(1, _BareContext(), entry.start, (self._limits,))
         try:
-            return Started(executor, executor.submit(os.getpid).result())
+            return RunningWorker(executor, executor.submit(os.getpid).result())
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
             raise
         finally:
             self._executor = None
 
-    async def result(self) -> Started:
-        """Raises one of START_FAULTS; after START_SECONDS, or when cancelled, the worker is not wanted any more."""
+    async def result(self) -> RunningWorker:
+        """Wait for the worker; raises one of START_FAULTS, also after START_SECONDS.
+
+        Then, and when the caller is cancelled, the start is abandoned, and a worker that still comes up is killed.
+        """
         try:
             async with asyncio.timeout(START_SECONDS):
-                return await asyncio.wrap_future(self._started)
+                return await asyncio.wrap_future(self._result)
         except BaseException as error:
             self._abandon()
             if isinstance(error, TimeoutError):
-                self._give_up()
+                self._kill_hanging()
                 raise BrokenProcessPool(f"a worker did not start within {START_SECONDS:g} seconds") from None
             raise
 
     def _abandon(self) -> None:
-        """The thread ends a worker that comes too late; one that just came is ended in another."""
-        if not self._started.cancel() and self._started.exception() is None:
-            self._thread = self._in_thread(self._started.result().kill().join)
+        """Have the thread kill the worker when it comes up; if it is up already, kill it in another thread."""
+        if not self._result.cancel() and self._result.exception() is None:
+            self._thread = self._in_thread(self._result.result().kill().join)
 
-    def _give_up(self) -> None:
-        """Kill what the start hangs in: the worker, or the fork server if there is none yet."""
+    def _kill_hanging(self) -> None:
+        """Kill the process that the start waits for: the worker, or the fork server if there is no worker yet."""
         executor = self._executor
         processes = list((executor._processes or {}).values()) if executor else []
         for process in processes:
@@ -199,11 +207,14 @@ class Launch:
         if not processes:
             kill_forkserver()
 
-    async def over(self) -> None:
-        """Wait until nothing can come of the start any more; whoever waited for it may be in a loop that was closed."""
+    async def end(self) -> None:
+        """Abandon the start, and wait until no worker can come of it any more.
+
+        Its caller may have been in a loop that is closed by now, so that nothing abandoned it before.
+        """
         self._abandon()
         if self._thread.is_alive():
             await asyncio.to_thread(self._thread.join, END_SECONDS)
         if self._thread.is_alive():
-            self._give_up()
+            self._kill_hanging()
             await asyncio.to_thread(self._thread.join, END_SECONDS)

@@ -11,16 +11,11 @@ _pool_process: int | None = None
 
 
 class Owner:
-    """The event loop that a pool belongs to: what waits in another one would never be woken."""
+    """The event loop that a pool belongs to: futures that are awaited in another one would never wake it."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
-
-    @property
-    def gone(self) -> bool:
-        """Whether the loop was closed, so that what waits in it is never woken."""
-        return self._loop is not None and self._loop.is_closed()
 
     def claim(self) -> bool:
         """Make the running loop the owner; returns whether it takes over from one that is closed.

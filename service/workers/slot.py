@@ -1,4 +1,4 @@
-"""A slot of the pool: one worker process at a time, how long a job may take, and the backoff between two workers."""
+"""A slot of the pool: supervises one worker process, limits the time of its job, and backs off between restarts."""
 
 import asyncio
 import time
@@ -8,120 +8,125 @@ from typing import Any
 
 from service.imaging.plan import Job, Outcome, WorkerLimits
 from service.workers import entry
-from service.workers.launch import Ending, Launch, Started
+from service.workers.launch import Launch, RunningWorker, Shutdown
 
-# Where idle workers die in a row; one that was up for STEADY_SECONDS ends the row.
-REVIVE_PAUSE_SECONDS = 0.05
-LONGEST_PAUSE_SECONDS = 60.0
+# Exponential backoff between restarts, while idle workers die in a row; a worker that lived for STEADY_SECONDS ends it.
+FIRST_BACKOFF_SECONDS = 0.05
+MAX_BACKOFF_SECONDS = 60.0
 STEADY_SECONDS = 60.0
-# A job that is given this much CPU time may take this many times as long on a busy machine, or asleep.
+# A job may take this many times its CPU limit by the wall clock, for a busy machine or a slow disk.
 WALL_FACTOR = 4
+# The CPU clock is read no more often than this, however little is left.
+MIN_CHECK_SECONDS = 0.05
 
 
 class Overrun(Exception):
-    """A job took too long; the message says of what."""
+    """A job reached its time limit; the message names the limit."""
 
 
 class Slot:
-    """A ProcessPoolExecutor of one worker; `died` hears of the worker's end at once, unless the slot ended it."""
+    """A ProcessPoolExecutor of one worker, started on demand; `on_death` is called when the worker dies by itself."""
 
-    def __init__(self, limits: WorkerLimits, died: Callable[["Slot"], None], pauses: "Backoff") -> None:
+    def __init__(self, limits: WorkerLimits, on_death: Callable[["Slot"], None], backoff: "Backoff") -> None:
         self._limits = limits
-        self._died = died
-        self.pauses = pauses
+        self._on_death = on_death
+        self.backoff = backoff
         self._starting = asyncio.Lock()
         self._launch: Launch | None = None
-        self._started: Started | None = None
-        self._ending: Ending | None = None
-        # Both belong to the worker that is up.
+        self._worker: RunningWorker | None = None
+        self._shutdown: Shutdown | None = None
+        # The loop that watches the worker's pidfd, and the future that is done when the worker has ended.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: asyncio.Future[None] | None = None
         self.pid = 0
+        # Whether the worker has not had a job yet.
         self.fresh = True
         self.busy = False
 
     @property
     def up(self) -> bool:
-        return self._started is not None
-
-    async def ready(self) -> None:
-        """Start the worker unless it runs; raises one of START_FAULTS, a start that takes too long among them."""
-        async with self._starting:
-            if self._started is None:
-                self._launch = Launch(self._limits)
-                self._started = await self._launch.result()
-                self._launch = None
-                self.pid, self.fresh = self._started.pid, True
-                self._watch(self._started)
-
-    def _watch(self, started: Started) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._ended = self._loop.create_future()
-        self._loop.add_reader(started.process, self._lost, started)
-
-    def _lost(self, started: Started) -> None:
-        self._tell_ended(started)
-        self._died(self)
-
-    def _tell_ended(self, started: Started) -> None:
-        if self._loop and self._ended and not self._loop.is_closed():
-            self._loop.remove_reader(started.process)
-            if not self._ended.done():
-                self._ended.set_result(None)
-
-    async def run(self, job: Job, seconds: float) -> Outcome:
-        """Raises Overrun past `seconds` of CPU or WALL_FACTOR times as many, BrokenProcessPool when the worker died.
-
-        The end of the process is told by its pidfd: the executor hears of it from the fork server, which may hang.
-        """
-        if self._started is None or self._ended is None:
-            raise BrokenProcessPool("the worker is not up")
-        limit, ended = _Limit(self.cpu_seconds, seconds), self._ended
-        answer = asyncio.wrap_future(self._started.executor.submit(entry.run, job))
-        waited: set[asyncio.Future[Any]] = {answer, ended}
-        try:
-            while not (answer.done() or ended.done()):
-                await asyncio.wait(waited, timeout=limit.left(), return_when=asyncio.FIRST_COMPLETED)
-            if not answer.done():
-                raise BrokenProcessPool("the worker ended")
-            return answer.result()
-        finally:
-            answer.cancel()
+        return self._worker is not None
 
     @property
     def forkserver(self) -> int | None:
-        """The process that the worker was forked from; its death breaks the executor of a living worker, too."""
-        return self._started.forkserver if self._started else None
+        """The pid of the worker's fork server, whose death breaks the executor of a living worker too."""
+        return self._worker.forkserver if self._worker else None
 
     def worker_ended(self) -> bool:
-        return self._started is not None and self._started.ended()
+        return self._worker is not None and self._worker.ended()
+
+    async def ensure_started(self) -> None:
+        """Start the worker unless it is up; raises one of START_FAULTS, also when the start takes too long."""
+        async with self._starting:
+            if self._worker is None:
+                self._launch = Launch(self._limits)
+                self._worker = await self._launch.result()
+                self._launch = None
+                self.pid, self.fresh = self._worker.pid, True
+                self._watch(self._worker)
+
+    def _watch(self, started: RunningWorker) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ended = self._loop.create_future()
+        self._loop.add_reader(started.pidfd, self._found_dead, started)
+
+    def _found_dead(self, started: RunningWorker) -> None:
+        self._unwatch(started)
+        self._on_death(self)
+
+    def _unwatch(self, started: RunningWorker) -> None:
+        """Stop watching the pidfd, and wake whoever waits for the worker."""
+        if self._loop and self._ended and not self._loop.is_closed():
+            self._loop.remove_reader(started.pidfd)
+            if not self._ended.done():
+                self._ended.set_result(None)
+
+    async def run(self, job: Job, cpu_seconds: float) -> Outcome:
+        """Run a job on the worker that is up; it is not cancelled with the caller.
+
+        Raises Overrun past `cpu_seconds` of CPU or WALL_FACTOR times as many of wall time, and BrokenProcessPool when
+        the worker dies. The pidfd tells that at once: the executor learns it from the fork server, which may hang.
+        """
+        if self._worker is None or self._ended is None:
+            raise BrokenProcessPool("the worker is not up")
+        limit, ended = _TimeLimit(self.cpu_seconds, cpu_seconds), self._ended
+        result = asyncio.wrap_future(self._worker.executor.submit(entry.run, job))
+        waited: set[asyncio.Future[Any]] = {result, ended}
+        try:
+            while not (result.done() or ended.done()):
+                await asyncio.wait(waited, timeout=limit.remaining(), return_when=asyncio.FIRST_COMPLETED)
+            if not result.done():
+                raise BrokenProcessPool("the worker ended")
+            return result.result()
+        finally:
+            result.cancel()
 
     def cpu_seconds(self) -> float:
-        """What the worker has used of any core, by its CPU clock; 0 when it is gone."""
+        """CPU time that the worker has used; 0 when it is gone."""
         try:
-            # clock_getcpuclockid(3) of Linux, which Python has for threads only.
+            # As clock_getcpuclockid(3) of Linux computes it: Python has that for threads only.
             return time.clock_gettime(~self.pid << 3 | 2)
         except OSError:
             return 0.0
 
     def kill(self) -> None:
-        """End the worker; whoever waits for its answer is told at once."""
-        started, self._started = self._started, None
-        if started is not None:
-            self._tell_ended(started)
-            self._ending = started.kill()
+        """Kill the worker; a job that it has raises BrokenProcessPool at once."""
+        running, self._worker = self._worker, None
+        if running is not None:
+            self._unwatch(running)
+            self._shutdown = running.kill()
 
     async def close(self) -> None:
-        """End the worker, or what may come of a start that was cancelled; takes END_SECONDS a few times at most."""
+        """Kill the worker, or one that is being started, and wait for its end: a few END_SECONDS at most."""
         self.kill()
         if self._launch:
-            await self._launch.over()
-        if self._ending:
-            await asyncio.to_thread(self._ending.join)
+            await self._launch.end()
+        if self._shutdown:
+            await asyncio.to_thread(self._shutdown.join)
 
 
-class _Limit:
-    """What is left of a job's time: by the CPU clock of its worker, and by the wall clock."""
+class _TimeLimit:
+    """A job's time limits: CPU time, read from its worker's CPU clock, and wall time."""
 
     def __init__(self, cpu_seconds: Callable[[], float], seconds: float) -> None:
         self._cpu_seconds = cpu_seconds
@@ -130,30 +135,30 @@ class _Limit:
         self._cpu_end = cpu_seconds() + seconds
         self._wall_end = self._now() + WALL_FACTOR * seconds
 
-    def left(self) -> float:
-        """The earliest that a limit can be reached, in seconds from now; raises Overrun when one is."""
+    def remaining(self) -> float:
+        """Seconds from now until a limit can have been reached; raises Overrun when one has been."""
         cpu, wall = self._cpu_end - self._cpu_seconds(), self._wall_end - self._now()
         if cpu <= 0:
             raise Overrun(f"{self._seconds:g} seconds of CPU")
         if wall <= 0:
             raise Overrun(f"{WALL_FACTOR * self._seconds:g} seconds by the clock")
-        return min(cpu, wall)
+        return min(max(cpu, MIN_CHECK_SECONDS), wall)
 
 
 class Backoff:
-    """How long a slot waits for its next idle worker: not at all, then longer each time, until one was up for long."""
+    """Exponential backoff between restarts of an idle worker, reset once one has lived for STEADY_SECONDS."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._due = now()
+        self._restarted = now()
         self._seconds = 0.0
 
     def next(self) -> float:
-        """Seconds from now."""
+        """How many seconds to wait before the next restart: 0 for the first one."""
         now = self._now()
-        if now - self._due >= STEADY_SECONDS:
+        if now - self._restarted >= STEADY_SECONDS:
             self._seconds = 0.0
         seconds = self._seconds
-        self._seconds = min(max(2 * seconds, REVIVE_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
-        self._due = now + seconds
+        self._seconds = min(max(2 * seconds, FIRST_BACKOFF_SECONDS), MAX_BACKOFF_SECONDS)
+        self._restarted = now + seconds
         return seconds

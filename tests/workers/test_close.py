@@ -27,7 +27,7 @@ from tests.workers.test_storm import Crash
 ROOT = Path(__file__).parents[2]
 
 
-async def test_closing_ends_the_line_at_once(pools: Pools, endless: InspectJob, picture: InspectJob) -> None:
+async def test_closing_fails_every_job_in_the_queue(pools: Pools, endless: InspectJob, picture: InspectJob) -> None:
     others = workers()
     pool = pools()
     await pool.start()

@@ -11,7 +11,7 @@ import pytest
 from service.imaging.errors import TooCostly
 from service.imaging.plan import InspectJob, Picture
 from service.workers import slot as slot_module
-from service.workers.slot import WALL_FACTOR
+from service.workers.slot import MIN_CHECK_SECONDS, WALL_FACTOR, _TimeLimit
 from tests.helpers import until
 from tests.workers.pools import Pools
 
@@ -75,3 +75,8 @@ async def test_a_stopped_worker_is_killed_at_the_wall_limit(pools: Pools, pictur
     assert f"{0.2 * WALL_FACTOR:g} seconds by the clock" in outcome.detail
     await until(lambda: bool(pool.pids) and pool.pids != before)
     assert isinstance(await pool.run(picture, "a"), Picture)
+
+
+async def test_the_clock_is_not_read_without_pause_shortly_before_the_limit() -> None:
+    limit = _TimeLimit(iter([0.0, 1 - 1e-9]).__next__, 1)
+    assert limit.remaining() == MIN_CHECK_SECONDS

@@ -43,6 +43,18 @@ def beside_another(service):
         return len(await service.process_and_export_image(picture.getvalue()))
     print(asyncio.run(work()), flush=True)
 
+def closed_beside_another(service):
+    def close():
+        try:
+            asyncio.run(service.pool.close())
+        except RuntimeError as error:
+            print(f"RuntimeError: {error}", flush=True)
+    async def work():
+        await service.process_and_export_image(picture.getvalue())
+        await asyncio.to_thread(close)
+        return len(await service.process_and_export_image(picture.getvalue()))
+    print(asyncio.run(work()), flush=True)
+
 def closed_by_child(service):
     async def work():
         async with service:
@@ -71,6 +83,7 @@ DAEMONIC = "RuntimeError: a daemonic process may have no workers: use ImageExpor
         ("use(service); forked(ImageExportService()); use(service)", ["9", FORKED, "9"]),
         ("daemonic(service); use(service)", [DAEMONIC, "9"]),
         ("closed_by_child(service)", ["3"]),
+        ("closed_beside_another(service); use(service)", [BESIDE, "3", "9"]),
         ("beside_another(service); use(service)", [BESIDE, "3", "9"]),
     ],
 )

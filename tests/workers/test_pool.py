@@ -23,7 +23,7 @@ from service.workers import pool as pool_module
 from service.workers import slot as slot_module
 from service.workers.launch import Launch
 from service.workers.pool import WorkerPool
-from service.workers.slot import LONGEST_PAUSE_SECONDS, REVIVE_PAUSE_SECONDS, STEADY_SECONDS, Backoff
+from service.workers.slot import FIRST_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS, STEADY_SECONDS, Backoff
 from service.workers.strikes import POISON_DEATHS, POISON_SECONDS
 from tests.helpers import alive, until
 from tests.workers.pools import Clock, Pools, workers
@@ -58,12 +58,12 @@ async def test_an_idle_worker_that_dies_is_replaced_before_the_next_job(pools: P
     assert pools.events == ["died", "died"]
 
 
-async def test_an_idle_worker_that_dies_again_is_replaced_after_a_pause_that_no_job_waits_for(
+async def test_an_idle_worker_that_dies_again_is_restarted_with_backoff_which_no_job_waits_for(
     pools: Pools, picture: InspectJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slot_module, "REVIVE_PAUSE_SECONDS", 3600)
-    monkeypatch.setattr(slot_module, "LONGEST_PAUSE_SECONDS", 3600)
-    pool = await twice_bereft(pools)
+    monkeypatch.setattr(slot_module, "FIRST_BACKOFF_SECONDS", 3600)
+    monkeypatch.setattr(slot_module, "MAX_BACKOFF_SECONDS", 3600)
+    pool = await pool_without_workers(pools)
     # Long enough for several starts, one after the other.
     for _ in range(5):
         await pools().start()
@@ -74,15 +74,15 @@ async def test_an_idle_worker_that_dies_again_is_replaced_after_a_pause_that_no_
     await until(lambda: pool.alive)
 
 
-async def test_closing_does_not_wait_for_a_pause(pools: Pools, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slot_module, "REVIVE_PAUSE_SECONDS", 3600)
-    pool = await twice_bereft(pools)
+async def test_closing_does_not_wait_for_the_backoff(pools: Pools, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slot_module, "FIRST_BACKOFF_SECONDS", 3600)
+    pool = await pool_without_workers(pools)
     async with asyncio.timeout(20):
         await pool.close()
 
 
-async def twice_bereft(pools: Pools) -> WorkerPool:
-    """A pool whose only worker died idle, and the next one, too."""
+async def pool_without_workers(pools: Pools) -> WorkerPool:
+    """A pool whose only worker died while it was idle, and its successor too, so that it backs off."""
     pool = pools()
     await pool.start()
     await kill_idle(pool, pools)
@@ -97,15 +97,15 @@ async def kill_idle(pool: WorkerPool, pools: Pools) -> None:
     await until(lambda: pools.events.count("died") > deaths)
 
 
-def test_pauses_grow_up_to_a_limit_until_a_worker_stays_up() -> None:
+def test_the_backoff_grows_up_to_a_limit_and_is_reset_once_a_worker_stays_up() -> None:
     clock = Clock()
-    pauses = Backoff(clock)
-    seconds = [pauses.next() for _ in range(20)]
-    assert seconds[:2] == [0, REVIVE_PAUSE_SECONDS]
-    assert all(after == min(2 * before, LONGEST_PAUSE_SECONDS) for before, after in pairwise(seconds[1:]))
-    assert seconds[-1] == LONGEST_PAUSE_SECONDS
-    clock.now += LONGEST_PAUSE_SECONDS + STEADY_SECONDS
-    assert pauses.next() == 0
+    backoff = Backoff(clock)
+    seconds = [backoff.next() for _ in range(20)]
+    assert seconds[:2] == [0, FIRST_BACKOFF_SECONDS]
+    assert all(after == min(2 * before, MAX_BACKOFF_SECONDS) for before, after in pairwise(seconds[1:]))
+    assert seconds[-1] == MAX_BACKOFF_SECONDS
+    clock.now += MAX_BACKOFF_SECONDS + STEADY_SECONDS
+    assert backoff.next() == 0
 
 
 async def test_a_worker_that_does_not_start_for_long_is_started_when_it_can_be(
@@ -126,7 +126,7 @@ async def test_closing_does_not_wait_for_a_worker_that_does_not_start(
 ) -> None:
     pool = pools()
     await pool.start()
-    monkeypatch.setattr(pool_module, "START_PAUSE_SECONDS", 3600)
+    monkeypatch.setattr(pool_module, "START_BACKOFF_SECONDS", 3600)
     monkeypatch.setattr(Launch, "_start", refuse)
     await kill_idle(pool, pools)
     await until(lambda: "restarted" in pools.events)
@@ -234,7 +234,7 @@ def _kill_when_reading(pid: int, path: str) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-async def test_a_cancelled_caller_leaves_the_line_and_costs_no_slot(pools: Pools, picture: InspectJob) -> None:
+async def test_a_cancelled_caller_leaves_the_queue_and_keeps_no_slot(pools: Pools, picture: InspectJob) -> None:
     pool = pools()
     await pool.start()
     jobs = [asyncio.create_task(pool.run(picture, "a")) for _ in range(20)]
