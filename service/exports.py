@@ -101,7 +101,12 @@ class ImageExportService:
             self._events.notice(moved)
 
     async def __aenter__(self) -> "ImageExportService":
-        await self.pool.start()
+        try:
+            await self.pool.start()
+        except BaseException:
+            # Otherwise workers would go on starting, and print tracebacks when the interpreter ends.
+            await self.pool.close()
+            raise
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:

@@ -1,8 +1,10 @@
 """ImageExportService, as Python programs use it."""
 
+import asyncio
 import base64
 import io
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -189,3 +191,12 @@ def test_any_reference_of_the_largest_size_is_within_the_limit() -> None:
 async def test_a_picture_that_cannot_be_read_is_not_called_undecodable(service: ImageExportService) -> None:
     with pytest.raises(StorageUnavailable, match="cannot be read"):
         await service.inspect(Source(str(service.settings.area("uploads") / "vanished.png"), "0" * 64, 0, None))
+
+
+async def test_a_start_that_is_cancelled_leaves_no_worker_behind(tmp_path: Path) -> None:
+    service = ImageExportService(load_settings(storage_dir=tmp_path, export_workers=2))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01), service:
+            pass
+    assert [thread for thread in threading.enumerate() if thread.name == "worker-start"] == []
+    assert service.pool.pids == []
