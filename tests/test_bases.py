@@ -1,4 +1,4 @@
-"""The base of an order: decoded once however many variations there are, and nothing of it is left behind."""
+"""The base of an order: decoded once for all variations, and its temporary files are removed."""
 
 import asyncio
 import hashlib
@@ -40,25 +40,25 @@ def base(tmp_path: Path) -> Source:
 
 
 class Decodes:
-    """Jobs done in this process, to count what is decoded, and how often each file is read for that."""
+    """Runs jobs in this process, and counts decodes and reads of each file."""
 
     def __init__(self, exports: ImageExportService, patch: pytest.MonkeyPatch) -> None:
         self.sizes: Counter[Size] = Counter()
         self.reads: Counter[str] = Counter()
         self._look = worker._look
-        patch.setattr(worker, "_look", self._looking)
+        patch.setattr(worker, "_look", self._count_read)
         for module in ("service.workers.worker", "service.imaging.pipeline"):
-            patch.setattr(f"{module}.decode", self._decoding)
+            patch.setattr(f"{module}.decode", self._count_decode)
         patch.setattr(exports.pool, "run", self._run)
 
     async def _run(self, job: Job, *_: Any) -> Outcome:
         return await asyncio.to_thread(worker.run, job)
 
-    def _looking(self, path: str) -> Container:
+    def _count_read(self, path: str) -> Container:
         self.reads[path] += 1
         return self._look(path)
 
-    def _decoding(self, container: Container) -> Any:
+    def _count_decode(self, container: Container) -> Any:
         self.sizes[container.size] += 1
         return decode(container)
 
@@ -95,7 +95,7 @@ async def test_a_base_is_decoded_and_hashed_once_for_four_variations(
 
 @on_one_loop
 @pytest.mark.parametrize("fields", [(), TINY, (("width", "100"),), (("aspect_ratio", "1:1"), ("height", "50"))])
-async def test_the_size_of_the_exports_is_foreseen(
+async def test_the_base_is_prepared_in_the_size_of_the_exports(
     service: Running, decodes: Decodes, fields: tuple[tuple[str, str], ...]
 ) -> None:
     await service.thumbnails(upload(picture_bytes(BASE_SIZE, "blue", "JPEG")), *fields)
@@ -103,7 +103,7 @@ async def test_the_size_of_the_exports_is_foreseen(
 
 
 @on_one_loop
-async def test_a_picture_of_an_unforeseen_size_has_its_base_all_the_same(
+async def test_a_picture_of_an_unexpected_size_is_composited_too(
     service: Running, decodes: Decodes, base: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Order, "needs", lambda self, plan: Needs(plan, (7, 7), 1, reference=False))
@@ -140,12 +140,12 @@ async def test_an_order_of_python_checks_its_base_before_any_call(service: Runni
         await events_of(service, Order(SCRIPT, source_of(str(broken)), plan=SMALL))
 
 
-# Nothing is left
+# Temporary files
 
 
 @on_one_loop
 @pytest.mark.parametrize("fault", [None, "blocked_safety", "not_a_picture", "truncated_picture", "unavailable"])
-async def test_nothing_of_the_base_is_left(serve: Serve, base: Source, fault: str | None) -> None:
+async def test_the_files_of_the_base_are_removed(serve: Serve, base: Source, fault: str | None) -> None:
     service = await serve(QuickEmulator(then=fault), gemini_retry_seconds=0)
     await events_of(service, Order(SCRIPT, base, count=2, plan=SMALL, encodings=ONE))
     await service.thumbnails(upload(picture_bytes()), *TINY)
@@ -154,7 +154,7 @@ async def test_nothing_of_the_base_is_left(serve: Serve, base: Source, fault: st
 
 
 @on_one_loop
-async def test_it_stays_for_variations_whose_reader_left(serve: Serve, base: Source) -> None:
+async def test_the_base_stays_for_variations_whose_client_disconnected(serve: Serve, base: Source) -> None:
     service = await serve(QuickEmulator(delay_seconds=0.2))
     done = asyncio.Event()
     thumbnails = service.app[THUMBNAILS]
@@ -175,7 +175,7 @@ async def test_it_stays_for_variations_whose_reader_left(serve: Serve, base: Sou
 
 
 @on_one_loop
-async def test_it_goes_with_work_that_is_ended(serve: Serve, base: Source) -> None:
+async def test_the_files_of_the_base_go_with_cancelled_work(serve: Serve, base: Source) -> None:
     emulator = QuickEmulator(delay_seconds=60)
     service = await serve(emulator)
     reading = asyncio.create_task(events_of(service, Order(SCRIPT, base, plan=SMALL)))
@@ -220,7 +220,7 @@ async def test_a_bad_base_under_an_upload_is_refused(service: Running, data: byt
         (Order(SCRIPT, plan=ExportPlan(Frame(width=10, ratio=(1, 9999)))), None),
     ],
 )
-def test_an_order_foresees_the_size_of_its_exports(order: Order, size: Size | None) -> None:
+def test_an_order_expects_the_size_of_its_exports(order: Order, size: Size | None) -> None:
     assert order.needs(order.plan_over((255, 255, 255))).size == size
 
 
@@ -232,7 +232,7 @@ def test_pixels_that_could_fill_the_disk_are_not_kept() -> None:
     assert replace(many, size=None).prepared_size() is None
 
 
-def test_a_source_is_what_a_file_holds(tmp_path: Path) -> None:
+def test_a_source_describes_its_file(tmp_path: Path) -> None:
     data = picture_bytes(kind="WEBP")
     (tmp_path / "lies.png").write_bytes(data)
     source = source_of(str(tmp_path / "lies.png"))

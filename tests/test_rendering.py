@@ -1,4 +1,4 @@
-"""Which of two pictures is at fault, what is remembered of it, and who goes first: with real workers."""
+"""Jobs with real workers: bases that fail, the memory of jobs that kill workers, and priorities."""
 
 import asyncio
 import os
@@ -43,7 +43,7 @@ def picture(tmp_path: Path) -> Source:
 
 @pytest.fixture
 def bad_base(tmp_path: Path) -> Base:
-    """A base that was accepted, and that no worker gets to its end: a pipe that nobody writes to."""
+    """An accepted base that no worker finishes reading: a pipe without a writer."""
     path = tmp_path / "base"
     path.write_bytes(picture_bytes(kind="JPEG"))
     source = source_of(str(path))
@@ -58,14 +58,14 @@ def _kill_when_reading(pid: int, path: str) -> None:
 
 
 async def kill_readers(service: ImageExportService, path: str, times: int = POISON_DEATHS) -> None:
-    """Kill so many workers, each of them new, while it reads the pipe."""
+    """Kill this many workers, one after the other, while they read the pipe."""
     seen: set[int] = set()
 
-    def a_new_one_is_up() -> bool:
+    def is_replaced() -> bool:
         return service.pool.busy == 1 and bool(set(service.pool.pids) - seen)
 
     for _ in range(times):
-        await until(a_new_one_is_up)
+        await until(is_replaced)
         seen |= set(service.pool.pids)
         await asyncio.to_thread(_kill_when_reading, service.pool.pids[0], path)
 
@@ -77,7 +77,7 @@ def assert_alone(exported: ExportSet) -> None:
     assert len(exported.exports) == 1
 
 
-async def test_a_base_that_outruns_its_worker_is_left_out(
+async def test_a_base_that_exceeds_the_time_of_a_worker_is_left_out(
     service: ImageExportService, picture: Source, bad_base: Base
 ) -> None:
     exported = await service.export(picture, bad_base, SMALL, ONE)
@@ -85,7 +85,7 @@ async def test_a_base_that_outruns_its_worker_is_left_out(
     assert f"{4 * SECONDS:g} seconds by the clock" in exported.warnings[0].detail
 
 
-async def test_a_base_that_kills_three_is_left_out_and_the_picture_is_not_poisoned(
+async def test_a_base_that_kills_three_workers_is_left_out_and_the_picture_is_not_poisoned(
     service: ImageExportService, picture: Source, bad_base: Base
 ) -> None:
     job = asyncio.create_task(service.export(picture, bad_base, SMALL, ONE))
@@ -103,7 +103,7 @@ async def test_picture_base_and_plan_are_remembered_together(
     await service.pool.start()
     await kill_readers(service, bad_base.source.path)
     await job
-    # By now the base would do: only the three together are remembered.
+    # The base can be read by now, so only the combination is remembered.
     path = Path(bad_base.source.path)
     path.unlink()
     path.write_bytes(picture_bytes(kind="JPEG"))
@@ -114,7 +114,7 @@ async def test_picture_base_and_plan_are_remembered_together(
     assert (await service.export(other, Base(bad_base.source), SMALL, ONE)).composited
 
 
-async def test_the_exports_that_share_a_base_try_it_no_more(
+async def test_further_exports_do_not_try_a_failed_base(
     service: ImageExportService, picture: Source, bad_base: Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert_alone(await service.export(picture, bad_base, SMALL, ONE))
@@ -135,7 +135,7 @@ async def test_a_picture_at_fault_is_refused_and_its_base_is_not_blamed(
     assert base.fault is None
 
 
-async def test_a_required_base_that_outruns_its_worker_is_refused(
+async def test_a_required_base_that_exceeds_the_time_of_a_worker_is_refused(
     service: ImageExportService, picture: Source, bad_base: Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = recorded(service, monkeypatch)
@@ -153,7 +153,7 @@ async def test_a_base_by_its_path_is_left_out_too(
     run = service.pool.run
 
     async def stopped(job: Job, *args: Any) -> Outcome:
-        """The worker of whoever has a base hangs."""
+        """Jobs with a base hang."""
         if getattr(job, "base", None):
             os.kill(service.pool.pids[0], signal.SIGSTOP)
         return await run(job, *args)
@@ -165,7 +165,7 @@ async def test_a_base_by_its_path_is_left_out_too(
 
 
 def recorded(service: ImageExportService, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Job, str, Place]]:
-    """The jobs that the pool is given from now on."""
+    """The jobs that are submitted to the pool from now on."""
     run, jobs = service.pool.run, list[tuple[Job, str, Place]]()
 
     def record(job: Job, digest: str, place: Place) -> Awaitable[Outcome]:
@@ -176,7 +176,7 @@ def recorded(service: ImageExportService, monkeypatch: pytest.MonkeyPatch) -> li
     return jobs
 
 
-async def test_the_check_of_an_upload_goes_first_and_exports_say_what_they_cost(
+async def test_the_check_of_an_upload_has_priority_and_exports_have_a_cost(
     service: ImageExportService, picture: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
@@ -193,7 +193,7 @@ async def test_the_check_of_an_upload_goes_first_and_exports_say_what_they_cost(
     assert costs[2] > 3 * costs[1]
 
 
-async def test_a_header_that_tells_nothing_does_not_pass_for_a_small_picture(
+async def test_a_file_without_a_size_counts_as_the_largest(
     service: ImageExportService, picture: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
@@ -206,7 +206,7 @@ async def test_a_header_that_tells_nothing_does_not_pass_for_a_small_picture(
     assert odd > 50 * usual
 
 
-async def test_what_a_check_left_goes_with_its_last_user(service: ImageExportService, picture: Source) -> None:
+async def test_the_files_of_a_check_go_with_its_last_user(service: ImageExportService, picture: Source) -> None:
 
     temp = service.settings.area("temp")
     shared = await service.check(picture, Needs(SMALL, (16, 9), 1, reference=True))
@@ -218,7 +218,7 @@ async def test_what_a_check_left_goes_with_its_last_user(service: ImageExportSer
     assert not list(temp.iterdir())
 
 
-async def test_a_check_without_space_is_a_check_all_the_same(
+async def test_a_check_works_without_space_for_renditions(
     service: ImageExportService, picture: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 

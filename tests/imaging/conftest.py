@@ -1,4 +1,4 @@
-"""The bench that imaging tests work at."""
+"""The fixture that runs one job in this process."""
 
 from pathlib import Path
 

@@ -74,7 +74,7 @@ def _flip(data: bytearray, numbers: random.Random, originals: list[bytes]) -> No
 
 
 def _overwrite(data: bytearray, numbers: random.Random, originals: list[bytes]) -> None:
-    # Sizes and offsets live near the front; these are the values at which arithmetic goes wrong.
+    # Sizes and offsets are near the front; these are the boundary values of integers.
     at = numbers.randrange(min(len(data), numbers.choice((64, 1_000, 1_000_000))) or 1)
     value = numbers.choice((b"\0", b"\xff", b"\x7f", b"\x80", b"\1"))
     width = numbers.choice((1, 2, 4))
@@ -115,7 +115,7 @@ _MUTATIONS: tuple[Callable[[bytearray, random.Random, list[bytes]], None], ...] 
 
 
 def _checksummed(data: bytes) -> bytes:
-    """A PNG with its checksums put right, so that the damage gets past them."""
+    """A PNG with corrected checksums, so that the damage is not rejected by them alone."""
     if not data.startswith(b"\x89PNG\r\n\x1a\n"):
         return data
     fixed, position = bytearray(data), 8
@@ -170,7 +170,7 @@ def measured(job: ExportJob) -> tuple[Outcome, float, int]:
 
 
 def fuzz(folder: Path, seed: int, wanted: Callable[[int], bool]) -> Report:
-    """Run mutants while `wanted(number)`; those that killed or stalled their worker are left in `folder`."""
+    """Run mutants while `wanted(number)` is true; those that killed or stalled their worker stay in `folder`."""
     bench, report = Bench(folder), Report()
     executor = _executor()
     for number, data in zip(takewhile(wanted, count()), mutants(random.Random(seed)), strict=False):

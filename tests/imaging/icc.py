@@ -1,4 +1,4 @@
-"""ICC profiles made from their primaries and curve, and the CMYK profile that libvips brings along."""
+"""ICC profiles made of primaries and a curve, and the CMYK profile of libvips."""
 
 import struct
 from functools import cache

@@ -1,4 +1,4 @@
-"""Pictures made from numbers: any kind of PNG by hand, JPEG and WebP through their encoders."""
+"""Generated pictures: PNGs of any kind written chunk by chunk, JPEG and WebP by Pillow."""
 
 import math
 import struct
@@ -16,7 +16,7 @@ _CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGB_ALPHA: 4}
 
 
 def scene(x: float, y: float) -> tuple[float, float, float, float]:
-    """Red, green, blue and alpha, 0 to 1, at a place, 0 to 1: soft waves, dark to bright, and saturated corners."""
+    """Red, green, blue and alpha, 0 to 1, at a position, 0 to 1: soft waves, dark to bright, and saturated corners."""
     red = 0.5 + 0.5 * math.sin(9 * x + 2 * y)
     green = x * (1 - 0.3 * y)
     blue = 0.5 + 0.5 * math.cos(7 * y - 3 * x)
@@ -27,7 +27,7 @@ def scene(x: float, y: float) -> tuple[float, float, float, float]:
 
 @cache
 def samples(depth: int, colour: int, size: tuple[int, int]) -> tuple[tuple[int, ...], ...]:
-    """The scene, row by row; the tests make a hundred pictures of the same few kinds."""
+    """The scene, row by row; cached, because the tests make a hundred pictures of the same few kinds."""
     highest = 2**depth - 1
     rows = []
     for row in range(size[1]):
@@ -128,7 +128,7 @@ def saved(
     return file.getvalue()
 
 
-# An EXIF block without a single entry.
+# An Exif block without entries.
 EMPTY_EXIF = struct.pack(">2sHIHI", b"MM", 42, 8, 0, 0)
 
 

@@ -1,4 +1,4 @@
-"""Colours named by cICP beside the arithmetic of H.273, without an ICC profile in between."""
+"""cICP: converted colours compared with the formulas of H.273, which need no ICC profile."""
 
 from itertools import product
 from struct import pack
@@ -37,7 +37,7 @@ def from_linear(light: float) -> float:
 
 
 def expected(signals: tuple[float, float, float], primaries: int, transfer: int) -> tuple[float, ...]:
-    """Levels of sRGB: all three white points are D65, so nothing has to be adapted."""
+    """Levels of sRGB. All white points are D65, so there is no chromatic adaptation."""
     to_xyz = icc._primaries(*PRIMARIES[primaries], icc.D65)
     from_xyz = icc._inverse(icc._primaries(*PRIMARIES[1], icc.D65))
     red, green, blue = (to_linear(signal, transfer) for signal in signals)
@@ -56,7 +56,7 @@ def cicp(coding: tuple[int, ...]) -> bytes:
 
 
 def colours(depth: int, coding: Coding) -> tuple[bytes, list[tuple[float, float, float]]]:
-    """A PNG of a cube of colours, and what they are."""
+    """A PNG with a cube of colours, and these colours."""
     steps = (0.0, 0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
     levels = [tuple(round(step * (2**depth - 1)) for step in steps) for steps in product(steps, repeat=3)]
     row = b"\0" + b"".join(pack(">3H" if depth == 16 else "3B", *each) for each in levels)
@@ -67,7 +67,7 @@ def colours(depth: int, coding: Coding) -> tuple[bytes, list[tuple[float, float,
 @pytest.mark.parametrize("depth", [8, 16])
 @pytest.mark.parametrize("transfer", [*BT709, 4, 5, 8, SRGB])
 @pytest.mark.parametrize("primaries", PRIMARIES)
-def test_an_sdr_picture_is_what_its_code_points_say(primaries: int, transfer: int, depth: int) -> None:
+def test_an_sdr_picture_is_converted_by_its_code_points(primaries: int, transfer: int, depth: int) -> None:
     data, signals = colours(depth, Coding(primaries, transfer, 0, 1))
     image, warnings = finished(data)
     got = list(image.tobytes())
@@ -89,7 +89,7 @@ def test_a_grey_picture_follows_the_curve(colour: int, depth: int) -> None:
 
 
 @pytest.mark.parametrize("colour", [PALETTE, RGB, RGB_ALPHA])
-def test_it_wins_over_iccp_and_srgb(colour: int) -> None:
+def test_cicp_wins_over_iccp_and_srgb(colour: int) -> None:
     alone = finished(pictures.png(8, colour, profile=icc.DISPLAY_P3))[0]
     before = chunk(b"sRGB", b"\0") + cicp(P3)
     data = pictures.png(8, colour, profile=icc.ADOBE_RGB)
@@ -98,7 +98,7 @@ def test_it_wins_over_iccp_and_srgb(colour: int) -> None:
     assert (warnings, max(levels) <= 1) == ([], True)
 
 
-def test_srgb_by_its_code_points_changes_nothing_and_ends_an_iccp() -> None:
+def test_code_points_of_srgb_change_nothing_and_override_an_iccp() -> None:
     plain = pictures.png(8, RGB)
     data = pictures.png(8, RGB, profile=icc.ADOBE_RGB)
     assert probe(plain[:33] + cicp((1, SRGB, 0, 1)) + plain[33:], LIMIT).profile is None
@@ -120,19 +120,18 @@ def test_srgb_by_its_code_points_changes_nothing_and_ends_an_iccp() -> None:
         ((12, 13, 0, 2), "narrow range"),
     ],
 )
-def test_what_cannot_be_converted_is_named(coding: tuple[int, int, int, int], words: str) -> None:
+def test_other_colours_are_taken_for_srgb_with_a_warning(coding: tuple[int, int, int, int], words: str) -> None:
     for data in (pictures.png(8, RGB), pictures.png(8, RGB, profile=icc.DISPLAY_P3)):
         container = probe(data[:33] + cicp(coding) + data[33:], LIMIT)
         image, warnings = finish(container, ExportPlan(), container.size)
         [warning] = warnings
         assert (warning.code, warning.format) == ("profile_ignored", None)
         assert words in warning.detail
-        # It wins all the same: its levels are taken for sRGB, and an embedded profile does not count.
         assert image.tobytes() == pictures.image().tobytes()
 
 
 @pytest.mark.parametrize("coding", [b"", b"\x0c\r\0", b"\x0c\r\0\1\0"])
-def test_a_damaged_one_is_named(coding: bytes) -> None:
+def test_a_damaged_chunk_is_a_warning(coding: bytes) -> None:
     image, warnings = finished(pictures.png(8, RGB, extra=chunk(b"cICP", coding)))
     assert (image.tobytes(), warnings) == (pictures.image().tobytes(), ["profile_ignored"])
     bad = bytearray(cicp(P3))
@@ -140,13 +139,13 @@ def test_a_damaged_one_is_named(coding: bytes) -> None:
     assert finished(pictures.png(8, RGB, extra=bytes(bad)))[1] == ["profile_ignored"]
 
 
-def test_a_damaged_one_leaves_an_embedded_profile_in_force() -> None:
+def test_a_damaged_chunk_does_not_override_an_embedded_profile() -> None:
     data = pictures.png(8, RGB, profile=icc.DISPLAY_P3)
     image, warnings = finished(data[:33] + chunk(b"cICP", b"\x0c\r\0") + data[33:])
     assert (image.tobytes(), warnings) == (finished(data)[0].tobytes(), ["profile_ignored"])
 
 
-def test_of_two_the_first_counts_and_one_behind_the_palette_does_not() -> None:
+def test_the_first_of_two_chunks_counts_and_one_after_the_palette_does_not() -> None:
     data = pictures.png(8, PALETTE)
     first = data[:33] + cicp(P3) + cicp((9, 16, 0, 1)) + data[33:]
     assert probe(first, LIMIT).profile == profile_of(P3, grey=False)
@@ -154,6 +153,6 @@ def test_of_two_the_first_counts_and_one_behind_the_palette_does_not() -> None:
     assert (probe(behind, LIMIT).profile, probe(behind, LIMIT).profile_fault) == (None, None)
 
 
-def test_code_points_that_are_unknown_are_refused() -> None:
+def test_hdr_code_points_have_no_profile() -> None:
     with pytest.raises(UnknownColours, match=r"PQ \(HDR\)"):
         profile_of(Coding(9, 16, 0, 1), grey=True)

@@ -36,7 +36,7 @@ def test_any_share_is_exact(share: int) -> None:
 @settings(max_examples=25, deadline=None)
 def test_any_size_is_exact(seed: int, width: int, height: int, share: int) -> None:
     size = width * height * 3
-    # The levels themselves would be more than hypothesis draws at once.
+    # A seed, because hypothesis cannot draw that many levels at once.
     levels = random.Random(seed)
     picture, base = levels.randbytes(size), levels.randbytes(size)
     blended = composite(
@@ -45,7 +45,7 @@ def test_any_size_is_exact(seed: int, width: int, height: int, share: int) -> No
     assert blended.tobytes() == bytes(mean(p, b, share) for p, b in zip(picture, base, strict=True))
 
 
-def test_the_pictures_blended_are_left_alone() -> None:
+def test_the_blended_pictures_are_unchanged() -> None:
     before = PICTURE.tobytes(), BASE.tobytes()
     composite(PICTURE, BASE, 7_000)
     assert (PICTURE.tobytes(), BASE.tobytes()) == before

@@ -1,4 +1,4 @@
-"""Sizes as files announce them, and which exports are taken for dearer than others."""
+"""Sizes read from headers, and the estimated cost of exports."""
 
 import io
 import os
@@ -30,7 +30,7 @@ def saved(size: tuple[int, int], kind: str, **options: object) -> bytes:
         saved((123, 45), "WEBP", exif=b"Exif\0\0II*\0\x08\0\0\0\0\0"),
     ],
 )
-def test_the_size_stands_at_the_begin_of_a_file(data: bytes) -> None:
+def test_the_size_is_read_from_the_headers(data: bytes) -> None:
     assert stored_size(io.BytesIO(data)) == (123, 45)
 
 
@@ -49,11 +49,11 @@ def test_the_size_stands_at_the_begin_of_a_file(data: bytes) -> None:
         pictures.jpeg()[:100],
     ],
 )
-def test_no_size_is_found_where_there_is_none(data: bytes) -> None:
+def test_a_file_without_a_size_has_none(data: bytes) -> None:
     assert stored_size(io.BytesIO(data)) is None
 
 
-def test_costs_follow_what_is_read_and_what_is_written() -> None:
+def test_the_cost_grows_with_the_pixels_decoded_and_encoded() -> None:
     small, large = (64, 64), (4_000, 3_000)
     tiny, huge = ExportPlan(Frame(64, 64)), ExportPlan(Frame(8192, 8192))
     assert export_seconds(huge, [small]) > 100 * export_seconds(tiny, [small])
@@ -61,5 +61,5 @@ def test_costs_follow_what_is_read_and_what_is_written() -> None:
     assert export_seconds(tiny, [small, large]) == pytest.approx(export_seconds(tiny, [large]), rel=0.01)
 
 
-def test_a_size_that_cannot_be_had_costs_little() -> None:
+def test_an_impossible_size_costs_little() -> None:
     assert export_seconds(ExportPlan(Frame(width=8192)), [(1, 40_000)]) < 0.01

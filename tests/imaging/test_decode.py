@@ -14,7 +14,7 @@ from tests.imaging.pictures import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, ch
 
 LIMIT = 40_000_000
 
-# Makes a picture: only the tests that run make theirs.
+# Makes a picture, when its test runs.
 Make = Callable[[], bytes]
 
 
@@ -47,7 +47,7 @@ def decoded(data: bytes) -> Image.Image:
         (lambda: pictures.webp("RGBA"), "RGBA"),
     ],
 )
-def test_the_steps_meet_few_modes(make: Make, mode: str) -> None:
+def test_every_kind_of_picture_decodes_to_one_of_few_modes(make: Make, mode: str) -> None:
     image = decoded(make())
     assert (image.mode, image.size) == (mode, pictures.SIZE)
     assert type(image) is Image.Image
@@ -62,7 +62,7 @@ def test_a_grey_key_is_transparent_at_any_depth(depth: int) -> None:
     assert max(image.getchannel("L").tobytes()) == round(max(levels) * 255 / (2**depth - 1))
 
 
-def test_nothing_but_pixels_is_left() -> None:
+def test_a_decoded_image_has_no_metadata() -> None:
     text = chunk(b"tEXt", b"Comment\0secret") + chunk(b"pHYs", bytes(9))
     for data in (
         pictures.png(8, RGB_ALPHA, profile=icc.SRGB, orientation=6, extra=text),
@@ -139,7 +139,7 @@ def interlaced() -> bytes:
         interlaced,
     ],
 )
-def test_pixels_are_the_same_whoever_inflates_them(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pixels_are_the_same_with_either_zlib(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     data = make()
     ours = decoded(data)
     monkeypatch.setattr("service.imaging.decode._INFLATED_BYTES", 0)
@@ -149,7 +149,7 @@ def test_pixels_are_the_same_whoever_inflates_them(make: Make, monkeypatch: pyte
 @pytest.mark.parametrize(
     "stream", [lambda rows: zlib.compress(rows + bytes(999)), lambda rows: zlib.compress(rows) + b"x"]
 )
-def test_rows_below_the_last_and_bytes_behind_the_stream_are_ignored(stream: Callable[[bytes], bytes]) -> None:
+def test_rows_after_the_last_and_bytes_after_the_stream_are_ignored(stream: Callable[[bytes], bytes]) -> None:
     image = pictures.image("RGB")
     rows = b"".join(b"\0" + image.crop((0, top, image.width, top + 1)).tobytes() for top in range(image.height))
     data = pictures.saved(image, "PNG")[:33] + chunk(b"IDAT", stream(rows)) + chunk(b"IEND", b"")

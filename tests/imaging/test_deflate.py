@@ -19,7 +19,7 @@ def noise(seed: int) -> Image.Image:
 
 
 def drawing(seed: int) -> Image.Image:
-    """Texture that comes back again and again: only a search sees it."""
+    """A repeating texture, which only a match search compresses."""
     tile = Image.frombytes("L", (50, 20), random.Random(1).randbytes(1_000))
     image = Image.new("L", (WIDTH, ROWS + 1))
     for left in range(0, WIDTH, 50):
@@ -29,7 +29,7 @@ def drawing(seed: int) -> Image.Image:
 
 
 def letters(seed: int) -> Image.Image:
-    """Nothing in the middle, where a sample is taken, and text around it."""
+    """Empty in the middle, where the sample is taken, and text around it."""
     image = Image.new("L", (WIDTH, ROWS + 1), 255)
     for top in (0, ROWS - 10):
         ImageDraw.Draw(image).text((0, top), "the quick brown fox jumps over the lazy dog " * 3)
@@ -37,14 +37,14 @@ def letters(seed: int) -> Image.Image:
 
 
 def stripe(seed: int) -> Image.Image:
-    """Noise in the middle, where a sample is taken, and nothing around it."""
+    """Noise in the middle, where the sample is taken, and empty around it."""
     image = Image.new("L", (WIDTH, ROWS + 1))
     image.paste(noise(seed).crop((0, 30, WIDTH, 52)), (0, 30))
     return image
 
 
 def interrupted(middle: Image.Image) -> Image.Image:
-    """Texture that only a search sees, but not where a sample is taken."""
+    """A repeating texture, except where the sample is taken."""
     image = drawing(0)
     image.paste(middle.crop((0, 30, WIDTH, 52)), (0, 30))
     return image
@@ -60,7 +60,7 @@ def made(effort: Effort, *images: Image.Image) -> bytes:
 
 
 @pytest.mark.parametrize("effort", [*EFFORTS, *THOROUGH[8:]])
-def test_a_stream_is_whole_for_a_decoder_that_is_not_ours(effort: Effort) -> None:
+def test_every_stream_is_inflated_by_zlib(effort: Effort) -> None:
     images = [picture(seed) for seed, picture in enumerate((noise, drawing, letters, drawing, noise))]
     lines = zlib.decompress(made(effort, *images))
     assert len(lines) == len(images) * ROWS * (WIDTH + 1)
@@ -72,27 +72,27 @@ def test_no_effort_is_larger_than_entropy_coding_alone(picture: Callable[[int], 
     assert len(made(NINE, *images)) <= len(made(Effort(), *images))
 
 
-def test_a_search_is_made_where_it_gains_though_a_sample_cannot_show_it() -> None:
+def test_a_gain_that_the_sample_cannot_show_is_found() -> None:
     assert len(made(NINE, letters(0))) < 0.8 * len(made(Effort(), letters(0)))
 
 
-def test_empty_rows_are_cheap_though_a_sample_shows_none() -> None:
+def test_empty_rows_outside_the_sample_are_cheap() -> None:
     noisy_bytes = 22 * WIDTH
     assert len(made(NINE, stripe(0))) < 1.05 * noisy_bytes
 
 
 @pytest.mark.parametrize("middle", [Image.new("L", (WIDTH, ROWS + 1)), noise(0).point(lambda value: value // 64)])
-def test_a_search_is_made_where_the_sample_is_unlike_its_strip(middle: Image.Image) -> None:
+def test_a_strip_unlike_its_sample_is_searched(middle: Image.Image) -> None:
     image = interrupted(middle)
     assert len(made(NINE, image)) < 0.4 * len(made(Effort(), image))
 
 
-def test_a_strip_unlike_the_one_before_is_searched_all_the_same() -> None:
+def test_a_strip_unlike_the_last_is_not_skipped() -> None:
     noisy, written = len(made(NINE, noise(0))), len(made(NINE, letters(0), letters(1)))
     assert len(made(NINE, noise(0), letters(0), letters(1))) < noisy + 1.1 * written
 
 
-def test_matches_reach_into_the_strip_before() -> None:
+def test_matches_reach_into_the_previous_strip() -> None:
     once, twice = len(made(NINE, drawing(0))), len(made(NINE, drawing(0), drawing(1)))
     assert twice < 1.6 * once
 
@@ -122,23 +122,23 @@ def test_thorough_changes_the_last_two_levels_only() -> None:
 
 
 def ramps(seed: int) -> Image.Image:
-    """Each row climbs at a rate of its own: Sub leaves one value of it, Up does not."""
+    """Rows of different slopes: constant after the Sub filter, not after Up."""
     rates = random.Random(seed).choices(range(1, 8), k=ROWS + 1)
     return Image.frombytes("L", (WIDTH, ROWS + 1), bytes(rate * x % 256 for rate in rates for x in range(WIDTH)))
 
 
 def columns(seed: int) -> Image.Image:
-    """Each row is the one above: Up leaves nothing of it, Sub does."""
+    """Equal rows: zero after the Up filter, not after Sub."""
     row = random.Random(seed).randbytes(WIDTH)
     return Image.frombytes("L", (WIDTH, ROWS + 1), row * (ROWS + 1))
 
 
-def test_a_nearly_empty_strip_teaches_nothing_of_filters() -> None:
+def test_a_nearly_empty_strip_does_not_change_the_price_of_bytes() -> None:
     before, after = made(Effort(), columns(0)), made(Effort(), columns(0), ramps(1))
     assert len(after) - len(before) < 1.5 * len(made(Effort(), ramps(1)))
 
 
-def test_where_a_sample_promised_too_much_of_other_filters_the_first_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_filters_that_turn_out_worse_than_their_sample_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     picture = columns(0)
     picture.paste(drawing(0).crop((0, 0, WIDTH, ROWS // 2)))
     honest = len(made(THOROUGH[9], picture))

@@ -107,7 +107,7 @@ def test_a_jpeg_of_narrow_noise_is_whole(width: int, progressive: bool) -> None:
     assert opened(encode(noise, encoding, WHITE)).size == (width, 8192)
 
 
-def test_the_codes_of_a_jpeg_fit_the_picture_until_it_is_so_large_that_they_cost_too_much_memory(
+def test_the_huffman_tables_of_a_jpeg_are_optimized_up_to_a_number_of_pixels(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     small = encode(pictures.image(), JpegEncoding(), WHITE)

@@ -12,7 +12,7 @@ WIDTH, ROWS = 23, 9
 
 
 def paeth(left: int, above: int, corner: int) -> int:
-    """As https://www.w3.org/TR/png-3/#9Filter-type-4-Paeth has it."""
+    """The predictor as written in https://www.w3.org/TR/png-3/#9Filter-type-4-Paeth."""
     estimate = left + above - corner
     return min((left, above, corner), key=lambda value: abs(estimate - value))
 
@@ -32,7 +32,7 @@ def strip(values: list[int]) -> Image.Image:
 
 
 def filtered(image: Image.Image, distance: int, number: int) -> bytes:
-    """Byte by byte."""
+    """A filtered row, computed byte by byte."""
     rows = [image.crop((0, top, WIDTH, top + 1)).tobytes() for top in range(ROWS + 1)]
     lines = []
     for before, row in pairwise(rows):
@@ -46,7 +46,7 @@ def filtered(image: Image.Image, distance: int, number: int) -> bytes:
 @pytest.mark.parametrize("values", [list(range(256)), [0, 1, 254, 255], [0, 127, 128, 255], [7]])
 @pytest.mark.parametrize("distance", [1, 3, 4])
 @pytest.mark.parametrize("number", PREDICTORS)
-def test_every_filter_is_that_of_the_standard(number: int, distance: int, values: list[int]) -> None:
+def test_every_filter_agrees_with_the_specification(number: int, distance: int, values: list[int]) -> None:
     image = strip(values)
     assert filter_rows(image, distance, (number,), GUESS).cheapest((number,)) == filtered(image, distance, number)
 
@@ -64,7 +64,7 @@ def test_of_equally_cheap_filters_the_first_is_taken() -> None:
     assert set(lines[::9]) == {SUB}
 
 
-def test_what_is_frequent_is_cheap_and_nothing_is_free_of_choice() -> None:
+def test_frequent_bytes_are_cheap_and_every_byte_has_a_price() -> None:
     seen = prices(bytes(900) + bytes([1, 255] * 50))
     assert seen[0] < seen[1] == seen[255] < seen[2] == seen[128] <= 255
     assert seen[1] - seen[0] == pytest.approx(20 * log2(900 / 50), abs=5)

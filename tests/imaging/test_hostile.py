@@ -1,4 +1,4 @@
-"""Pictures that mean harm, or look as if: each is a picture or a typed refusal, soon and in little memory."""
+"""Hostile and odd files: each is exported or refused by its type, within bounds of CPU time and memory."""
 
 import zlib
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from tests.imaging.pictures import RGB, chunk
 from tests.imaging.workbench import Bench
 
 PLAN = ExportPlan(Frame(longest=1280))
-# Makes the bytes of a file: only the tests that run make theirs.
+# Makes the bytes of a file, when its test runs.
 Make = Callable[[], bytes]
 
 
@@ -70,7 +70,7 @@ REFUSED: dict[str, tuple[Make, type[Exception]]] = {
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
-def test_it_is_taken_for_what_it_is(bench: Bench, name: str) -> None:
+def test_an_odd_picture_is_exported(bench: Bench, name: str) -> None:
     make, form, size = ACCEPTED[name]
     outcome, cpu_seconds, megabytes = measured(bench.job(make(), PLAN))
     assert isinstance(outcome, ExportOutcome), outcome
@@ -80,14 +80,14 @@ def test_it_is_taken_for_what_it_is(bench: Bench, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_it_is_refused_by_type(bench: Bench, name: str) -> None:
+def test_a_hostile_file_is_refused_by_type(bench: Bench, name: str) -> None:
     make, kind = REFUSED[name]
     outcome, cpu_seconds, _ = measured(bench.job(make(), PLAN))
     assert type(outcome) is kind
     assert cpu_seconds < 1
 
 
-def test_a_decompression_bomb_stops_at_the_size_it_declared(bench: Bench) -> None:
+def test_a_decompression_bomb_is_inflated_to_its_declared_size_only(bench: Bench) -> None:
     header = pictures.png(8, RGB, size=(1, 1))[:33]
     data = header + chunk(b"IDAT", bomb()) + chunk(b"IEND", b"")
     outcome, _, megabytes = measured(bench.job(data, PLAN))

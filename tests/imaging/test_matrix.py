@@ -1,4 +1,4 @@
-"""16-bit RGB in a matrix profile beside the arithmetic of the profile itself."""
+"""16-bit RGB in a matrix profile, compared with the formulas that the profile stands for."""
 
 from random import Random
 from struct import pack

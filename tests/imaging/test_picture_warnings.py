@@ -11,7 +11,7 @@ from tests.imaging.workbench import Bench
 WIDE = Frame(ratio=(16, 9), longest=1280)
 
 
-def told(size: Size, frame: Frame, fit: Fit = "cover", orientation: int | None = None) -> list[str]:
+def details_of(size: Size, frame: Frame, fit: Fit = "cover", orientation: int | None = None) -> list[str]:
     container = probe(pictures.saved(Image.new("L", size), "PNG", None, orientation), 10**8)
     plan = ExportPlan(frame, fit)
     found = list(picture_warnings(container, plan, frame.size(container.upright_size)))
@@ -24,8 +24,8 @@ def animation(kind: str, count: int) -> bytes:
     return pictures.saved(frames[0], kind, save_all=True, append_images=frames[1:], duration=100)
 
 
-def test_a_square_for_16_to_9_is_told_with_sizes_and_the_part_that_was_cut() -> None:
-    assert told((1024, 1024), WIDE) == [
+def test_a_warning_names_both_sizes_and_the_share_that_was_cut() -> None:
+    assert details_of((1024, 1024), WIDE) == [
         "the picture came as 1024 x 1024, not in the asked ratio; exported as 1024 x 576, 44 % of it was cut"
     ]
 
@@ -43,8 +43,8 @@ def test_a_square_for_16_to_9_is_told_with_sizes_and_the_part_that_was_cut() -> 
         ((768, 1376), WIDE, "cover", "exported as 768 x 432, 69 % of it was cut"),
     ],
 )
-def test_what_became_of_it_is_told_as_it_is(size: Size, frame: Frame, fit: Fit, words: str) -> None:
-    [detail] = told(size, frame, fit)
+def test_the_warning_says_what_was_done_to_the_picture(size: Size, frame: Frame, fit: Fit, words: str) -> None:
+    [detail] = details_of(size, frame, fit)
     assert detail.endswith(words)
 
 
@@ -52,24 +52,24 @@ def test_what_became_of_it_is_told_as_it_is(size: Size, frame: Frame, fit: Fit, 
     ("size", "count"),
     [((1376, 768), 0), ((103, 100), 0), ((97, 100), 0), ((1031, 1000), 1), ((969, 1000), 1), ((1030, 1000), 0)],
 )
-def test_three_per_cent_are_the_limit(size: Size, count: int) -> None:
+def test_ratios_within_three_per_cent_are_the_same(size: Size, count: int) -> None:
     ratio = (16, 9) if size == (1376, 768) else (1, 1)
-    assert len(told(size, Frame(ratio=ratio))) == count
+    assert len(details_of(size, Frame(ratio=ratio))) == count
 
 
 def test_the_ratio_is_that_of_the_upright_picture() -> None:
-    assert told((768, 1376), WIDE, orientation=6) == []
-    assert len(told((1376, 768), WIDE, orientation=6)) == 1
+    assert details_of((768, 1376), WIDE, orientation=6) == []
+    assert len(details_of((1376, 768), WIDE, orientation=6)) == 1
 
 
 def test_a_frame_without_a_ratio_has_none_to_ignore() -> None:
-    assert told((100, 300), Frame(longest=50)) == []
-    assert told((100, 300), Frame(300, 100)) == []
+    assert details_of((100, 300), Frame(longest=50)) == []
+    assert details_of((100, 300), Frame(300, 100)) == []
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 @pytest.mark.parametrize("count", [1, 3])
-def test_an_animation_is_told_and_one_frame_is_a_still(bench: Bench, kind: str, count: int) -> None:
+def test_an_animation_has_a_warning_and_one_frame_is_a_still(bench: Bench, kind: str, count: int) -> None:
     outcome = bench.export(animation(kind, count))
     details = ["the picture is an animation of 3 frames: the first was exported"] if count > 1 else []
     assert [(warning.code, warning.detail) for warning in outcome.warnings] == [
@@ -78,7 +78,7 @@ def test_an_animation_is_told_and_one_frame_is_a_still(bench: Bench, kind: str, 
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_of_a_base_neither_animation_nor_ratio_is_told(bench: Bench, kind: str) -> None:
+def test_a_base_has_no_such_warnings(bench: Bench, kind: str) -> None:
     plan = ExportPlan(WIDE)
     outcome = bench.run(pictures.saved(Image.new("RGB", (160, 90)), "PNG"), plan, base=animation(kind, 3))
     assert isinstance(outcome, ExportOutcome)

@@ -49,7 +49,7 @@ PLAN = ExportPlan(Frame(width=10, ratio=(16, 9)), "contain", 1, (1, 2, 3), "keep
     ids=lambda value: type(value).__name__,
 )
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
-def test_what_crosses_the_pool_survives_pickling(value: Any, protocol: int) -> None:
+def test_jobs_and_outcomes_survive_pickling(value: Any, protocol: int) -> None:
     copy = pickle.loads(pickle.dumps(value, protocol))
     assert copy == value
     assert type(copy) is type(value)

@@ -1,4 +1,4 @@
-"""The PNG encoder: every file is decoded by Pillow and by libvips, and holds the very pixels."""
+"""The PNG encoder: Pillow and libvips decode every file to the same pixels."""
 
 import random
 import zlib
@@ -23,13 +23,13 @@ LEVELS = range(10)
 
 
 def noise(mode: str, size: tuple[int, int], seed: int = 1) -> Image.Image:
-    """Reproducible pixels without any order."""
+    """Reproducible noise."""
     data = random.Random(seed).randbytes(size[0] * size[1] * 4)
     return Image.frombytes("RGBA", size, data).convert(mode)
 
 
 def scenery(size: tuple[int, int] = (320, 200)) -> Image.Image:
-    """Soft shades with grain: what a photograph is to an encoder."""
+    """Soft shades with grain, which compress like a photograph."""
     slope = Image.linear_gradient("L").resize(size)
     hill = Image.radial_gradient("L").resize(size)
     sky = Image.merge("RGB", (slope, hill, slope.transpose(Image.Transpose.ROTATE_180)))
@@ -59,7 +59,7 @@ def opened(data: bytes) -> Image.Image:
 
 
 def assert_holds(data: bytes, image: Image.Image) -> None:
-    """Both decoders, compared in the mode that loses nothing of either."""
+    """Compares both decoders with the image, in a mode that loses nothing."""
     expected = image.convert("RGBA")
     assert opened(data).convert("RGBA").tobytes() == expected.tobytes()
     picture = pyvips.Image.new_from_buffer(data, "", fail_on="warning").colourspace("srgb")
@@ -93,7 +93,7 @@ def test_every_level_holds_every_pixel(picture: Picture, level: int) -> None:
 
 
 @pytest.mark.parametrize("thorough", [False, True])
-def test_a_picture_of_many_strips_that_call_for_different_ways_holds_every_pixel(thorough: bool) -> None:
+def test_a_picture_of_many_unlike_strips_holds_every_pixel(thorough: bool) -> None:
     image = noise("RGB", (800, 1000))
     for top, part in enumerate((scenery, interface, scenery)):
         image.paste(part((800, 250)), (0, top * 250))
@@ -130,7 +130,7 @@ def test_few_colours_become_a_palette_of_the_least_depth(mode: str, colours: int
     assert chunks(data)[b"IHDR"][8:10] == bytes([depth, 3])
 
 
-def test_a_colour_more_than_256_is_no_palette() -> None:
+def test_257_colours_make_no_palette() -> None:
     image = Image.new("RGB", (257, 60))
     image.putdata([(index % 257 % 256, index % 257 // 256, 0) for index in range(257 * 60)])
     data = encode_png(image, 9)
@@ -162,7 +162,7 @@ def test_the_profile_is_carried_by_a_file_of_colours(mode: str) -> None:
     assert chunks(data)[b"IHDR"][9] in (2, 3, 6)  # the specification allows no RGB profile in a grey file
 
 
-def test_no_profile_is_no_chunk() -> None:
+def test_without_a_profile_there_is_no_iccp_chunk() -> None:
     assert set(chunks(encode_png(scenery(), 6))) == {b"IHDR", b"IDAT", b"IEND"}
 
 
@@ -173,7 +173,7 @@ def test_equal_pictures_give_equal_bytes(level: int) -> None:
     assert encode_png(scenery(), level, srgb()) == first
 
 
-def test_the_picture_is_left_as_it_was() -> None:
+def test_the_picture_is_unchanged() -> None:
     image = scenery()
     before = image.tobytes()
     encode_png(image, 9)
@@ -207,6 +207,6 @@ def test_a_small_file_does_without_a_palette_where_that_is_smaller() -> None:
     assert len(data) < len(pillow_png(image, 9)) + 256
 
 
-def test_a_mode_that_it_does_not_know_is_refused() -> None:
+def test_another_mode_is_refused() -> None:
     with pytest.raises(KeyError):
         encode_png(Image.new("CMYK", (4, 4)), 9)

@@ -1,4 +1,4 @@
-"""Colours, orientation and transparency beside libvips, which shares no code with Pillow but the codecs."""
+"""Colours, orientation and transparency compared with libvips, which shares only the codecs with Pillow."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ PERCENTILE = 0.999
 MEAN_DELTA_E_JPEG = 1.0
 MEAN_DELTA_E_WEBP = 1.6
 
-# Makes a picture: only the tests that run make theirs.
+# Makes a picture, when its test runs.
 Make = Callable[[], bytes]
 
 
@@ -86,7 +86,7 @@ def _reference(data: bytes) -> Any:
     if "icc-profile-data" in image.get_fields():
         options = {"intent": "relative", "black_point_compensation": True}
         if image.format == "ushort" and image.bands >= 3:
-            # The direct way is up to 11 levels off the arithmetic of 16-bit colours; this one goes through floats.
+            # Converted directly, 16-bit colours are up to 11 levels off in libvips; by way of floats they are exact.
             image = image.icc_import(embedded=True, pcs="xyz", **options)
             image = image.icc_export(output_profile="srgb", pcs="xyz", depth=8, **options)
         else:
@@ -98,7 +98,7 @@ def _reference(data: bytes) -> Any:
 
 @dataclass(frozen=True)
 class Difference:
-    """How far two pictures are apart, in levels."""
+    """The difference of two pictures, in levels."""
 
     percentile: int
     worst: int

@@ -1,4 +1,4 @@
-"""A bench to put one picture on: write it, run one job in this process, read what was made."""
+"""Run one export job in this process: write its inputs, run it, read the exports."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +51,7 @@ class Bench:
         base: bytes | None = None,
         encodings: tuple[Encoding, ...] = TRIO,
     ) -> ExportOutcome:
-        """A run that must make every file."""
+        """A run that must succeed in every format."""
         outcome = self.run(picture, plan, base, encodings)
         assert isinstance(outcome, ExportOutcome), outcome
         assert [file.format for file in outcome.files] == [encoding.format for encoding in encodings]
@@ -61,6 +61,6 @@ class Bench:
         return (self.folder / f"export.{name}").read_bytes()
 
     def image(self, name: Format = "png") -> Image.Image:
-        """An export as a viewer shows it: a palette is only a way to hold a PNG."""
+        """An export in RGB or RGBA; a palette is converted."""
         with Image.open(self.folder / f"export.{name}") as image:
             return image.convert("RGBA" if image.has_transparency_data else "RGB")

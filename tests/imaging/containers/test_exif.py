@@ -28,7 +28,7 @@ def block(order: str, *entries: bytes, behind: bytes = b"") -> bytes:
     ("kind", "code"),
     [(BYTE, "B"), (SHORT, "H"), (LONG, "I"), (SIGNED_BYTE, "b"), (SIGNED_SHORT, "h"), (SIGNED_LONG, "i")],
 )
-def test_any_whole_number_is_an_orientation(order: str, kind: int, code: str) -> None:
+def test_an_orientation_of_any_integer_type_counts(order: str, kind: int, code: str) -> None:
     tiff = block(order, entry(order, kind, 1, pack(order + code, 6)))
     assert orientation_of(tiff) == 6
     image = pyvips.Image.new_from_buffer(with_exif(tiff), "").autorot()

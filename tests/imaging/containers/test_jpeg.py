@@ -1,4 +1,4 @@
-"""JPEGs whose end is missing or damaged, JPEGs that are really cut, and kinds of JPEG that are not decoded."""
+"""JPEGs without their end marker, JPEGs without part of their scan data, and kinds of JPEG that are not decoded."""
 
 from base64 import b64decode
 
@@ -25,19 +25,19 @@ KINDS: dict[str, bytes] = {
     "progressive-restarts": pictures.jpeg(progressive=True, restart_marker_rows=1),
 }
 
-# Grey ramps, 16 x 16, in arithmetic code.
+# Grey ramps, 16 x 16, arithmetic coded.
 ARITHMETIC = b64decode(
     "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAgGBgcGBQgHBwcJCQgKDBQNDAsLDBkSEw8UHRofHh0aHBwgJC4nICIsIxwcKDcpLDAxNDQ0Hyc5PTgyPC4zNDL/"
     "yQALCAAQABABAREA/8wABgAQEAX/2gAIAQEAAD8A/wCyhjQX7W696x/3wJqKuDj/2Q=="
 )
 
 
-def looked(data: bytes) -> Container:
+def probed(data: bytes) -> Container:
     return probe(data, LIMIT)
 
 
 def pixels(data: bytes) -> bytes:
-    return decode(looked(data)).tobytes()
+    return decode(probed(data)).tobytes()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -49,12 +49,12 @@ def pixels(data: bytes) -> bytes:
     ],
     ids=bytes.hex,
 )
-def test_a_picture_whose_end_alone_is_missing_or_damaged_is_whole(kind: str, end: bytes) -> None:
+def test_a_picture_without_its_end_marker_only_is_decoded(kind: str, end: bytes) -> None:
     data = KINDS[kind]
     assert pixels(data[:-2] + end) == pixels(data)
 
 
-def test_a_second_picture_behind_one_without_an_end_is_not_looked_at() -> None:
+def test_a_second_picture_after_one_without_an_end_marker_is_ignored() -> None:
     data = pictures.jpeg()
     assert pixels(data[:-2] + pictures.jpeg("L")) == pixels(data)
 
@@ -71,10 +71,10 @@ def test_a_picture_that_lacks_any_of_its_scans_is_refused(kind: str) -> None:
 def test_a_progressive_picture_without_its_last_scan_is_refused() -> None:
     data = pictures.jpeg(progressive=True)
     with pytest.raises(Undecodable, match="broken or cut"):
-        looked(data[: data.rindex(b"\xff\xda")])
+        probed(data[: data.rindex(b"\xff\xda")])
 
 
-def test_the_channels_may_come_in_a_scan_each_and_all_are_needed() -> None:
+def test_all_scans_of_single_channels_are_needed() -> None:
     plain = pictures.saved(Image.new("L", (8, 8), 200), "JPEG")
     scan = plain.index(b"\xff\xda")
     frame = plain.index(b"\xff\xc0")
@@ -84,7 +84,7 @@ def test_the_channels_may_come_in_a_scan_each_and_all_are_needed() -> None:
         three += b"\xff\xda\0\x08\1" + bytes((channel, 0, 0, 63, 0)) + body
     assert pixels(three) == pixels(three + b"\xff\xd9")
     with pytest.raises(Undecodable):
-        looked(three[: three.rindex(b"\xff\xda")])
+        probed(three[: three.rindex(b"\xff\xda")])
 
 
 def of_kind(marker: int, precision: int = 8) -> bytes:
@@ -109,10 +109,10 @@ def of_kind(marker: int, precision: int = 8) -> bytes:
 )
 def test_a_kind_that_is_not_decoded_is_named(data: bytes, kind: str) -> None:
     with pytest.raises(Undecodable, match=f"^{kind} pictures are not supported$"):
-        looked(data)
+        probed(data)
 
 
-def test_arithmetic_code_is_decoded() -> None:
+def test_arithmetic_coding_is_decoded() -> None:
     ramps = [(16 * x + y) % 256 for y in range(16) for x in range(16)]
     assert list(pixels(ARITHMETIC)) == pytest.approx(ramps, abs=9)
 
@@ -121,4 +121,4 @@ def test_metadata_counts_before_the_first_scan_only() -> None:
     tail = pictures.jpeg(orientation=6)
     segment = tail[tail.index(b"\xff\xe1") :][:34]
     data = pictures.jpeg()
-    assert looked(data[:-2] + segment + data[-2:]).orientation == 1
+    assert probed(data[:-2] + segment + data[-2:]).orientation == 1

@@ -1,4 +1,4 @@
-"""Chunks that are damaged, doubled or out of their place count as they do for libpng."""
+"""Damaged, repeated and misplaced chunks are treated as in libpng."""
 
 import zlib
 from itertools import permutations
@@ -63,7 +63,7 @@ def test_of_two_transparent_colours_the_first_counts(order: int) -> None:
     assert shown(data) == shown_by_libvips(data)
 
 
-def test_damaged_transparency_leaves_its_place_to_the_next() -> None:
+def test_after_a_damaged_transparency_the_next_counts() -> None:
     assert shown(palette_png(PLTE, damaged(OTHER), TRNS)) == shown(palette_png(PLTE, TRNS))
 
 
@@ -80,7 +80,7 @@ def test_a_picture_whose_palette_is_missing_or_broken_is_undecodable(parts: tupl
         shown(data)
 
 
-def test_a_palette_behind_the_pixels_is_none() -> None:
+def test_a_palette_after_the_pixels_is_ignored() -> None:
     data = palette_png()
     with pytest.raises(Undecodable, match="palette"):
         shown(data[:-12] + PLTE + data[-12:])
@@ -117,7 +117,7 @@ def test_of_several_exif_blocks_the_first_counts(blocks: tuple[bytes, ...], orie
     assert probe(pictures.png(8, RGB, extra=chunks), LIMIT).orientation == orientation
 
 
-def test_an_exif_block_that_is_damaged_leaves_its_place_to_the_next() -> None:
+def test_after_a_damaged_exif_block_the_next_counts() -> None:
     chunks = damaged(chunk(b"eXIf", exif(6))) + chunk(b"eXIf", exif(3))
     assert probe(pictures.png(8, RGB, extra=chunks), LIMIT).orientation == 3
 

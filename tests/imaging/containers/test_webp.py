@@ -1,4 +1,4 @@
-"""Chunks of a WebP count as they do for libwebp: where the header announces them, and as far as the file goes."""
+"""The chunks of a WebP are treated as in libwebp: they count if VP8X announces them, up to the length of the RIFF."""
 
 from struct import pack
 
@@ -46,7 +46,7 @@ def test_of_several_exif_blocks_the_first_counts(block: bytes) -> None:
     assert probe(first, LIMIT).orientation == (3 if block == exif(3) else 1)
 
 
-def test_what_lies_behind_the_end_of_the_file_does_not_count() -> None:
+def test_chunks_after_the_end_of_the_riff_are_ignored() -> None:
     data = pictures.webp(orientation=6)
     short = data[:4] + pack("<I", data.index(b"EXIF") - 8) + data[8:]
     assert probe(short, LIMIT).orientation == 1
