@@ -1,1 +1,1 @@
-"""Measurements behind README's figures, and the demo."""
+"""The benchmarks that the figures in the README and docs/performance.md come from, and the demo."""

@@ -1,4 +1,4 @@
-"""Run every benchmark, one after the other."""
+"""Run every benchmark in turn."""
 
 import runpy
 

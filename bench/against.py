@@ -1,4 +1,4 @@
-"""This checkout beside another one: both take turns, and the ratios are medians over pairs of neighbouring rounds.
+"""Compare this checkout with another: rounds of both alternate, and ratios are medians over neighbouring rounds.
 
 Two commits are compared by `python -m bench.service --against PATH`, where PATH is a worktree with a .venv of its own.
 """
@@ -35,7 +35,7 @@ def _checkout(path: str) -> Checkout:
 
 
 async def compare(here: Side, there: Side, rounds: int) -> None:
-    """Print the medians of both, and of their ratios; who begins changes from round to round."""
+    """Print the medians of both sides and of their ratios; the side that begins alternates."""
     figures: dict[Side, list[Mapping[str, float]]] = {here: [], there: []}
     for number in range(rounds):
         for side in (here, there)[:: -1 if number % 2 else 1]:

@@ -1,4 +1,4 @@
-"""The codec calls alone: what a worker does with a picture, without files, hashes, processes to speak to, or HTTP."""
+"""The codec calls alone: the work of a worker without files, hashes, IPC and HTTP, as an upper bound."""
 
 import time
 from dataclasses import dataclass
@@ -23,13 +23,11 @@ class Made:
 
 
 def export(picture: bytes, base: bytes | None = None) -> Made:
-    """Decode, fit, blend over the base if there is one, encode three times; the bytes are thrown away."""
+    """Decode, resize, composite over the base if there is one, encode three times; the files are discarded."""
     start, cpu_start = time.perf_counter(), time.process_time()
     plan = ExportPlan(Frame(*SIZE), share=round(SHARE * WHOLE_SHARE))
     image, _ = finish(probe(picture, WorkerLimits().pixels), plan, SIZE)
     if base:
-        # As the service does: an uploaded base is decoded once to be accepted, and once more to be used.
-        finish(probe(base, WorkerLimits().pixels), plan, SIZE)
         under, _ = finish(probe(base, WorkerLimits().pixels), plan, SIZE)
         image = composite(image, under, plan.share)
     size = sum(len(encode(image, encoding, plan.matte)) for encoding in ENCODINGS)

@@ -1,7 +1,7 @@
-"""What a large base costs: four variations over 12 megapixels against four over 1280 x 720, in CPU of the service.
+"""The cost of a large base: CPU of the service for four variations over 12 megapixels, and over 1280 x 720.
 
-Gemini is an emulator in a process of its own, whose CPU does not count. Both bases take turns. One decode is what
-every export used to spend on its base: decoded, and fitted to the size of the export.
+The emulator of Gemini is a process of its own, whose CPU is not counted. Rounds of both bases alternate. One decode is
+the CPU to decode the large base and resize it to the size of the exports, once.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ WANTED = 1.15
 
 @dataclass(slots=True)
 class Contender:
-    """One base; `cpu` holds seconds for an order, an entry a round."""
+    """An order over one base; `cpu` has the CPU seconds of one order, for each round."""
 
     body: bytes
     cpu: list[float] = field(default_factory=list)
@@ -59,7 +59,7 @@ async def _order(session: aiohttp.ClientSession, server: Server, body: bytes) ->
 
 
 def _photograph() -> Image.Image:
-    """As dear to decode as a photograph: soft noise, and some grain."""
+    """Soft noise with some grain, which is as costly to decode as a photograph."""
     soft = Image.effect_noise((LARGE[0] // 8, LARGE[1] // 8), 90).resize(LARGE, Image.Resampling.BICUBIC)
     return Image.merge("RGB", [soft, soft.transpose(Image.Transpose.ROTATE_180), Image.effect_noise(LARGE, 12)])
 
@@ -71,14 +71,14 @@ def _jpeg(image: Image.Image) -> bytes:
 
 
 def _bases() -> tuple[bytes, bytes]:
-    """A large base, and a small one that looks the same under the exports: what they cost depends on that, too."""
+    """A large base, and the same resized: the cost of the exports depends on their content, too."""
     large = _jpeg(_photograph())
     fitted, _ = finish(probe(large, LARGE[0] * LARGE[1]), ExportPlan(), SMALL)
     return large, _jpeg(fitted)
 
 
 def _decode_seconds(data: bytes) -> float:
-    """Of one that is decoded and fitted to the size of the exports."""
+    """CPU seconds to decode a base and resize it to the size of the exports."""
     took = []
     for _ in range(ROUNDS):
         start = time.process_time()
@@ -100,7 +100,7 @@ def _emulator() -> Iterator[str]:
 
 
 async def measure(reference: str) -> tuple[str, ...]:
-    """A row of the table: with the base sent to Gemini, or kept at home."""
+    """A row of the table, with or without the base as a reference for Gemini."""
     large, small = _bases()
     contenders = [Contender(_body(data, reference)) for data in (large, small)]
     with (

@@ -1,4 +1,4 @@
-"""What every format and level costs in bytes and CPU, beside Pillow: `python -m bench.codecs`, under five minutes.
+"""Bytes and CPU of every format and level, compared with Pillow: `python -m bench.codecs`, under five minutes.
 
 All codecs take turns on each picture, in rounds, until the time is up. A codec's CPU time on a picture is its median
 over the rounds; ratios compare sums of these. The clock is the process's CPU time, libraries' threads included.
@@ -18,7 +18,7 @@ from bench.pictures import SIZE, Kind, Picture, gather
 from bench.table import machine, print_table
 from service.imaging.png import encode_png
 
-SECONDS = 240.0  # no round begins that would end later; the first one is always finished
+SECONDS = 240.0  # a round that would end later is not started; the first one always is
 BEST, NINE, THOROUGH = "PNG Pillow 9", "PNG ours 9", "PNG ours 9, thorough"
 
 Codec = Callable[[Image.Image], bytes]
@@ -26,7 +26,7 @@ Codec = Callable[[Image.Image], bytes]
 
 @dataclass(slots=True)
 class Figures:
-    """What one codec made of one picture."""
+    """One codec on one picture."""
 
     size: int = 0
     seconds: list[float] = field(default_factory=list)
@@ -53,7 +53,7 @@ def ours(level: int, thorough: bool = False) -> Codec:
 
 
 def libvips() -> dict[str, Codec]:
-    """libvips with the five filters, as Pillow has them, if it is installed."""
+    """libvips, if it is installed, with all five filters, as Pillow has them."""
     try:
         import pyvips
     except (ImportError, OSError) as error:
@@ -85,7 +85,7 @@ def codecs() -> dict[str, Codec]:
 
 
 def measure(pictures: list[Picture]) -> tuple[Table, int]:
-    """Rounds of every codec on every picture, and how many; tuning pictures meet only the codecs that sum them up."""
+    """All codecs on all pictures, and the number of rounds; tuning pictures only get the codecs of the summary."""
     table: Table = defaultdict(lambda: defaultdict(Figures))
     named = codecs()
     began, rounds = time.monotonic(), 0
@@ -103,7 +103,7 @@ def measure(pictures: list[Picture]) -> tuple[Table, int]:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """One codec against another over the same pictures: of total bytes, of the worst picture's, of total CPU time."""
+    """One codec / another on the same pictures: total bytes, bytes of the worst picture, total CPU time."""
 
     size: float
     worst: float

@@ -1,4 +1,4 @@
-"""README's request, unattended: start the service, ask for two variations, check each download, print the links."""
+"""The first request of the README: start the service, ask for two variations, check each download, print the links."""
 
 import asyncio
 import io
@@ -50,7 +50,7 @@ async def _until_ready(session: aiohttp.ClientSession, server: asyncio.subproces
 
 
 async def _ask(session: aiohttp.ClientSession) -> dict[str, Any]:
-    """A script, a base picture, two variations."""
+    """The answer to a script and a base picture, for two variations."""
     form = aiohttp.FormData({"script": "My awesome video", "aspect_ratio": "16:9", "count": "2"})
     form.add_field("image", BASE.read_bytes(), filename="base.png", content_type="image/png")
     headers = {"Authorization": f"Bearer {os.environ.get('API_KEYS', '').partition(',')[0]}"}

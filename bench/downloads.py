@@ -1,6 +1,6 @@
-"""Downloads a second of one 150 KB export: by the service, by bare FileResponse and by nginx, with wrk as the client.
+"""Downloads a second of a 150 KB export by the service, by bare FileResponse and by nginx; wrk is the client.
 
-Every server is one process, wrk has one thread; a round each in turn, and ratios are medians over rounds.
+Every server is one process, and wrk has one thread. Rounds of all alternate, and ratios are medians over rounds.
 """
 
 import asyncio
@@ -149,7 +149,7 @@ def measure() -> tuple[list[Contender], list[str]]:
 
 
 def _exports(folder: Path) -> Path:
-    """A directory with one export, of noise: nothing looks into it, and nothing can compress it."""
+    """A directory with one export: noise, which cannot be compressed, and need not be a picture."""
     exports = folder / "output"
     exports.mkdir()
     (exports / NAME).write_bytes(os.urandom(SIZE))
@@ -177,7 +177,7 @@ async def measure_against(there: Checkout, rounds: int) -> None:
 
 
 async def _figures(contenders: Sequence[Contender], wrk: peers.Tool) -> Mapping[str, float]:
-    """Of one round of each."""
+    """One round of each contender."""
     figures = {}
     for contender in contenders:
         await asyncio.to_thread(contender.run, wrk)
@@ -187,13 +187,13 @@ async def _figures(contenders: Sequence[Contender], wrk: peers.Tool) -> Mapping[
 
 
 def _asking(sample: str) -> str:
-    """The sample without its two locations for hot links."""
+    """The sample without the two locations that cache signed links."""
     start, end = sample.index("        # Signed links that are hot"), sample.index("        # With SIGN_URLS=false")
     return sample[:start] + sample[end:]
 
 
 def _unsigned(sample: str) -> str:
-    """The sample with its location for links that are not signed."""
+    """The sample with the location for unsigned links enabled."""
     return re.sub(r"^        #(?=location|    |})", "        ", sample, flags=re.MULTILINE)
 
 

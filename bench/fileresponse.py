@@ -1,4 +1,4 @@
-"""A folder served by aiohttp's own FileResponse and nothing else, to compare with."""
+"""A peer to compare with: a directory served by aiohttp's FileResponse."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The plainest exporter there is, to compare with: Pillow called in an aiohttp handler, on the event loop."""
+"""A peer to compare with: the simplest exporter, Pillow in an aiohttp handler, on the event loop."""
 
 import argparse
 import io

@@ -1,4 +1,4 @@
-"""The service under load: a thousand requests that wait, /healthz while every core encodes, memory over time."""
+"""The service under load: a thousand waiting requests, /healthz while every core encodes, memory over many exports."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ TIMEOUT = aiohttp.ClientTimeout(total=300)
 
 WAITING = 1000
 DELAY_SECONDS = 5
-# As many as the emulator draws of one script before it repeats itself, so that no drawing falls into the measurement.
+# The emulator draws this many pictures of one script, then repeats them: drawn beforehand, they take no CPU later.
 DRAWINGS = 16
 
 HEALTH_SECONDS = 15
@@ -43,7 +43,7 @@ SMALL_CLIENTS = 16
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A measured figure as it is printed; those with a `value` are compared with another checkout's."""
+    """A measurement as it is printed; with a `value` it is compared with that of another checkout."""
 
     name: str
     shown: str
@@ -81,7 +81,7 @@ async def waiting(folder: Path, checkout: Checkout) -> list[Row]:
 
 
 async def _watch(server: Server, crowd: Sequence[asyncio.Task[int]]) -> tuple[int, int]:
-    """The highest memory in KiB before the first is answered, and to the end."""
+    """The highest memory in KiB before the first answer, and until the last one."""
     crest = peak = 0
     while not all(task.done() for task in crowd):
         peak = max(peak, server.own_rss_kb())
@@ -125,7 +125,7 @@ async def healthz(folder: Path, checkout: Checkout) -> list[Row]:
 
 @contextlib.asynccontextmanager
 async def _busy(session: aiohttp.ClientSession, server: Server, bodies: Sequence[bytes]) -> AsyncIterator[None]:
-    """Twice as many clients as cores, each with one picture after the other."""
+    """Keep the service exporting, with two clients for each core."""
 
     async def client(number: int) -> None:
         while True:
@@ -141,7 +141,7 @@ async def _busy(session: aiohttp.ClientSession, server: Server, bodies: Sequence
 
 
 def _probe(port: int, seconds: float) -> list[float]:
-    """Seconds that each request took, one after the other on one connection."""
+    """The latencies of sequential requests on one connection, in seconds."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     took: list[float] = []
     end = time.perf_counter() + seconds

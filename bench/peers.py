@@ -1,4 +1,4 @@
-"""The peers, fetched once with their registries' own clients into a cache; never into this project's venv."""
+"""Install the peers into a cache, with the clients of their registries; never into the venv of this project."""
 
 import shutil
 import subprocess
@@ -13,12 +13,12 @@ INSTALL_SECONDS = 300
 
 
 class MissingError(Exception):
-    """A peer that could not be had; the message says which, and why."""
+    """A peer that cannot be installed; the message says which one, and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A program and what it needs in its environment."""
+    """A program, the environment variables that it needs, and its version."""
 
     path: str
     environment: dict[str, str]
@@ -26,7 +26,7 @@ class Tool:
 
 
 def thumbor() -> Tool:
-    """Thumbor in a venv of its own."""
+    """Thumbor, in its own venv."""
     home = CACHE / "thumbor"
     if not (home / "bin" / "thumbor").exists():
         _run("thumbor", sys.executable, "-m", "venv", str(home))
@@ -37,7 +37,7 @@ def thumbor() -> Tool:
 
 
 def sharp() -> Tool:
-    """Node, with sharp on the path of its modules."""
+    """Node, with sharp on its module path."""
     node, npm, home = shutil.which("node"), shutil.which("npm"), CACHE / "sharp"
     if node is None or npm is None:
         raise MissingError("sharp: node and npm are not installed")
@@ -57,15 +57,15 @@ def nginx() -> Tool:
 
 
 def wrk() -> Tool:
-    """The client, with the interpreter that it is linked to."""
+    """The load generator, with the LuaJIT library that it is linked to."""
     tool = _debian("wrk", "usr/bin/wrk", ("wrk", "libluajit2-5.1-2"))
-    # It says its version together with how to use it, and exits with 1.
+    # wrk prints its version with the usage message, and exits with 1.
     said = subprocess.run([tool.path, "-v"], check=False, capture_output=True, text=True, env=tool.environment)
     return Tool(tool.path, tool.environment, " ".join(said.stdout.split()[:2]))
 
 
 def _debian(name: str, program: str, packages: Sequence[str]) -> Tool:
-    """An installed program, else Debian's packages unpacked into the cache: the system stays as it is."""
+    """An installed program, else from Debian packages that are unpacked into the cache, not installed."""
     installed = shutil.which(name, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin")
     if installed:
         return Tool(installed, {}, name)

@@ -1,7 +1,7 @@
-"""The pictures that codecs are measured on: photographs, illustrations and user interfaces out of public packages.
+"""The pictures for measuring codecs: photographs, illustrations and user interfaces from public packages.
 
-Nothing is picked by its result: a source gives every file that its pattern names, up to `most`, in the order of their
-names. Sources marked `tuning` were looked at while levels were chosen; the others came later.
+No picture is chosen by its result: a source gives the first `most` files that match its pattern, in the order of their
+names. Sources marked `tuning` were used to choose the levels; the others were added later, to verify them.
 """
 
 import re
@@ -23,7 +23,7 @@ Kind = Literal["photograph", "illustration", "interface"]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Some files of one package; `pattern` matches their names."""
+    """Some files of a package: the first `most` whose names match `pattern`."""
 
     registry: Literal["debian", "pypi"]
     package: str
@@ -70,7 +70,7 @@ SOURCES = (
 
 
 def gather() -> tuple[list[Picture], list[str]]:
-    """Every picture that could be had, its package kept in `CACHE`, and a line for each source that could not."""
+    """All pictures whose packages can be fetched, which stay in `CACHE`, and a line for each source that cannot."""
     pictures: list[Picture] = []
     missing: list[str] = []
     for source in SOURCES:
@@ -87,14 +87,14 @@ def read(path: Path, source: Source) -> Picture:
 
 
 def flat(image: Image.Image) -> Image.Image:
-    """RGB, on white."""
+    """Flattened to RGB, on white."""
     if image.mode != "RGBA":
         return image.convert("RGB")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def framed(image: Image.Image, kind: Kind) -> Image.Image:
-    """`SIZE` pixels of it: resized like an export, but an interface stays sharp, in the middle of a grey ground."""
+    """Resized to `SIZE` like an export; an interface is centred on a grey canvas instead, to stay sharp."""
     if kind != "interface":
         return ImageOps.fit(image, SIZE, Image.Resampling.LANCZOS)
     ground = Image.new("RGB", SIZE, (240, 240, 240))
@@ -103,7 +103,7 @@ def framed(image: Image.Image, kind: Kind) -> Image.Image:
 
 
 def files(source: Source) -> list[Path]:
-    """The source's files in the cache, where its whole package is unpacked first if need be."""
+    """The source's files in the cache, into which its package is unpacked first if need be."""
     folder = CACHE / source.package
     if not folder.exists():
         unpack(source, folder)
@@ -115,7 +115,7 @@ def files(source: Source) -> list[Path]:
 
 
 def unpack(source: Source, folder: Path) -> None:
-    """Fetch the package with its registry's own client and unpack it into `folder`, which exists only when whole."""
+    """Fetch the package with the client of its registry, and unpack it into `folder` by an atomic rename."""
     CACHE.mkdir(parents=True, exist_ok=True)
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", source.package]
     fetch = pip if source.registry == "pypi" else ["apt-get", "download", source.package]

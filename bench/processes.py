@@ -33,7 +33,7 @@ HERE = Checkout(Path(__file__).parents[1], sys.executable)
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Of a whole tree, in MB; `pss` counts a page that several processes share once."""
+    """Memory of a process tree in MB; in `pss` a page that several processes share counts once."""
 
     pss: float
     rss: float
@@ -77,7 +77,7 @@ class Server:
         return Memory(sums["Pss:"] / 1024, sums["Rss:"] / 1024)
 
     def own_rss_kb(self) -> int:
-        """Of the server's first process alone."""
+        """Resident memory of the first process alone."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") // 1024
 

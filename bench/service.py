@@ -1,6 +1,6 @@
-"""Trios (PNG, JPEG and WebP of one picture) through the service and through its peers, side by side.
+"""Trios (PNG, JPEG and WebP of one picture) by the service and by its peers.
 
-Every contender gets the same pictures from the same four clients, a round each in turn; ratios are medians over rounds.
+Every contender gets the same pictures from four clients. Rounds of all alternate, and ratios are medians over rounds.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ ROUNDS = 5
 
 
 async def measure(only: str = "") -> tuple[list[Contender], list[str]]:
-    """The contenders after their rounds, and notes: the versions of peers, and which are missing."""
+    """The contenders with their rounds, and notes: the versions of the peers, and which are missing."""
     pictures, missing = originals(PICTURES)
     notes = [f"missing: {line}" for line in missing]
     async with _contenders() as contenders:
@@ -75,7 +75,7 @@ async def measure_against(there: Checkout, rounds: int) -> None:
 
 
 async def _figures(contenders: Sequence[Contender], pictures: Sequence[Original]) -> Mapping[str, float]:
-    """Of one round of each."""
+    """One round of each contender."""
     figures = {}
     for contender in contenders:
         await contender.run(pictures)
@@ -101,7 +101,7 @@ async def _warm_up(contenders: Sequence[Contender], pictures: Sequence[Original]
 
 
 def _rotated(contenders: Sequence[Contender], number: int) -> Iterator[Contender]:
-    """All of them; another one is the first in each round."""
+    """The contenders; each round begins with another one."""
     return itertools.islice(itertools.cycle(contenders), number, number + len(contenders))
 
 

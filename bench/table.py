@@ -1,4 +1,4 @@
-"""Markdown tables, and the machine that their figures are from."""
+"""Markdown tables of figures, ratios and percentiles, and a description of the machine."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ PACKAGES = ("aiohttp", "pillow", "zlib-ng")
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """One Markdown table; every column but the first holds figures."""
+    """Print a Markdown table; every column but the first is right-aligned."""
     print()
     for cells in (heads, [":--", *["--:"] * (len(heads) - 1)], *rows):
         print(f"| {' | '.join(cells)} |")
@@ -19,7 +19,7 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def machine() -> str:
-    """Where and with what this was measured, in one line."""
+    """The processor, cores, Python and libraries, in one line."""
     cores = len(os.sched_getaffinity(0))
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return f"{_processor()}, {cores} cores, {platform.system()}, Python {platform.python_version()}, {packages}"
@@ -33,7 +33,7 @@ def _processor() -> str:
 
 
 def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
-    """The median of the ratios of runs that stood side by side."""
+    """The median of the ratios of neighbouring runs."""
     return statistics.median(n / d for n, d in zip(numerators, denominators, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Who makes a trio (PNG, JPEG and WebP of one picture): the service, its peers, and the bare codec calls."""
+"""The contenders that make trios (PNG, JPEG and WebP of one picture): the service, its peers, bare codec calls."""
 
 import asyncio
 import contextlib
@@ -71,7 +71,7 @@ class Contender:
     memory: Memory | None = None
 
     async def run(self, pictures: Sequence[Original]) -> None:
-        """One round: whole passes over the pictures, until ROUND_SECONDS are over."""
+        """One round: complete passes over the pictures until ROUND_SECONDS have passed."""
         cpu, start = self.cpu_seconds(), time.perf_counter()
         queue, done = _passes(pictures), list[tuple[float, int]]()
 
@@ -90,7 +90,7 @@ class Contender:
 
 
 def _passes(pictures: Sequence[Original]) -> Iterator[tuple[Original, Original]]:
-    """Each picture with another one as its base."""
+    """The pictures, each with another one as its base, in complete passes."""
     end = time.perf_counter() + ROUND_SECONDS
     while True:
         yield from zip(pictures, (*pictures[1:], pictures[0]), strict=True)

@@ -1,4 +1,4 @@
-"""The service as it is served; on SIGUSR1 it prints how many asyncio tasks it has."""
+"""The service; on SIGUSR1 it prints its number of asyncio tasks."""
 
 import asyncio
 import signal

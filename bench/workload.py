@@ -32,7 +32,7 @@ def originals(most: int) -> tuple[list[Original], list[str]]:
 
 
 def drawings(count: int) -> list[Original]:
-    """What the emulator draws, for machines without the originals."""
+    """Drawings of the emulator, for machines that cannot fetch the originals."""
     from service.emulator.drawing import draw
 
     return [Original(f"drawing-{number}", draw("A lighthouse at dawn", DRAWN, str(number))) for number in range(count)]
