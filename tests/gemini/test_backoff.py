@@ -304,7 +304,7 @@ def test_a_probe_that_never_goes_out_gives_its_turn_to_the_next_at_once() -> Non
 def test_as_many_models_as_clients_can_name_leave_nothing_behind() -> None:
     async def scenario() -> None:
         gemini = PlayedGemini(lambda _: (0.1, refused(20)), slots=10_000)
-        tasks = [asyncio.create_task(gemini.ask(model=f"model-{number}")) for number in range(3000)]
+        tasks = [asyncio.create_task(gemini.ask(model=f"model-{number}")) for number in range(1500)]
         await asyncio.sleep(1)
         for task in tasks:
             task.cancel()
@@ -328,7 +328,7 @@ def test_whatever_is_refused_broken_or_cancelled_no_slot_and_no_place_is_lost(se
 
         gemini = PlayedGemini(outcome, slots=5, retry=10)
         tasks = []
-        for number in range(400):
+        for number in range(150):
             flight = Failing() if chance.random() < 0.05 else None
             tasks.append(asyncio.create_task(gemini.ask(str(number), chance.choice("abc"), flight)))
             await asyncio.sleep(chance.choice([0, 0, 0.1]))
