@@ -5,14 +5,51 @@ import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from types import ModuleType
 from typing import Any
 
 from service.workers.tempdir import socket_directory
 
+# What every worker would otherwise load by itself, Pillow among it.
+PRELOADED = [
+    "service.workers.worker",
+    "service.workers.entry",
+    "service.workers.forkserver",
+    "concurrent.futures.process",
+]
+
 _lock = threading.Lock()
+_main_lock = threading.Lock()
 _socket: int | None = None
+
+
+@contextlib.contextmanager
+def _hidden_main() -> Iterator[None]:
+    """Keep multiprocessing from importing the caller's `__main__` in the child: an unguarded script would run twice."""
+    with _main_lock:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _BareProcess(ForkServerProcess):
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802  # multiprocessing's own name for the hook
+        with _hidden_main():
+            return ForkServerProcess._Popen(process_obj)
+
+
+class BareContext(ForkServerContext):
+    """A worker unpickles its process: it would load asyncio with whatever module holds these two, at 20 ms of CPU."""
+
+    Process = _BareProcess
 
 
 def forkserver_pid() -> int | None:
@@ -34,7 +71,7 @@ def start_forkserver() -> None:
     """Start the fork server, with Pillow loaded, unless it runs; raises OSError."""
     with _lock:
         if not is_alive(forkserver_pid()):
-            multiprocessing.forkserver.set_forkserver_preload(["service.workers.worker"])
+            multiprocessing.forkserver.set_forkserver_preload(PRELOADED)
             _allow_owner()
             with _stop_signals_blocked(), socket_directory():
                 multiprocessing.forkserver.ensure_running()

@@ -5,52 +5,24 @@ import contextlib
 import os
 import select
 import signal
-import sys
 import threading
 import traceback
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing.context import ForkServerContext, ForkServerProcess
-from types import ModuleType
 from typing import Any
 
 from service.imaging.plan import WorkerLimits
 from service.workers import entry
-from service.workers.forkserver import forkserver_pid, kill_forkserver, start_forkserver
+from service.workers.forkserver import BareContext, forkserver_pid, kill_forkserver, start_forkserver
 
 # A start takes a tenth of a second; on a machine so busy that it takes this long, nothing else works either.
 START_SECONDS = 30.0
 # How long to wait for a killed process to be gone, and for a start that was abandoned.
 END_SECONDS = 5.0
 START_FAULTS = (BrokenProcessPool, OSError, EOFError)
-
-_main_lock = threading.Lock()
-
-
-@contextlib.contextmanager
-def _hidden_main() -> Iterator[None]:
-    """Keep multiprocessing from importing the caller's `__main__` in the child: an unguarded script would run twice."""
-    with _main_lock:
-        main = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")
-        try:
-            yield
-        finally:
-            sys.modules["__main__"] = main
-
-
-class _BareProcess(ForkServerProcess):
-    @staticmethod
-    def _Popen(process_obj: Any) -> Any:  # noqa: N802  # multiprocessing's own name for the hook
-        with _hidden_main():
-            return ForkServerProcess._Popen(process_obj)
-
-
-class _BareContext(ForkServerContext):
-    Process = _BareProcess
 
 
 @dataclass(frozen=True)
@@ -169,7 +141,7 @@ class Launch:
 
     def _start(self) -> RunningWorker:
         start_forkserver()
-        executor = self._executor = ProcessPoolExecutor(1, _BareContext(), entry.start, (self._limits,))
+        executor = self._executor = ProcessPoolExecutor(1, BareContext(), entry.start, (self._limits,))
         try:
             return RunningWorker(executor, executor.submit(os.getpid).result())
         except BaseException:
