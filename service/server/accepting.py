@@ -1,73 +1,78 @@
-"""Accepting connections only as far as file descriptors last: work that was begun needs some, too."""
+"""Accept connections only while file descriptors are left for the work that has begun."""
 
 import asyncio
 import contextlib
 import errno
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterable, Iterator
 
 from service.store.descriptors import ACCEPT, CONNECT, spare
 
 BACKLOG = 1024
-# So many at a time: what was accepted takes its descriptor before anybody looks again at how many are left.
+# Connections accepted per iteration of the event loop.
 BATCH = 16
-PAUSE_SECONDS = 0.05
-# No connection is there, or it went away before it was accepted.
+PAUSE_SECONDS = 0.02
+# No connection is waiting, or it was closed before it was accepted.
 _NONE = (errno.EAGAIN, errno.EINTR, errno.ECONNABORTED, errno.EPROTO)
 
 
 class Reserve:
-    """A descriptor kept back for one connection at a time, which can ask /readyz when there is no other.
+    """A file descriptor held in reserve, so that one connection at a time can still ask /readyz.
 
-    To be made early: a limit that is lowered from outside leaves only descriptors of low numbers.
+    Create it early: after `prlimit` has lowered the limit, only descriptors with low numbers can be used.
     """
 
     def __init__(self) -> None:
-        self._kept: int | None = None
-        self._guest: socket.socket | None = None
-        self._keep()
+        self._descriptor: int | None = None
+        self._connection: socket.socket | None = None
+        self._take()
 
     def accept(self, listener: socket.socket) -> socket.socket | None:
-        """The next connection, in place of the one before if that is closed; raises OSError."""
-        if self._guest is None or self._guest.fileno() < 0:
-            self.close()
-            try:
-                self._guest, _ = listener.accept()
-            except OSError:
-                self._keep()
-                raise
-            return self._guest
-        return None
-
-    def _keep(self) -> None:
-        with contextlib.suppress(OSError):
-            self._kept = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        """The next connection if the one before is closed; raises OSError."""
+        if self._in_use():
+            return None
+        self.close()
+        try:
+            self._connection, _ = listener.accept()
+        except OSError:
+            self._take()
+            raise
+        return self._connection
 
     def restore(self) -> None:
-        """Keep a descriptor again once the connection that had it is closed."""
-        if self._kept is None and (self._guest is None or self._guest.fileno() < 0):
-            self._guest = None
-            self._keep()
+        """Take the reserve again once its connection is closed."""
+        if self._descriptor is None and not self._in_use():
+            self._connection = None
+            self._take()
+
+    def _in_use(self) -> bool:
+        return self._connection is not None and self._connection.fileno() >= 0
+
+    def _take(self) -> None:
+        with contextlib.suppress(OSError):
+            self._descriptor = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
     def close(self) -> None:
-        if self._kept is not None:
-            os.close(self._kept)
-            self._kept = None
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 class Acceptor:
-    """Accepts on one socket; `connect` makes a protocol, `make_way` closes connections of so many that do no work.
+    """Accepts connections on one socket, in place of asyncio's server, which would accept until EMFILE.
 
-    asyncio's own server accepts all that wait before it looks at any, and takes the last descriptor for it. Here
-    idle connections go for new ones; where all are busy, a few more are let in to be refused, and others wait.
+    `connect` makes the protocol of a connection. While descriptors are short, `make_way(n)` closes up to `n`
+    connections that do no work, and returns whether there are any; new ones stay in the listen queue until then.
+    Where all connections are at work, a few more are accepted, to be refused by their routes.
     """
 
     def __init__(
         self,
         listener: socket.socket,
         connect: Callable[[], asyncio.Protocol],
-        make_way: Callable[[int], None],
+        make_way: Callable[[int], bool],
         reserve: Reserve,
     ) -> None:
         self._listener = listener
@@ -82,37 +87,33 @@ class Acceptor:
         self._loop.add_reader(listener, self._accept_some)
 
     def _accept_some(self) -> None:
-        room = min(BATCH, spare(CONNECT))
-        # One at a time then, so that those that came before have become idle and make way.
-        crowded = room < 1
-        if crowded:
-            self._make_way(1 - room)
-            room = min(1, spare(ACCEPT))
-        else:
-            self._reserve.restore()
+        allowed = spare(CONNECT)
         try:
-            for _ in range(room):
-                connection, _ = self._listener.accept()
-                self._serve(connection)
-            if room < 1:
-                self._accept_one()
-        except OSError as error:
-            if error.errno in _NONE:
+            if allowed < 1:
+                self._pause()
+                self._make_way_or_accept(max(1, _queued(self._listener)) - allowed)
                 return
-            crowded = True
-        if crowded:
-            self._pause()
+            self._reserve.restore()
+            for _ in range(min(BATCH, allowed)):
+                self._serve(self._listener.accept()[0])
+        except OSError as error:
+            if error.errno not in _NONE and not self._resume:
+                self._pause()
 
-    def _accept_one(self) -> None:
-        if connection := self._reserve.accept(self._listener):
+    def _make_way_or_accept(self, wanted: int) -> None:
+        if self._make_way(wanted):
+            return
+        if spare(ACCEPT) > 0:
+            self._serve(self._listener.accept()[0])
+        elif connection := self._reserve.accept(self._listener):
             self._serve(connection)
 
     def _pause(self) -> None:
-        """Let connections wait in the kernel's queue."""
+        """Leave connections in the listen queue for a moment."""
         self._loop.remove_reader(self._listener)
-        self._resume = self._loop.call_later(PAUSE_SECONDS, self._go_on)
+        self._resume = self._loop.call_later(PAUSE_SECONDS, self._resume_accepting)
 
-    def _go_on(self) -> None:
+    def _resume_accepting(self) -> None:
         self._resume = None
         self._loop.add_reader(self._listener, self._accept_some)
 
@@ -123,7 +124,7 @@ class Acceptor:
         task.add_done_callback(self._connecting.discard)
 
     async def _connected(self, connection: socket.socket) -> None:
-        # A connection that broke meanwhile is closed by asyncio.
+        # asyncio closes a connection that was reset meanwhile.
         with contextlib.suppress(OSError):
             await self._loop.connect_accepted_socket(self._connect, connection)
 
@@ -136,14 +137,19 @@ class Acceptor:
             task.cancel()
 
 
+def _queued(listener: socket.socket) -> int:
+    """The length of the listen queue: `tcpi_unacked` of linux/tcp.h on a listening socket."""
+    return int.from_bytes(listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 28)[24:], sys.byteorder)
+
+
 @contextlib.contextmanager
 def accepting(
     listeners: Iterable[socket.socket],
     connect: Callable[[], asyncio.Protocol],
-    make_way: Callable[[int], None],
+    make_way: Callable[[int], bool],
     reserve: Reserve,
 ) -> Iterator[None]:
-    """Accept on bound sockets, which are closed at the end."""
+    """Accept connections on bound sockets, which are closed at the end; see `Acceptor`."""
     with contextlib.ExitStack() as stack:
         for listener in listeners:
             stack.callback(Acceptor(listener, connect, make_way, reserve).close)

@@ -130,7 +130,7 @@ class Bodies:
         for body in [body for body in self._newcomers if body.complete]:
             self._begin(body)
         if len(self._reading) >= self._limit:
-            self._let_slowest_give_way()
+            self.end_slowest(len(self._newcomers))
         while self._newcomers and len(self._reading) < self._limit:
             self._begin(next(iter(self._newcomers)))
         loop = asyncio.get_running_loop()
@@ -143,23 +143,17 @@ class Bodies:
             self._reading.add(body)
             turn.set_result(None)
 
-    def _let_slowest_give_way(self) -> None:
-        """As many as there are newcomers, of those that had their grace; it is shorter the more newcomers there are."""
-        grace = GRACE_SECONDS * self._limit / (self._limit + len(self._newcomers))
-        # A body that comes well does not give way because the slow ones are new.
-        candidates = self._slow() or [min(self._reading, key=_rank)]
-        ripe = [body for body in candidates if body.waited() >= grace]
-        for body in ripe[: len(self._newcomers)]:
-            self._end(body)
+    def end_slowest(self, wanted: int) -> None:
+        """End slow bodies to make place for so many others, or one of the others if none is slow.
 
-    def _slow(self) -> list[Body]:
-        """The slow bodies, the slowest first."""
+        Only after a grace period, which is shorter the more are waiting.
+        """
+        grace = GRACE_SECONDS * self._limit / (self._limit + wanted)
+        slowest = sorted(self._reading, key=_rank)
         least = self._rule.bytes_per_second or SLOW_BYTES_PER_SECOND
-        return sorted((body for body in self._reading if body.rate() < least), key=_rank)
-
-    def give_way(self, count: int) -> None:
-        """End so many of the slow bodies that had their grace: their connections are needed."""
-        for body in [body for body in self._slow() if body.waited() >= GRACE_SECONDS][:count]:
+        # New slow bodies still have their grace: a good one must not be ended in their place.
+        candidates = [body for body in slowest if body.rate() < least] or slowest[:1]
+        for body in [body for body in candidates if body.waited() >= grace][:wanted]:
             self._end(body)
 
     def spool(self, body: Body, count: int, most: int) -> int:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 # Also how long a connection may take over its request head; aiohttp's own default is an hour.
 KEEPALIVE_SECONDS = 30
 # A connection that came so lately is not idle: its request may be there and was not read yet.
-FRESH_SECONDS = 0.05
+FRESH_SECONDS = 0.25
 # For so long the client of a refused body may read the answer, which a reset could overtake.
 REFUSED_SECONDS = 1.0
 # Handlers were waited for by the admission; this is only for idle connections to close.
@@ -43,12 +43,15 @@ class Connection(web.RequestHandler):
         self._since = self._loop.time()
 
     @property
+    def busy(self) -> bool:
+        """Whether a request is being answered, or was received."""
+        return self._current_request is not None or bool(self._messages)
+
+    @property
     def idle(self) -> bool:
         """Whether it has waited for a request for a while, or still sends a body that was refused."""
-        if self._current_request is not None or self._messages:
-            return False
         waits = self._waiter is not None and not self._waiter.done()
-        return self._loop.time() - self._since >= (FRESH_SECONDS if waits else REFUSED_SECONDS)
+        return not self.busy and self._loop.time() - self._since >= (FRESH_SECONDS if waits else REFUSED_SECONDS)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -91,13 +94,18 @@ def _reason(exc: BaseException | None) -> str:
     return type(exc).__name__
 
 
-def _make_way(manager: web.Server, bodies: Bodies | None, count: int) -> None:
-    """Close so many connections, those first that have been idle longest; then slow bodies are refused."""
-    idle = [each for each in manager.connections if isinstance(each, Connection) and each.idle][:count]
+def _make_way(manager: web.Server, bodies: Bodies | None, count: int) -> bool:
+    """Close up to `count` connections: idle ones, the oldest first, then those with the slowest bodies.
+
+    Returns whether there are any that do no work, which are closed now or soon.
+    """
+    unused = [each for each in manager.connections if isinstance(each, Connection) and not each.busy]
+    idle = [each for each in unused if each.idle][:count]
     for connection in idle:
         connection.force_close()
-    if bodies:
-        bodies.give_way(count - len(idle))
+    if bodies and count > len(idle):
+        bodies.end_slowest(count - len(idle))
+    return bool(unused or bodies)
 
 
 @contextlib.asynccontextmanager

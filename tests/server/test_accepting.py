@@ -12,12 +12,14 @@ from service.server import accepting, connections
 from service.server.keys import ADMISSION
 from service.store.descriptors import ACCEPT, CONNECT
 from tests.conftest import Serve
-from tests.helpers import CONTENT_TYPE, QuickEmulator, Running, read_answer, until
+from tests.helpers import CONTENT_TYPE, QuickEmulator, Running, picture_bytes, read_answer, until, upload
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
-EXPORT = f"POST /api/exports HTTP/1.1\r\nHost: localhost\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: 3\r\n\r\n"
+EXPORT = (
+    f"POST /api/exports HTTP/1.1\r\nHost: localhost\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: 99999\r\n\r\n"
+)
 
 
 def short_of(monkeypatch: pytest.MonkeyPatch, *, connect: int = 0, accept: int = 1) -> None:
@@ -55,6 +57,22 @@ async def test_a_request_at_work_stays(serve: Serve, monkeypatch: pytest.MonkeyP
     assert (await asked).status == 200
 
 
+async def test_as_many_connections_make_way_as_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    short_of(monkeypatch, connect=0, accept=0)
+    asked: list[int] = []
+
+    def make_way(count: int) -> bool:
+        asked.append(count)
+        return True
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    with accepting.accepting([listener], asyncio.Protocol, make_way, accepting.Reserve()):
+        pairs = [await asyncio.open_connection(*listener.getsockname()) for _ in range(12)]
+        await until(lambda: 12 in asked)
+        for _, writer in pairs:
+            writer.close()
+
+
 async def test_a_new_connection_is_not_closed_before_its_request_can_be_read(
     service: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,11 +81,14 @@ async def test_a_new_connection_is_not_closed_before_its_request_can_be_read(
     assert {answer.status for answer in answers} == {200}
 
 
-async def test_a_body_that_drips_gives_way_to_a_new_connection(
-    service: Running, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "sent", [b"", upload(picture_bytes() + bytes(50_000)).encode()], ids=["slow", "above the minimum"]
+)
+async def test_the_slowest_body_is_ended_for_a_new_connection(
+    service: Running, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
     async with service.connected() as (reader, writer):
-        writer.write(EXPORT.encode())
+        writer.write(EXPORT.encode() + sent)
         await until(lambda: len(service.app[ADMISSION].bodies))
         short_of(monkeypatch, connect=-10_000, accept=0)
 

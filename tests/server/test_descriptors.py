@@ -13,7 +13,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.helpers import bare_environment, picture_bytes
+from tests.handlers.test_forms import head
+from tests.helpers import bare_environment, picture_bytes, upload
 from tests.server.test_run import ROOT, WAIT_SECONDS, Server, _under_way, _until_ready
 
 FEW = 256
@@ -108,11 +109,47 @@ async def asked_anew(server: Server, path: str) -> int:
         return answer.status
 
 
-async def export(server: Server) -> tuple[int, dict[str, Any]]:
+async def export(server: Server, client: aiohttp.ClientSession | None = None) -> tuple[int, dict[str, Any]]:
     form = aiohttp.FormData()
     form.add_field("image", picture_bytes(), filename="picture.png")
-    async with server.client.post(f"{server.url}/api/exports", data=form) as answer:
+    async with (client or server.client).post(f"{server.url}/api/exports", data=form) as answer:
         return answer.status, await answer.json(content_type=None)
+
+
+async def drip(server: Server, bytes_per_second: int) -> None:
+    """Send a body slowly, and reconnect at once when it is refused."""
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    while True:
+        with contextlib.suppress(OSError):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            refused = asyncio.ensure_future(reader.read(1))
+            try:
+                writer.write(head("/api/exports", "Content-Length: 9999999") + upload(picture_bytes()).encode()[:-2])
+                while not refused.done():
+                    writer.write(bytes(bytes_per_second // 10))
+                    await asyncio.wait([refused], timeout=0.1)
+            finally:
+                refused.cancel()
+                writer.close()
+
+
+@pytest.mark.parametrize("bytes_per_second", [10, 12_000])
+@pytest.mark.slow
+async def test_slow_bodies_that_reconnect_keep_no_connection_from_others(tmp_path: Path, bytes_per_second: int) -> None:
+    """More of them than there are descriptors, slower and faster than UPLOAD_MIN_BYTES_PER_SECOND."""
+    async with serving(tmp_path, descriptors=128) as server:
+        drippers = [asyncio.create_task(drip(server, bytes_per_second)) for _ in range(150)]
+        await asyncio.sleep(3)
+        found = []
+        for _ in range(10):
+            async with aiohttp.ClientSession(timeout=server.client.timeout) as client:
+                status, body = await export(server, client)
+                found.append((status, body.get("detail")))
+        for dripper in drippers:
+            dripper.cancel()
+        await asyncio.wait(drippers)
+        assert sum(status == 200 for status, _ in found) >= 9, found
+        await _until_ready(server)
 
 
 @pytest.mark.slow
