@@ -25,10 +25,10 @@ class ThumbnailService:
         self,
         gemini: "GeminiService",
         exports: ImageExportService,
-        called: Callable[[str, float | None], None] = lambda outcome, cost: None,
+        report_call: Callable[[str, float | None], None] = lambda outcome, cost: None,
     ) -> None:
         self._exports = exports
-        self._services = Services(gemini, exports, called)
+        self._services = Services(gemini, exports, report_call)
         self._running: dict[asyncio.Task[None], list[VariationState]] = {}
         self._stopped = False
 

@@ -60,11 +60,11 @@ class Raw:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The services that a variation needs, and `called`, a callback for the outcome and list price of each call."""
+    """The services that a variation needs; `report_call` gets the outcome and list price of each call."""
 
     gemini: "GeminiService"
     exports: ImageExportService
-    called: Callable[[str, float | None], None] = lambda outcome, cost: None
+    report_call: Callable[[str, float | None], None] = lambda outcome, cost: None
 
 
 class VariationRun(CallHooks):
@@ -120,9 +120,9 @@ class VariationRun(CallHooks):
             reply = await self._services.gemini.draw(self._call, self)
         except Exception as error:
             if self._space:
-                self._services.called(error.code if isinstance(error, ServiceError) else ServiceError.code, None)
+                self._services.report_call(error.code if isinstance(error, ServiceError) else ServiceError.code, None)
             raise
-        self._services.called("ok" if sniff(reply.picture[:SNIFF_BYTES]) else BadReply.code, self._price)
+        self._services.report_call("ok" if sniff(reply.picture[:SNIFF_BYTES]) else BadReply.code, self._price)
         return reply
 
     @property
