@@ -45,8 +45,8 @@ class Decodes:
     def __init__(self, exports: ImageExportService, patch: pytest.MonkeyPatch) -> None:
         self.sizes: Counter[Size] = Counter()
         self.reads: Counter[str] = Counter()
-        self._look = worker._look
-        patch.setattr(worker, "_look", self._count_read)
+        self._read = worker._read_container
+        patch.setattr(worker, "_read_container", self._count_read)
         for module in ("service.workers.worker", "service.imaging.pipeline"):
             patch.setattr(f"{module}.decode", self._count_decode)
         patch.setattr(exports.pool, "run", self._run)
@@ -56,7 +56,7 @@ class Decodes:
 
     def _count_read(self, path: str) -> Container:
         self.reads[path] += 1
-        return self._look(path)
+        return self._read(path)
 
     def _count_decode(self, container: Container) -> Any:
         self.sizes[container.size] += 1

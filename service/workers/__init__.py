@@ -1,1 +1,1 @@
-"""Worker processes: a pool of slots that replaces dead workers, and what runs inside one."""
+"""Worker processes for imaging: a pool that supervises them, and the code that runs inside one."""

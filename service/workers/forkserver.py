@@ -57,8 +57,8 @@ def forkserver_pid() -> int | None:
     return pid
 
 
-def is_alive(pid: int | None) -> bool:
-    """Whether this child runs; one that ended is not reaped, which multiprocessing does."""
+def _is_running(pid: int | None) -> bool:
+    """Whether a child process runs. One that has ended is left for multiprocessing to reap."""
     if pid is None:
         return False
     try:
@@ -70,7 +70,7 @@ def is_alive(pid: int | None) -> bool:
 def start_forkserver() -> None:
     """Start the fork server, with Pillow loaded, unless it runs; raises OSError."""
     with _lock:
-        if not is_alive(forkserver_pid()):
+        if not _is_running(forkserver_pid()):
             multiprocessing.forkserver.set_forkserver_preload(PRELOADED)
             _allow_owner()
             with _stop_signals_blocked(), socket_directory():
@@ -79,14 +79,14 @@ def start_forkserver() -> None:
 
 
 def kill_forkserver() -> None:
-    """For one that does not answer: whoever waits for it gets EOFError, and the next start makes a new one."""
+    """Kill a fork server that hangs: callers that wait for it get EOFError, and the next start makes a new one."""
     if (pid := forkserver_pid()) is not None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
 def _allow_owner() -> None:
-    """Take no permission from the owner of new files: no worker could open the semaphores it shares with us."""
+    """Change a umask that takes permissions from the owner: no worker could open the semaphores shared with it."""
     before = os.umask(0o077)
     os.umask(before & 0o077)
 
@@ -97,11 +97,10 @@ def _server() -> Any:
 
 @contextlib.contextmanager
 def _stop_signals_blocked() -> Iterator[None]:
-    """The fork server and the workers inherit the mask: a stop signal to the process group must spare them."""
+    """Block the stop signals, because workers inherit the mask: a signal to the process group must not end them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
-        # The fork server would start the tracker, whose start unblocks SIGINT and SIGTERM in Python 3.11. The tracker
-        # itself ignores these two.
+        # Started here, because starting it unblocks SIGINT and SIGTERM in Python 3.11. It ignores both itself.
         multiprocessing.resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         yield
@@ -110,7 +109,7 @@ def _stop_signals_blocked() -> Iterator[None]:
 
 
 def _keep_socket() -> None:
-    """Reach the socket by an open descriptor from now on: whoever empties the temporary directory removes its path."""
+    """Connect to the socket through an open descriptor from now on, so that its path may be removed."""
     global _socket
     server, before = _server(), _socket
     _socket = os.open(server._forkserver_address, os.O_PATH | os.O_CLOEXEC)

@@ -1,4 +1,4 @@
-"""The directory of the fork server's socket, which is there only while the socket is made."""
+"""A private directory for the fork server's socket, which exists only until the fork server listens."""
 
 import contextlib
 import multiprocessing
@@ -8,15 +8,14 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-# TEMP_DIR, where the machine's temporary directory cannot hold a socket: the first one that was named.
+# TEMP_DIR of the first service, for when the system's temporary directory cannot hold a socket.
 _spare: str | None = None
 
 
 def use_temp_directory(spare: str) -> str | None:
-    """Have `spare` hold the fork server's socket whenever the machine's temporary directory cannot.
+    """Use `spare` for the fork server's socket whenever the system's temporary directory cannot hold it.
 
-    Returns a line for the operator if that is so now, once a process; raises OSError, with such a line, if `spare`
-    cannot hold it either.
+    If that is so now, returns a line for the operator, once per process. Raises OSError if `spare` cannot hold it either.
     """
     global _spare
     fault = _fault(None)
@@ -34,7 +33,7 @@ def use_temp_directory(spare: str) -> str | None:
 
 @contextlib.contextmanager
 def socket_directory() -> Iterator[None]:
-    """Have multiprocessing make its sockets in a private directory, which is removed at the end; raises OSError."""
+    """Have multiprocessing create its sockets in a private directory, removed at the end; raises OSError."""
     config: dict[str, Any] = multiprocessing.current_process()._config  # type: ignore[attr-defined]  # not in typeshed
     before = config.get("tempdir")
     with _private_directory(_spare if _spare and _fault(None) else None) as made:
@@ -53,10 +52,10 @@ def _private_directory(parent: str | None) -> Iterator[str]:
 
 
 def _fault(parent: str | None) -> str | None:
-    """Why no socket can be made below a directory, None: the machine's; None if it can."""
+    """Why no socket can be created below a directory (None: the system's temporary one); None if one can."""
     try:
         with _private_directory(parent) as made, socket.socket(socket.AF_UNIX) as probe:
-            # As long a name as that of the socket to come.
+            # A name as long as multiprocessing's.
             probe.bind(os.path.join(made, "listener-12345678"))
     except OSError as error:
         return error.strerror or str(error)

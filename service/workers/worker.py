@@ -1,4 +1,4 @@
-"""What runs in a worker process: the limits it lives under, and one job at a time."""
+"""Runs inside a worker process: sets its limits, then does one job at a time."""
 
 import contextlib
 import ctypes
@@ -45,7 +45,7 @@ from service.imaging.plan import (
 from service.imaging.probe import probe
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-# Of glibc's mallopt.
+# Parameters of mallopt(3) of glibc.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 _limits = WorkerLimits()
@@ -53,10 +53,10 @@ _disk = ThreadPoolExecutor(1, "disk")
 
 
 def start(limits: WorkerLimits) -> None:
-    """Prepare this process for jobs: the initializer of every worker."""
+    """Prepare this process for jobs. The initializer of every worker."""
     global _limits
     _limits = limits
-    # The parent decides when a worker ends; a Ctrl-C or the closing of the terminal reaches the whole group.
+    # The parent decides when a worker ends, but Ctrl-C or a closed terminal signals the whole process group.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.nice(10)
@@ -64,21 +64,21 @@ def start(limits: WorkerLimits) -> None:
     _limit_memory(limits.memory_bytes)
     Image.MAX_IMAGE_PIXELS = limits.pixels
     warnings.simplefilter("error", Image.DecompressionBombWarning)
-    _disk.submit(int)  # starts its thread while there is memory
+    _disk.submit(int)  # starts its thread before memory is short
     threading.Thread(target=_die_with_parent, name="parent-watch", daemon=True).start()
 
 
 def _limit_memory(memory: int) -> None:
-    """Bound the address space, which the machine may have bounded more tightly already."""
+    """Limit the address space, unless there is a stricter limit already."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     if hard == resource.RLIM_INFINITY or memory < hard:
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 
 
 def _reuse_memory() -> None:
-    """Keep the memory of a usual picture for the next one: getting its pages anew takes 4 % of a job.
+    """Keep freed memory of up to 32 MiB for the next picture: page faults otherwise cost 4 % of a job.
 
-    What is larger goes back to the system as before. One arena is enough: threads here only wait for the disk.
+    Larger blocks still go back to the system. One arena is enough, as the threads here only wait for the disk.
     """
     with contextlib.suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -88,6 +88,7 @@ def _reuse_memory() -> None:
 
 
 def _die_with_parent() -> None:
+    """Exit when the parent process is gone: a SIGKILL leaves it no time to end its workers."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
@@ -95,7 +96,7 @@ def _die_with_parent() -> None:
 
 
 def run(job: Job) -> Outcome:
-    """Do one job; whatever goes wrong is in the outcome, because an exception could break the pool."""
+    """Do one job. Errors are returned, not raised: an exception that cannot be unpickled would break the executor."""
     try:
         match job:
             case InspectJob():
@@ -109,24 +110,24 @@ def run(job: Job) -> Outcome:
     except MemoryError:
         return TooCostly("the picture needs more memory than a worker has")
     except Exception as mistake:
-        # No step should: what is wrong with a picture was told above.
+        # A bug: errors of a picture are ImagingError.
         fault = Fault(f"the picture cannot be used ({type(mistake).__name__})")
         fault.add_note(traceback.format_exc())
         return fault
 
 
 def _inspect(job: InspectJob) -> Picture:
-    return _picture(_look(job.source))
+    return _picture(_read_container(job.source))
 
 
 def _check(job: CheckJob) -> CheckOutcome:
-    container = _look(job.source)
+    container = _read_container(job.source)
     image = decode(container)
-    return CheckOutcome(_picture(container), tuple(_made(wanted, container, image) for wanted in job.renditions))
+    return CheckOutcome(_picture(container), tuple(_render(wanted, container, image) for wanted in job.renditions))
 
 
-def _made(wanted: Rendition, container: Container, decoded: Image.Image) -> Pixels | None:
-    """A rendition is a saving: whoever finds it missing makes it from the picture, and tells what is wrong."""
+def _render(wanted: Rendition, container: Container, decoded: Image.Image) -> Pixels | None:
+    """Make a rendition, or None: it only saves time, and an export without it decodes the base and reports why."""
     plan = replace(wanted.plan, alpha="flatten")
     try:
         size = wanted.size or plan.frame.size(container.upright_size)
@@ -139,45 +140,51 @@ def _made(wanted: Rendition, container: Container, decoded: Image.Image) -> Pixe
 
 
 def _export(job: ExportJob) -> ExportOutcome:
-    container = _look(job.source)
+    container = _read_container(job.source)
     picture = _picture(container)
     size = job.plan.frame.size(container.upright_size)
-    about = tuple(picture_warnings(container, job.plan, size))
-    base, base_back = _base(job.base, job, size) if job.base else (None, ())
+    remarks = tuple(picture_warnings(container, job.plan, size))
+    base, base_warnings = _base(job.base, job, size) if job.base else (None, ())
     try:
-        image, picture_back = finish(container, job.plan, size, base)
+        image, step_warnings = finish(container, job.plan, size, base)
     except MemoryError:
         if base is None:
             raise
-        base, base_back = None, (_alone("both together need more memory than a worker has"),)
-        image, picture_back = finish(container, job.plan, size)
+        base, base_warnings = None, (_without_base("both together need more memory than a worker has"),)
+        image, step_warnings = finish(container, job.plan, size)
     composited = base is not None
-    # The encoders need room, and these can be large.
+    # Free memory for the encoders.
     del container, base
-    # While one goes to the disk the next is encoded.
+    # Each file is written in a thread while the next one is encoded.
     saving = [
-        _disk.submit(_saved, _encoded(image, job.plan, encoding), encoding.format, target)
+        _disk.submit(_save, _encode(image, job.plan, encoding), encoding.format, target)
         for encoding, target in job.targets
     ]
     made = [save.result() for save in saving]
     files = tuple(file for file in made if isinstance(file, MadeFile))
-    encode_back = tuple(back for back in made if isinstance(back, ExportWarning))
-    return ExportOutcome(picture, size, composited, files, base_back + about + picture_back + encode_back)
+    failures = tuple(warning for warning in made if isinstance(warning, ExportWarning))
+    return ExportOutcome(picture, size, composited, files, base_warnings + remarks + step_warnings + failures)
 
 
 def _base(path: str, job: ExportJob, size: Size) -> tuple[Image.Image | None, tuple[ExportWarning, ...]]:
-    """The base as the picture's steps leave it, always opaque; None and why not if it is not required to be there."""
+    """The base after the picture's steps, always opaque; None and a warning if it fails and is not required."""
     try:
-        base, warnings = _prepared(job.prepared, size) or finish(_look(path), replace(job.plan, alpha="flatten"), size)
+        base, warnings = _prepared(job.prepared, size) or finish(
+            _read_container(path), replace(job.plan, alpha="flatten"), size
+        )
     except Exception as fault:
         if job.base_required:
             raise
-        return None, (_alone(_reason(fault)),)
-    return base, tuple(replace(back, detail=f"base: {back.detail}") for back in warnings)
+        return None, (_without_base(_reason(fault)),)
+    return base, tuple(replace(warning, detail=f"base: {warning.detail}") for warning in warnings)
+
+
+def _decoded_base(path: str, plan: ExportPlan, size: Size) -> tuple[Image.Image, tuple[ExportWarning, ...]]:
+    return finish(_read_container(path), replace(plan, alpha="flatten"), size)
 
 
 def _prepared(pixels: Pixels | None, size: Size) -> tuple[Image.Image, tuple[ExportWarning, ...]] | None:
-    """Pixels that fit and are all there: else the base is decoded."""
+    """The prepared pixels of a base; None if they have another size or cannot be read, so that it is decoded."""
     if pixels is None or pixels.size != size:
         return None
     try:
@@ -195,35 +202,35 @@ def _reason(fault: Exception) -> str:
     return type(fault).__name__
 
 
-def _alone(reason: str) -> ExportWarning:
+def _without_base(reason: str) -> ExportWarning:
     return ExportWarning("composite_failed", f"the picture is exported without its base: {reason}")
 
 
-def _encoded(image: Image.Image, plan: ExportPlan, encoding: Encoding) -> bytes | ExportWarning:
+def _encode(image: Image.Image, plan: ExportPlan, encoding: Encoding) -> bytes | ExportWarning:
     try:
         return encode(image, encoding, plan.matte)
     except Exception as fault:
-        return _failed(encoding.format, "encoded", fault)
+        return _encode_failed(encoding.format, "encoded", fault)
 
 
-def _saved(data: bytes | ExportWarning, name: Format, target: str) -> MadeFile | ExportWarning:
+def _save(data: bytes | ExportWarning, name: Format, target: str) -> MadeFile | ExportWarning:
     if isinstance(data, ExportWarning):
         return data
     try:
         _write(target, data)
     except OSError as fault:
         if fault.errno in _FULL:
-            return ExportWarning("storage_full", f"the storage has no room for the {TABLE[name].label}", name)
-        return _failed(name, "written", fault)
+            return ExportWarning("storage_full", f"the storage has no space for the {TABLE[name].label}", name)
+        return _encode_failed(name, "written", fault)
     return MadeFile(name, len(data), hashlib.sha256(data).hexdigest())
 
 
-def _failed(name: Format, done: str, fault: Exception) -> ExportWarning:
+def _encode_failed(name: Format, done: str, fault: Exception) -> ExportWarning:
     return ExportWarning("encode_failed", f"the {TABLE[name].label} could not be {done} ({type(fault).__name__})", name)
 
 
 def _write(target: str, data: bytes, *, durable: bool = True) -> None:
-    """Fill the file that the parent made and locked; after a fault it is empty."""
+    """Write to the file that the parent created and locked; after an error it is empty."""
     descriptor = os.open(target, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         rest = memoryview(data)
@@ -232,7 +239,7 @@ def _write(target: str, data: bytes, *, durable: bool = True) -> None:
         if durable:
             os.fsync(descriptor)
     except OSError:
-        # The first fault is the one to tell.
+        # Report the first error.
         with contextlib.suppress(OSError):
             os.ftruncate(descriptor, 0)
         raise
@@ -240,7 +247,7 @@ def _write(target: str, data: bytes, *, durable: bool = True) -> None:
         os.close(descriptor)
 
 
-def _look(path: str) -> Container:
+def _read_container(path: str) -> Container:
     try:
         data = Path(path).read_bytes()
     except OSError as fault:
