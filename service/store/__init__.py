@@ -1,1 +1,1 @@
-"""The store: keys such as `output/export_….png`, kept durably; callers never join paths."""
+"""Durable file storage by keys such as `output/export_….png`, so that no caller joins paths."""

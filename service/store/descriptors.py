@@ -1,49 +1,49 @@
-"""File descriptors: how many are free, and how many each leaves to those who can be refused less.
+"""File descriptors: how many are free, and the reserve that each kind of use leaves to more important ones.
 
-They run out for everybody at once: an idle connection could take the one that a paid picture needs. So whoever can be
-closed, refused or made to wait stops earlier, and what was begun always finds some.
+They run out for the whole process at once: an idle connection could take the one that a paid picture needs. So uses
+that can be closed, refused or delayed stop early, and work that was begun always finds free descriptors.
 """
 
 import os
 import resource
 from functools import lru_cache
 
-# How many must be free, of 256 or more, for:
-CACHE = 96  # a file that is kept open for its next download
-CONNECT = 80  # a connection, without an idle one being closed for it
-BEGIN = 64  # a download, an upload, a call to Gemini: what is refused in time
-ACCEPT = 32  # any connection, which is then told that there are too few
-FINISH = 16  # the exports of what was begun, which wait; the rest is for workers that must be started again
+# How many must stay free, with a limit of at least _FULL_LIMIT, after:
+CACHE = 96  # keeping a file open for its next download
+CONNECT = 80  # accepting a connection without closing an idle one
+BEGIN = 64  # beginning a download, an upload or a call to Gemini, which is refused otherwise
+ACCEPT = 32  # accepting any connection, which is then answered that descriptors are short
+FINISH = 16  # exporting what was begun, which waits otherwise; the rest is for restarting workers
 
-# A process with fewer shares in proportion.
-_ENOUGH = 256
+# With a lower limit the reserves are smaller in proportion.
+_FULL_LIMIT = 256
 
 
 def limit() -> int:
-    """The soft limit, which may be changed from outside at any time."""
+    """The soft limit, which another process may change at any time."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return soft if soft != resource.RLIM_INFINITY else 1 << 30
 
 
 def free() -> int:
-    """How many may still be opened; less than none where the limit was lowered under what is open."""
+    """How many may still be opened; negative if the limit was lowered below what is open."""
     try:
         listing = _listing(os.getpid())
-        # Linux 6.2 counts them in the directory's size; before, they have to be listed.
+        # Since Linux 6.2 the directory's size is their number; before, they have to be listed.
         return limit() - (os.fstat(listing).st_size or len(os.listdir(listing)))
-    except FileNotFoundError:  # no /proc: nobody can tell before it fails
+    except FileNotFoundError:  # no /proc: unknown, until opening one fails
         return limit()
     except OSError:
         return 0
 
 
 def spare(leave: int) -> int:
-    """How many may be opened so that `leave` (see above) are left; less than none if there are fewer."""
-    return free() - min(leave, leave * limit() // _ENOUGH)
+    """How many may be opened with the reserve `leave` (see above) still free; negative if that is short already."""
+    return free() - min(leave, leave * limit() // _FULL_LIMIT)
 
 
 def shortage() -> str:
-    """What there is, in words."""
+    """The free descriptors and the limit, as part of an error message."""
     return f"{max(0, free())} of {limit()} file descriptors are free"
 
 

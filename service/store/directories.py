@@ -1,4 +1,4 @@
-"""The areas as open directories: a rename or an fsync goes by a kept descriptor and opens nothing."""
+"""The areas as open directories: renaming a file or syncing its directory needs no new descriptor."""
 
 import contextlib
 import os
@@ -10,33 +10,33 @@ from service.store.layout import Area, Layout
 
 
 def probe_name() -> str:
-    """Of a file that shows what a directory can do."""
+    """The name of a file that is created only to test a directory."""
     return f".probe-{secrets.token_hex(8)}"
 
 
 class Directory:
-    """An open directory; closed when nobody uses it any more, never under somebody who does."""
+    """An open directory, closed when nothing refers to it any more."""
 
     def __init__(self, path: Path) -> None:
         self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self.descriptor)
 
     def is_at(self, path: Path) -> bool:
-        """Whether `path` leads to this very directory; raises OSError when it leads nowhere."""
+        """Whether `path` is this directory; raises OSError if it cannot be looked up."""
         there = os.stat(path)
         try:
             return os.path.samestat(there, os.fstat(self.descriptor))
-        except OSError:  # ESTALE: a network file system has forgotten it
+        except OSError:  # ESTALE: a network file system no longer knows it
             return False
 
     def open(self, name: str, flags: int) -> int:
-        """A descriptor of a file in it; a link is followed nowhere."""
+        """Open a file in it by name, which may be no symbolic link; returns the descriptor."""
         return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self.descriptor)
 
     def create(self, name: str, mode: int = 0o600) -> int:
-        """A descriptor of a new file, for reading and writing: Linux NFS locks no other in either way."""
+        """Create a file and return its descriptor, open for reading and writing: Linux NFS needs both for its locks."""
         descriptor = self.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-        # The umask may have taken bits away. Some network file systems have no modes.
+        # Whatever the umask is. Some network file systems have no modes.
         with contextlib.suppress(OSError):
             os.fchmod(descriptor, mode)
         return descriptor
@@ -45,30 +45,30 @@ class Directory:
         os.rename(name, new, src_dir_fd=self.descriptor, dst_dir_fd=target.descriptor)
 
     def unlink(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it exists."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self.descriptor)
 
     def probe(self) -> None:
-        """Make and remove a file: permission bits alone say nothing of a read-only or vanished file system."""
+        """Create and remove a file: permission bits do not show a read-only or vanished file system."""
         name = probe_name()
         os.close(self.create(name))
         self.unlink(name)
 
     def sync(self) -> None:
-        """Make the names in it durable."""
+        """fsync the directory, so that the names in it are durable."""
         os.fsync(self.descriptor)
 
 
 class Directories:
-    """The four areas, opened at first use and again whenever another directory has taken the place of one."""
+    """The four areas, opened at first use, and again when another directory has replaced one."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._open: dict[Area, Directory] = {}
 
     def __getitem__(self, area: Area) -> Directory:
-        """The directory where the area's path leads now; raises OSError when that is none."""
+        """The directory that the area's path is now; raises OSError if there is none."""
         path, kept = self._layout.roots[area], self._open.get(area)
         if kept is None or not kept.is_at(path):
             kept = self._open[area] = Directory(path)

@@ -18,21 +18,21 @@ from service.store.descriptors import shortage, spare
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# They wait for the disk, not for a core.
+# Many, because they wait for the disk and not for a CPU.
 DISK_THREADS = 32
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
-# What says that there is no such file (ENXIO: a socket has the name); all else says that nobody can tell.
+# Errors that mean that there is no such file (ENXIO: it is a socket). After any other, there may be one.
 ABSENT = (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO)
-# How long what was begun waits for descriptors, which others give back as they finish.
+# How long work that was begun waits for descriptors, which other work closes as it finishes.
 WAIT_SECONDS = 300.0
 WAIT_STEP_SECONDS = 0.1
-# Where neither the file system nor the C library can set blocks aside.
+# From posix_fallocate, where neither the file system nor the C library can preallocate.
 _NO_FALLOCATE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 
 async def start_disk_threads() -> None:
-    """Start every thread that works on the disk, for this loop: later there may be no memory for another.
+    """Start all threads of the running loop's default executor now: later there may be no memory for them.
 
     Raises OSError.
     """
@@ -40,7 +40,7 @@ async def start_disk_threads() -> None:
     threads = ThreadPoolExecutor(DISK_THREADS, "disk")
     loop.set_default_executor(threads)
     try:
-        # A thread is started only while all others are busy.
+        # The executor starts a thread only while all others are busy, so each one waits for the last.
         await asyncio.gather(*(loop.run_in_executor(threads, together.wait) for _ in range(DISK_THREADS)))
     except RuntimeError as error:
         together.abort()
@@ -65,7 +65,7 @@ def storage_errors(area: str, kept: str | None = None) -> Iterator[None]:
 
 
 def require_descriptors(leave: int, area: str) -> None:
-    """Raise OutOfDescriptors unless one can be opened that leaves so many to others."""
+    """Raise OutOfDescriptors unless one can be opened with the reserve `leave` (see `descriptors`) still free."""
     if spare(leave) < 1:
         raise OutOfDescriptors(f"{area}/ cannot be used: {shortage()}")
 
@@ -82,12 +82,12 @@ def _submit(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.
 
 
 async def run_to_completion(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """In a thread, also when the request goes away while it waits for one: then `to_thread` would leave it undone."""
+    """Run `work` in a thread even if the caller is cancelled, when `asyncio.to_thread` might never begin it."""
     return await asyncio.shield(_submit(work, *args, **kwargs))
 
 
 async def run_or_undo(undo: Callable[[T], object], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Acquire something in a thread; if the caller is cancelled meanwhile, a thread calls `undo` with it."""
+    """Acquire something in a thread; if the caller is cancelled meanwhile, release it by `undo`, in a thread too."""
     running = _submit(work, *args, **kwargs)
     try:
         return await asyncio.shield(running)
@@ -97,7 +97,7 @@ async def run_or_undo(undo: Callable[[T], object], work: Callable[P, T], *args: 
 
 
 async def with_descriptors(work: Callable[[], Awaitable[T]]) -> T:
-    """Do what must not fail for want of descriptors: try until there are some, within WAIT_SECONDS."""
+    """Do what must not fail for lack of descriptors: retry for up to WAIT_SECONDS."""
     loop = asyncio.get_running_loop()
     end = loop.time() + WAIT_SECONDS
     while True:
@@ -110,16 +110,16 @@ async def with_descriptors(work: Callable[[], Awaitable[T]]) -> T:
 
 
 def _undo(undo: Callable[[T], object], done: asyncio.Future[T]) -> None:
-    # RuntimeError: the loop is closing, and the process with it.
+    # RuntimeError: the loop is closing, and the process ends.
     if not done.cancelled() and done.exception() is None:
         with contextlib.suppress(RuntimeError):
             done.get_loop().run_in_executor(None, undo, done.result())
 
 
 def allocate(descriptor: int, size: int) -> int:
-    """Make the file `size` bytes of real blocks; returns how many it has.
+    """Preallocate `size` bytes for a file; returns how many bytes its blocks have.
 
-    Where the file system cannot, glibc writes to every block instead: slower, and as good.
+    Where the file system has no fallocate, glibc writes to every block instead, which is slower.
     """
     try:
         os.posix_fallocate(descriptor, 0, size)

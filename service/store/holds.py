@@ -1,4 +1,4 @@
-"""Holds: a file in use is locked, so that no sweep of any process takes it."""
+"""Holds: files in use are locked (flock), so that no sweep of any process removes them."""
 
 import contextlib
 import errno
@@ -10,16 +10,16 @@ from service.store.directories import Directory, probe_name
 
 
 class Hold:
-    """Files in use. The shared locks keep every sweep away, in this process and in others; a crash releases them."""
+    """Files in use, under shared advisory locks, which keep off the sweeps of all processes; a crash releases them."""
 
     def __init__(self) -> None:
         self._descriptors: list[int] = []
         self.released = False
 
     def keep(self, descriptor: int) -> None:
-        """Keep a locked file open until `release`; close it at once if that has been."""
+        """Keep the descriptor of a locked file open until `release`, or close it now if that was called already."""
         self._descriptors.append(descriptor)
-        # A thread that opens files is not stopped when the request it works for is cancelled.
+        # The thread that opened it does not stop when its request is cancelled.
         if self.released:
             self.release()
 
@@ -32,7 +32,7 @@ class Hold:
 
 @contextlib.asynccontextmanager
 async def held() -> AsyncIterator[Hold]:
-    """A Hold that is released at the end."""
+    """A Hold, released at the end."""
     hold = Hold()
     try:
         yield hold
@@ -41,12 +41,12 @@ async def held() -> AsyncIterator[Hold]:
 
 
 def lock_shared(descriptor: int) -> None:
-    """Keep sweeps away from an open file as long as it, or a duplicate, is open; waits for one that is at it."""
+    """Lock an open file against sweeps until it and its duplicates are closed; blocks while a sweep has it locked."""
     fcntl.flock(descriptor, fcntl.LOCK_SH)
 
 
-def lock_alone(descriptor: int) -> bool:
-    """Lock a file that nobody uses, and tell whether that was so."""
+def try_lock_exclusive(descriptor: int) -> bool:
+    """Lock a file that nobody holds; False if somebody does."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -55,9 +55,9 @@ def lock_alone(descriptor: int) -> bool:
 
 
 def open_to_lock(name: str, directory: int) -> int:
-    """Open a file for `lock_alone`: for writing, too, because Linux NFS locks no other exclusively.
+    """Open a file for `try_lock_exclusive`: for writing too, without which Linux NFS grants no exclusive lock.
 
-    One that may only be read, such as another user's, can still be locked on a local disk.
+    A file that may only be read, such as another user's, can still be locked on a local disk.
     """
     flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
@@ -69,14 +69,14 @@ def open_to_lock(name: str, directory: int) -> int:
 
 
 def prove_locks(directory: Directory) -> None:
-    """Raise OSError unless a lock on a file here keeps sweeps out, and ends when the file is closed."""
+    """Raise OSError unless locks work here: one on a file keeps sweeps off, and ends when the file is closed."""
     name = probe_name()
     with contextlib.ExitStack() as stack:
         user = stack.enter_context(os.fdopen(directory.create(name), "r+b", 0))
         stack.callback(directory.unlink, name)
         sweep = stack.enter_context(os.fdopen(directory.open(name, os.O_RDWR), "r+b", 0))
         lock_shared(user.fileno())
-        kept_out = not lock_alone(sweep.fileno())
+        kept_out = not try_lock_exclusive(sweep.fileno())
         user.close()
-        if not (kept_out and lock_alone(sweep.fileno())):
+        if not (kept_out and try_lock_exclusive(sweep.fileno())):
             raise OSError(errno.ENOLCK, "a lock there has no effect")

@@ -1,4 +1,4 @@
-"""Where things lie: the rooms, the names of files, and keys such as `output/export_….png`."""
+"""The layout of the storage: its four areas, the names of files, and keys such as `output/export_….png`."""
 
 import re
 import secrets
@@ -16,7 +16,7 @@ _KEY = re.compile(rf"({'|'.join(AREAS)})/([A-Za-z0-9_][A-Za-z0-9_.-]{{0,199}})")
 
 
 class Modes(NamedTuple):
-    """Who may read what the service makes in the areas."""
+    """The permission bits of what the service creates in the areas."""
 
     file: int
     directory: int
@@ -26,7 +26,7 @@ PRIVATE, SHARED = Modes(0o600, 0o700), Modes(0o644, 0o755)
 
 
 class Layout:
-    """The four rooms as absolute directories; turns keys into paths and nothing else into a path."""
+    """The four areas as absolute directories; turns keys, and nothing but keys, into paths."""
 
     def __init__(self, roots: Mapping[Area, Path]) -> None:
         self.roots: dict[Area, Path] = {area: Path(roots[area]).absolute() for area in AREAS}
@@ -48,7 +48,7 @@ def request_id() -> str:
 
 
 def export_stem() -> str:
-    """Random, so that a public link tells nothing of the request behind it."""
+    """Random, so that a public link reveals nothing about its request."""
     return f"export_{secrets.token_hex(16)}"
 
 
@@ -65,10 +65,10 @@ def upload_key(request: str, field: str, picture_format: Format) -> str:
 
 
 def raw_key(request: str, number: int, suffix: str) -> str:
-    """The raw picture of variation `number` of a request, as Gemini sent it."""
+    """Of the picture of variation `number` as Gemini sent it."""
     return f"generated/{request}_{number}{suffix}"
 
 
 def spill_key(request: str, number: int) -> str:
-    """Where the reply of a variation goes while there is no memory for it."""
+    """Of a variation's reply while there is no memory for it."""
     return f"temp/{request}_{number}.body"

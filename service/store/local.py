@@ -1,4 +1,4 @@
-"""The store on a local disk: a name is whole or absent, a file in use is locked, no link is followed."""
+"""The store on a local disk: files appear by atomic rename, are locked while in use, and no link is followed."""
 
 import asyncio
 import contextlib
@@ -34,10 +34,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """An open file of the store: its descriptor stays good even if the name goes away. Close it.
+    """An open file of the store, which can be read even after it was removed. Close it.
 
-    `modified`: whole seconds since 1970.
-    `data` is the whole of it, if it was asked for and the file is small enough.
+    `modified` is in whole seconds since 1970; `data` is the content of a file that is small enough, if asked for.
     """
 
     body: io.FileIO
@@ -51,14 +50,14 @@ class StoredFile:
 
 
 class LocalStore(Scratch):
-    """Keys in, durable files out; every disk operation runs in a thread."""
+    """Stores files durably under keys; every disk operation runs in a thread."""
 
     def prepare(self) -> None:
-        """Make the areas and prove that they can be used; raises SettingsError."""
+        """Create the areas and test that they can be used; raises SettingsError."""
         prepare(self.layout, self._directories, self._modes.directory)
 
     async def probe(self) -> int:
-        """Free space as in `free_bytes`; raises StorageUnavailable, naming the room, unless every room takes a file."""
+        """Free space as in `free_bytes`; raises StorageUnavailable, naming the area, if one does not take a file."""
         return await asyncio.to_thread(self._probe_areas)
 
     def _probe_areas(self) -> int:
@@ -69,7 +68,7 @@ class LocalStore(Scratch):
         return self._free_bytes()
 
     async def free_bytes(self) -> int:
-        """Free space of the fullest file system among the rooms; what `space` holds counts as free."""
+        """Bytes free in the fullest area's file system, with those that `space` has preallocated."""
         return await asyncio.to_thread(self._free_bytes)
 
     def _free_bytes(self) -> int:
@@ -79,7 +78,7 @@ class LocalStore(Scratch):
         roots = self.layout.roots
         with storage_errors(area):
             shares = roots[area].stat().st_dev == roots["temp"].stat().st_dev
-            # One set aside or given back while the disk is looked at may be free there too: it must not count twice.
+            # A space that appears or goes between these calls may be free on the disk too, and must not count twice.
             before = self._spaces.copy()
             disk = os.statvfs(roots[area])
             spaces = before.items() & self._spaces.copy().items() if shares else ()
@@ -113,7 +112,7 @@ class LocalStore(Scratch):
         return hashlib.sha256(data).hexdigest()
 
     def _name(self, file: Preallocated, key: str) -> None:
-        """Give a finished file its key, durably."""
+        """Rename a synced file to its key, and sync the directory."""
         area = key.partition("/")[0]
         try:
             with storage_errors(area, kept=file.key):
@@ -126,7 +125,7 @@ class LocalStore(Scratch):
             raise
 
     async def publish(self, moves: list[tuple[str, str]]) -> None:
-        """Rename temp files, already synced, to their final keys; all of them or none."""
+        """Atomically rename temp files, already synced, to their keys; all of them or none."""
         await asyncio.to_thread(self._publish, moves)
 
     def _publish(self, moves: list[tuple[str, str]]) -> None:
@@ -145,9 +144,9 @@ class LocalStore(Scratch):
                 raise
 
     async def hold_path(self, path: str, hold: Hold) -> None:
-        """Hold any regular file of this machine, without waiting for it as one would for a pipe.
+        """Hold a regular file anywhere on this machine, without blocking on a pipe.
 
-        Raises NotFound when there is none, or when it went while we waited for a sweep, and StorageUnavailable.
+        Raises NotFound when there is none, or when a sweep removed it meanwhile, and StorageUnavailable.
         """
         await with_descriptors(lambda: run_to_completion(self._hold_path, path, hold))
 
@@ -157,13 +156,13 @@ class LocalStore(Scratch):
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            raise _unheld(error) from error
+            raise _hold_error(error) from error
         except ValueError as error:
             raise NotFound("no file can have such a name") from error
         if not S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise NotFound("it is no regular file")
-        # Where files cannot be locked is none of the areas, and no sweep comes.
+        # A file system without locks holds none of the areas, so no sweep runs there.
         with contextlib.suppress(OSError):
             lock_shared(descriptor)
         hold.keep(descriptor)
@@ -191,9 +190,9 @@ class LocalStore(Scratch):
             return await asyncio.to_thread(file_digest, self.local(key))
 
     async def open(self, key: str, whole: int = 0) -> StoredFile:
-        """Open a regular file below its room without following a link, and read it if it has at most `whole` bytes.
+        """Open a regular file without following a link, and read it into memory if it has at most `whole` bytes.
 
-        Raises NotFound when it is not there, and StorageUnavailable when nobody can tell.
+        Raises NotFound when there is none, and StorageUnavailable when that cannot be determined.
         """
         return await run_or_undo(StoredFile.close, self._open, key, whole)
 
@@ -211,7 +210,7 @@ class LocalStore(Scratch):
             return _stored(descriptor, key, whole)
 
 
-def _unheld(error: OSError) -> ServiceError:
+def _hold_error(error: OSError) -> ServiceError:
     refusal = NotFound if error.errno in ABSENT else StorageUnavailable
     if error.errno in NO_DESCRIPTOR:
         refusal = OutOfDescriptors

@@ -1,4 +1,4 @@
-"""Preparing the areas at start: made if need be, and proven to do what the store needs of them."""
+"""Prepares the areas at start: creates them if need be, and tests everything the store needs of them."""
 
 import os
 from itertools import permutations
@@ -11,7 +11,7 @@ from service.store.layout import Area, Layout
 
 
 def prepare(layout: Layout, directories: Directories, mode: int) -> None:
-    """Make the areas, with `mode` where they are new, and prove that they can be used; raises SettingsError."""
+    """Create missing areas, with `mode`, and test that all can be used; raises SettingsError."""
     for area in layout.roots:
         _prepare(area, layout, directories, mode)
     resolved = {area: root.resolve() for area, root in layout.roots.items()}
@@ -34,14 +34,14 @@ def _prepare(area: Area, layout: Layout, directories: Directories, mode: int) ->
 
 
 def make_directory(path: Path, mode: int) -> None:
-    """Make a directory and those missing above it with just this mode, whatever the umask; others keep theirs."""
+    """Create a directory and its missing parents with exactly this mode, whatever the umask; others keep theirs."""
     if path.is_dir():
         return
     make_directory(path.parent, mode)
     try:
         os.mkdir(path, mode)
     except FileExistsError:
-        # Another process was faster, unless it is a file.
+        # Another process created it first, unless it is a file.
         if not path.is_dir():
             raise
     else:

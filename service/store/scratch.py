@@ -1,4 +1,4 @@
-"""Scratch files: what lies in temp/ on the local disk while it is made, held against sweeps."""
+"""Scratch files: preallocated and temporary files on the local disk, locked against sweeps."""
 
 import contextlib
 import hashlib
@@ -29,9 +29,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False, slots=True)
 class Preallocated:
-    """An open, locked temp file with `allocated` bytes of the disk, for one file that is to be kept.
+    """An open, locked temp file with `allocated` bytes of preallocated disk, for one file that will be stored.
 
-    Nothing has to be opened or found to write and keep it: a process short of descriptors or disk can.
+    Storing it needs no further descriptor and no further block, so a process short of either still can.
     """
 
     key: str
@@ -50,7 +50,7 @@ class Preallocated:
         return written
 
     def discard(self) -> None:
-        """Remove and close it; what the disk refuses to give up is left to the sweep."""
+        """Remove and close it; if it cannot be removed, that is left to the sweep."""
         try:
             self.directory.unlink(self.name)
         except OSError as error:
@@ -59,17 +59,17 @@ class Preallocated:
 
 
 class Scratch:
-    """Temp files by key. They are on a local disk wherever the finished files are kept."""
+    """Files by key that are being made: always on the local disk, wherever finished files are stored."""
 
     def __init__(self, layout: Layout, modes: Modes = PRIVATE) -> None:
         self.layout = layout
         self._modes = modes
         self._directories = Directories(layout)
-        # Temp file -> bytes of the disk that it holds for a picture to come.
+        # Key of a preallocated temp file -> the bytes it has.
         self._spaces: dict[str, int] = {}
 
     def local(self, key: str) -> str:
-        """The absolute path of a key, to lend to workers."""
+        """The absolute path of a key, for workers."""
         return str(self.layout.path(key))
 
     @contextlib.asynccontextmanager
@@ -89,7 +89,7 @@ class Scratch:
         try:
             yield made
         finally:
-            # A write takes it over, and may outlive a request that is cancelled.
+            # Unless a write has taken it over, which goes on even if the request is cancelled.
             if self._spaces.pop(key, None) is not None:
                 await run_to_completion(made.discard)
 
@@ -105,7 +105,7 @@ class Scratch:
         return made
 
     async def make(self, key: str) -> Preallocated:
-        """An empty, locked file of this name; discard it. Raises StorageFull, StorageUnavailable."""
+        """Create an empty, locked file; discard it. Raises StorageFull, StorageUnavailable."""
         return await run_or_undo(Preallocated.discard, self._make, key)
 
     def _make(self, key: str) -> Preallocated:
@@ -124,8 +124,8 @@ class Scratch:
         return made
 
     async def create(self, key: str, hold: Hold) -> BufferedWriter:
-        """A new, held file to write to as its bytes come; close it. Raises StorageFull, StorageUnavailable."""
-        return await run_or_undo(partial(self._take_back, key), self._create_held, key, hold)
+        """Create a held file to be written in pieces; close it. Raises StorageFull, StorageUnavailable."""
+        return await run_or_undo(partial(self._undo_create, key), self._create_held, key, hold)
 
     def _create_held(self, key: str, hold: Hold) -> BufferedWriter:
         area = key.partition("/")[0]
@@ -139,12 +139,12 @@ class Scratch:
                 raise
         return os.fdopen(made.descriptor, "wb")
 
-    def _take_back(self, key: str, file: BufferedWriter) -> None:
+    def _undo_create(self, key: str, file: BufferedWriter) -> None:
         file.close()
         self._remove([key])
 
     async def reserve(self, count: int, hold: Hold) -> list[str]:
-        """Make `count` empty, held files in temp/ for a worker to fill; returns their keys. Waits for descriptors."""
+        """Create `count` empty, held files in temp/ for a worker to fill; returns their keys. Waits for descriptors."""
         made = await with_descriptors(lambda: run_or_undo(_discard_all, self._reserve, count))
         for file in made:
             hold.keep(file.descriptor)
@@ -162,7 +162,7 @@ class Scratch:
         return made
 
     async def fill(self, key: str, data: bytes) -> str:
-        """Put data into a reserved temp file, not durably; returns its sha256 in hex."""
+        """Write data to a reserved temp file, without fsync; returns its sha256 in hex."""
         return await with_descriptors(lambda: run_to_completion(self._fill, key, data))
 
     def _fill(self, key: str, data: bytes) -> str:
@@ -173,7 +173,7 @@ class Scratch:
         return hashlib.sha256(data).hexdigest()
 
     async def remove(self, keys: Iterable[str]) -> None:
-        """Remove files; what the disk refuses to give up is left to the sweep."""
+        """Remove files; those that cannot be removed are left to the sweep."""
         await run_to_completion(self._remove, list(keys))
 
     def _remove(self, keys: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Files in temp/ for replies that come in while there is no memory for them."""
+"""Spill files in temp/, for replies that arrive while GEMINI_REPLIES_MEMORY_MB is used up."""
 
 import contextlib
 import logging
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 class SpillFile:
     """A temp file, opened before it is needed. Its methods block.
 
-    Closing waits for what is being written or read: the descriptor may be another file's afterwards.
+    `close` waits for a read or write in another thread, because the descriptor's number may be reused afterwards.
     """
 
     def __init__(self, file: Preallocated) -> None:
@@ -25,17 +25,17 @@ class SpillFile:
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Close it, and remove it unless it has got another name by then."""
+        """Close it, and remove it unless it was renamed."""
         with self._lock:
             self._descriptor = -1
             self._file.discard()
 
     def write(self, data: bytes | bytearray, offset: int) -> int:
-        """Returns how many bytes were written: fewer than all of them when the disk takes no more."""
+        """Returns how many bytes were written: not all of them if the disk is full or fails."""
         with self._lock:
             written, error = write_most(self._descriptor, data, offset)
         if error:
-            log.warning("temp/ takes no more of a reply, the rest stays in memory: %s", error.strerror)
+            log.warning("temp/ takes no more of a reply; the rest stays in memory: %s", error.strerror)
         return written
 
     def read(self, size: int) -> bytes:
@@ -50,14 +50,14 @@ class SpillFile:
         return b"".join(pieces)
 
     def sync(self) -> None:
-        """Make its bytes durable; raises StorageFull or StorageUnavailable."""
+        """fsync it; raises StorageFull or StorageUnavailable."""
         with self._lock, storage_errors("temp"):
             os.fsync(self._descriptor)
 
 
 @contextlib.asynccontextmanager
 async def spill_file(store: Scratch, key: str) -> AsyncIterator[SpillFile]:
-    """An empty file, open until the end, when it is removed unless it was published."""
+    """An empty spill file, removed at the end unless it was published."""
     file = SpillFile(await store.make(key))
     try:
         yield file

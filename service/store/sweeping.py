@@ -1,4 +1,4 @@
-"""The walk of a sweep: removes the old files below one directory, and never touches anything outside it."""
+"""The walk of a sweep: removes old files below one directory, and nothing outside it."""
 
 import contextlib
 import os
@@ -9,21 +9,21 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from service.store.holds import lock_alone, open_to_lock
+from service.store.holds import open_to_lock, try_lock_exclusive
 
 DAY_SECONDS = 86_400
 MAX_DEPTH = 16
-# Entries of a directory in memory at once: a directory may have millions, and removing while it is read entry by entry
-# makes network file systems read it again from the start.
+# Directory entries read before any is removed. A directory may have millions, too many for memory at once; but when
+# files are removed between single reads, network file systems start reading it again.
 BATCH_ENTRIES = 10_000
-# Errors that are named; the others are counted.
+# Errors beyond these are only counted.
 MAX_ERRORS = 20
 _KEPT = ".gitkeep"
 
 
 @dataclass(slots=True)
 class Sweep:
-    """What a sweep did, or with `dry_run` would do: `seen` counts all files, `failed` those that gave an error."""
+    """What a sweep removed, or with `dry_run` would remove; `seen` counts all files, `failed` those with an error."""
 
     files: int = 0
     bytes: int = 0
@@ -48,9 +48,9 @@ def sweep(
 ) -> Sweep:
     """Remove the files below `root` that are older than `days`; raises ValueError unless days > 0.
 
-    The walk goes by directory descriptors and follows no link, so a folder swapped for a link while it runs
-    leads nowhere. Files that a running request holds (a shared lock) stay, whichever process holds them.
-    `stopped` is asked before every entry and ends the walk early.
+    The walk uses directory descriptors and follows no link, so it cannot be led outside by swapping a directory for a
+    link meanwhile. Files that a request of any process holds, by a shared lock, stay. `stopped` is called before every
+    entry; True ends the walk.
     """
     if not days > 0:
         raise ValueError(f"days must be more than 0, not {days}")
@@ -98,14 +98,14 @@ class _Walk:
         if name == _KEPT or not stat.S_ISREG(seen.st_mode):
             return
         self.done.seen += 1
-        if _age_mark(seen) <= self.cutoff:
+        if _aged_from(seen) <= self.cutoff:
             self._remove(name, directory, seen)
 
     def _remove(self, name: str, directory: int, seen: os.stat_result) -> None:
-        """Remove a file unless somebody holds it, or it is another one by now."""
+        """Remove a file unless it is held, or was replaced meanwhile."""
         descriptor = open_to_lock(name, directory)
         try:
-            if not lock_alone(descriptor):
+            if not try_lock_exclusive(descriptor):
                 self.done.in_use += 1
                 return
             opened = os.fstat(descriptor)
@@ -121,7 +121,7 @@ class _Walk:
 
 @contextlib.contextmanager
 def _opened(directory: Path | str, parent: int | None = None) -> Iterator[int]:
-    """A directory's descriptor; below a parent, a link is none."""
+    """The descriptor of a directory; below a parent it must not be a symbolic link."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if parent is None else os.O_NOFOLLOW)
     descriptor = os.open(directory, flags, dir_fd=parent)
     try:
@@ -130,6 +130,6 @@ def _opened(directory: Path | str, parent: int | None = None) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _age_mark(seen: os.stat_result) -> float:
-    """When a file was last written; one that claims to be from the future ages from its last change of inode."""
+def _aged_from(seen: os.stat_result) -> float:
+    """When a file was last modified, or if that is in the future, when its inode last changed."""
     return seen.st_mtime if seen.st_mtime <= time.time() else seen.st_ctime

@@ -15,7 +15,7 @@ _spare: str | None = None
 def use_temp_directory(spare: str) -> str | None:
     """Use `spare` for the fork server's socket whenever the system's temporary directory cannot hold it.
 
-    If that is so now, returns a line for the operator, once per process. Raises OSError if `spare` cannot hold it either.
+    If that is so now, returns a line for the operator, once per process. Raises OSError if `spare` cannot either.
     """
     global _spare
     fault = _fault(None)

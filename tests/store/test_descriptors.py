@@ -15,7 +15,7 @@ from service.errors import OutOfDescriptors, StorageUnavailable
 from service.store import descriptors, disk, hot
 from service.store.descriptors import ACCEPT, BEGIN, CACHE, CONNECT, FINISH
 from service.store.holds import Hold, held
-from service.store.hot import LEAST_BYTES, HotFiles
+from service.store.hot import MIN_BYTES, HotFiles
 from service.store.layout import AREAS, Layout, upload_key
 from service.store.local import LocalStore, StoredFile
 from tests.helpers import open_descriptors
@@ -128,12 +128,12 @@ async def test_waiting_for_descriptors_has_an_end(store: LocalStore, monkeypatch
 async def opened(store: LocalStore, number: int) -> StoredFile:
     key = f"output/{number}.png"
     Path(store.local(key)).write_bytes(b"x")
-    return await store.open(key, whole=LEAST_BYTES)
+    return await store.open(key, whole=MIN_BYTES)
 
 
 async def test_kept_files_have_a_bounded_share(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hot, "limit", lambda: 5 * hot.SHARE)
-    cache = HotFiles(1000 * LEAST_BYTES)
+    cache = HotFiles(1000 * MIN_BYTES)
     files = [await opened(store, number) for number in range(9)]
     for number, file in enumerate(files):
         cache.keep(str(number), file)
@@ -144,7 +144,7 @@ async def test_kept_files_have_a_bounded_share(store: LocalStore, monkeypatch: p
 async def test_kept_files_give_way_while_descriptors_are_short(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache = HotFiles(1000 * LEAST_BYTES)
+    cache = HotFiles(1000 * MIN_BYTES)
     files = [await opened(store, number) for number in range(5)]
     for number, file in enumerate(files):
         cache.keep(str(number), file)

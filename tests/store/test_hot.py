@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from service.store.hot import LEAST_BYTES, HotFiles
+from service.store.hot import MIN_BYTES, HotFiles
 from service.store.layout import AREAS, Layout
 from service.store.local import LocalStore, StoredFile
 
-DATA = b"x" * LEAST_BYTES
+DATA = b"x" * MIN_BYTES
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ async def test_the_files_used_last_are_kept(store: LocalStore) -> None:
 
 
 async def test_tiny_files_are_as_few_as_others(store: LocalStore) -> None:
-    hot = HotFiles(4 * LEAST_BYTES)
+    hot = HotFiles(4 * MIN_BYTES)
     files = [await opened(store, new_key(), b"x") for _ in range(9)]
     for number, file in enumerate(files):
         hot.keep(f"output/{number}.png", file)

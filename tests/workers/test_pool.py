@@ -155,7 +155,7 @@ async def test_a_fault_in_a_worker_is_logged_here_in_our_format(pools: Pools, ca
     [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
     line = json.loads(JsonFormatter().format(record))
     assert line["message"] == "a job met an unexpected fault"
-    assert "in _look" in line["exception"]
+    assert "in _read_container" in line["exception"]
     assert "TypeError" in line["exception"]
 
 
