@@ -14,11 +14,11 @@ from service.quoting import log_safe, visible, without_key
         ("\u200e\u200f\u061c\u2028\u2066\ufeff", "\\u200e\\u200f\\u061c\\u2028\\u2066\\ufeff"),
     ],
 )
-def test_hidden_characters_become_visible(text: str, shown: str) -> None:
+def test_hidden_characters_are_escaped(text: str, shown: str) -> None:
     assert visible(text) == shown
 
 
-def test_what_is_to_be_kept_is_kept() -> None:
+def test_characters_in_keep_are_not_escaped() -> None:
     assert visible("a\n\tb\x1b", keep="\n\t") == "a\n\tb\\u001b"
 
 
@@ -45,7 +45,7 @@ def test_the_key_is_hidden_in_every_spelling(text: str, key: str, shown: str) ->
 
 
 @pytest.mark.parametrize("separator", [" ", "\n", "\x1f", "\\n", "\\\\u001f", "', '"])
-def test_a_text_that_almost_holds_the_key_is_searched_in_linear_time(separator: str) -> None:
+def test_a_text_that_almost_contains_the_key_is_searched_in_linear_time(separator: str) -> None:
     key = "AIzaSyD-abcdefghijklmnopqrstuvwxyz1"
     text = (separator * (12 // len(separator))).join(key[:-1]) + "!" * 100
     assert without_key(text * 10, key) == text * 10
@@ -56,5 +56,5 @@ def test_a_log_line_shows_no_password_of_a_url() -> None:
     assert shown == "cannot reach http://[user]@proxy:3128/x for me@example.com"
 
 
-def test_every_detail_can_be_shown() -> None:
+def test_the_detail_of_an_error_is_sanitized() -> None:
     assert BadReply("half \ud83d \x1b[1m \u202e").detail == "half ? \\u001b[1m \\u202e"

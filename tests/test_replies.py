@@ -1,4 +1,4 @@
-"""What becomes of a reply that cannot be read, or that memory has no room for."""
+"""Replies that cannot be read, or that exceed the memory."""
 
 import asyncio
 import gzip
@@ -26,7 +26,7 @@ HTML = b"<!doctype html>\xff\x00<h1>It worked, but you cannot see it.</h1>"
 
 
 def large(size: int = 3 * MIB, edit: Callable[[Json], object] = lambda body: None) -> Responder:
-    """A good answer with a picture of `size` bytes, most of them after its end."""
+    """A reply with a picture of `size` bytes, most of them padding."""
 
     def build(call: PendingRequest) -> bytes:
         body = call.reply(picture_part(picture_bytes((1376, 768)) + os.urandom(size)))
@@ -40,7 +40,7 @@ def large(size: int = 3 * MIB, edit: Callable[[Json], object] = lambda body: Non
 
 
 def memory(service: Running) -> int:
-    """How much of GEMINI_REPLIES_MEMORY_MB is taken."""
+    """How many bytes of GEMINI_REPLIES_MEMORY_MB are used."""
     return service.app[GEMINI]._memory.used
 
 
@@ -59,7 +59,7 @@ def kept(service: Running, error: dict[str, Any]) -> bytes:
         (raw(200, dump({"candidates": [{"content": {"parts": [{"fileData": {"fileUri": "gs://a/b"}}]}}]})), None),
     ],
 )
-async def test_what_cannot_be_read_is_kept_as_received(serve: Serve, answer: Responder, whole: bytes | None) -> None:
+async def test_an_unreadable_reply_is_kept_as_received(serve: Serve, answer: Responder, whole: bytes | None) -> None:
     service = await serve(QuickEmulator(then=answer))
     body = assert_problem(await service.thumbnails(*TINY), 502, "bad_reply")
     [error] = body["errors"]
@@ -70,7 +70,7 @@ async def test_what_cannot_be_read_is_kept_as_received(serve: Serve, answer: Res
     assert (service.area("temp"), memory(service)) == ([], 0)
 
 
-async def test_it_is_kept_without_its_content_encoding(serve: Serve) -> None:
+async def test_an_unreadable_reply_is_kept_without_its_content_encoding(serve: Serve) -> None:
     async def answer(call: PendingRequest) -> web.Response:
         return web.Response(body=gzip.compress(HTML), headers={"Content-Encoding": "gzip"})
 
@@ -82,7 +82,7 @@ async def test_it_is_kept_without_its_content_encoding(serve: Serve) -> None:
 @pytest.mark.parametrize(
     "fault", ["blocked_safety", "finish_image_safety", "text_only", "error_in_200", "half_body", "empty_body"]
 )
-async def test_what_was_read_or_never_ended_leaves_nothing(serve: Serve, fault: str) -> None:
+async def test_a_readable_or_truncated_reply_is_not_kept(serve: Serve, fault: str) -> None:
     service = await serve(QuickEmulator(then=fault))
     [error] = (await service.thumbnails(*TINY)).json["errors"]
     assert error["storage_path"] is None
@@ -90,7 +90,7 @@ async def test_what_was_read_or_never_ended_leaves_nothing(serve: Serve, fault: 
 
 
 @pytest.mark.parametrize("spilled", [False, True])
-async def test_what_came_of_one_over_the_limit_is_kept_and_said_to_be_cut(serve: Serve, spilled: bool) -> None:
+async def test_a_reply_above_the_limit_is_kept_up_to_there(serve: Serve, spilled: bool) -> None:
     limit = 2 * MIB if spilled else 500_000
     service = await serve(QuickEmulator(then=large()), gemini_max_reply_bytes=limit, gemini_replies_memory_mb=1)
     [error] = assert_problem(await service.thumbnails(*TINY), 502, "bad_reply", "cut", "GEMINI_MAX_REPLY_BYTES")[
@@ -103,7 +103,7 @@ async def test_what_came_of_one_over_the_limit_is_kept_and_said_to_be_cut(serve:
 
 
 async def test_replies_share_a_bounded_memory_and_all_arrive(serve: Serve) -> None:
-    """Eight replies of 4 MB in 6 MiB: what does not fit goes to the disk as it comes."""
+    """Eight replies of 4 MB with a limit of 6 MiB: the rest is written to the disk as it arrives."""
     service = await serve(QuickEmulator(then=large()), gemini_replies_memory_mb=6, max_variations=8)
     asked = asyncio.create_task(service.thumbnails(("count", "8"), *TINY))
     peak, spilled = 0, 0
@@ -128,7 +128,7 @@ def size_of(path: Path) -> int:
         return 0
 
 
-async def test_one_that_is_larger_than_all_memory_arrives(serve: Serve) -> None:
+async def test_a_reply_larger_than_the_memory_is_read(serve: Serve) -> None:
     service = await serve(QuickEmulator(then=large(5 * MIB)), gemini_replies_memory_mb=1)
     answer = await service.thumbnails(("count", "3"), *TINY)
     assert len(answer.json["variations"]) == 3
@@ -161,7 +161,7 @@ async def test_a_full_disk_keeps_as_much_of_an_unreadable_reply_as_was_prealloca
 
 
 @pytest.mark.parametrize("readable", [True, False])
-async def test_a_disk_that_fills_up_while_a_reply_comes_costs_no_paid_picture(
+async def test_a_disk_that_fills_up_while_a_reply_arrives_loses_no_picture(
     serve: Serve, tmp_path: Path, readable: bool
 ) -> None:
     def fill(body: Json) -> None:
@@ -183,7 +183,7 @@ async def test_a_disk_that_fills_up_while_a_reply_comes_costs_no_paid_picture(
         assert (service.area("temp"), memory(service)) == ([], 0)
 
 
-async def test_a_file_that_cannot_be_opened_is_told_before_any_call(
+async def test_a_file_that_cannot_be_opened_fails_before_the_call(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = await serve()
@@ -197,7 +197,7 @@ async def test_a_file_that_cannot_be_opened_is_told_before_any_call(
     assert service.area("temp") == []
 
 
-async def test_a_client_that_leaves_gives_the_memory_back(serve: Serve) -> None:
+async def test_the_memory_of_a_disconnected_client_is_released(serve: Serve) -> None:
     service = await serve(QuickEmulator(delay_seconds=0.2, then=large()), gemini_replies_memory_mb=1)
     asked = asyncio.create_task(service.thumbnails(("count", "2"), *TINY))
     await until(lambda: service.emulator.requests == 2)
@@ -207,7 +207,7 @@ async def test_a_client_that_leaves_gives_the_memory_back(serve: Serve) -> None:
     assert len(service.area("generated")) == 2
 
 
-async def test_a_usage_of_megabytes_is_not_passed_on(serve: Serve) -> None:
+async def test_a_usage_of_megabytes_is_dropped(serve: Serve) -> None:
     service = await serve(QuickEmulator(faults=["huge_usage", "hidden_characters"]))
     first = (await service.thumbnails(*TINY)).json["variations"][0]
     assert first["metadata"]["usage"] is None
@@ -216,7 +216,7 @@ async def test_a_usage_of_megabytes_is_not_passed_on(serve: Serve) -> None:
     assert second["metadata"]["usage"]["candidatesTokenCount"] == 1120
 
 
-async def test_the_usage_has_one_spelling(serve: Serve) -> None:
+async def test_the_usage_is_in_camel_case(serve: Serve) -> None:
     service = await serve(QuickEmulator(then="snake_case"))
     [variation] = (await service.thumbnails(*TINY)).json["variations"]
     assert variation["metadata"]["usage"]["candidatesTokensDetails"] == [{"modality": "IMAGE", "tokenCount": 1120}]

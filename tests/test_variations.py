@@ -19,7 +19,7 @@ from service.store.scratch import Scratch
 from service.thumbnails import ThumbnailService
 from service.variations import VariationState
 from tests.conftest import Serve
-from tests.gemini.virtual import Outcome, PlayedGemini, Sending, refused
+from tests.gemini.virtual import Attempt, Outcome, ScriptedGemini, refused
 from tests.helpers import SCRIPT, QuickEmulator, Running, picture_bytes, until, upload
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -235,13 +235,13 @@ async def test_whenever_clients_disconnect_no_call_is_sent_for_them_afterwards(s
     chance, gone, late = random.Random(seed), set[str](), list[str]()
     service = await serve()
 
-    def outcome(one: Sending) -> Outcome:
+    def outcome(one: Attempt) -> Outcome:
         script = one.call.prompt.rpartition("order ")[2].split()[0]
         if script in gone:
             late.append(script)
         return chance.uniform(0, 0.05), chance.choice([refused(), refused(0.01), Blocked("no", billed=False)])
 
-    gemini = PlayedGemini(outcome, slots=3, retry=2)
+    gemini = ScriptedGemini(outcome, slots=3, retry=2)
     thumbnails = ThumbnailService(gemini, service.app[EXPORTS])
 
     async def read(number: int) -> None:

@@ -10,13 +10,13 @@ from google.genai import types
 from service.emulator.app import Emulator
 from tests.emulator.helpers import KEY, Connect, Serve
 
-# Emulators speak plain HTTP. Without this the SDK loads every certificate of the machine, three times for each client.
+# Emulators use plain HTTP. Without this, the SDK loads all certificates of the system three times per client.
 NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 @pytest.fixture
 async def connect(aiohttp_server: Serve) -> AsyncIterator[Connect]:
-    """Serves an emulator on a real socket and hands out the SDK's client for it."""
+    """Serve an emulator on a real socket, and return the SDK's client for it."""
     async with aiohttp.ClientSession() as session:
 
         async def connected(emulator: Emulator, **options: Any) -> genai.Client:

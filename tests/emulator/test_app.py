@@ -17,14 +17,14 @@ from service.emulator.faults import PendingRequest, one_picture
 from tests.emulator.helpers import KEY, MODEL, Connect, Serve, ask, config, drawn, picture_bytes
 from tests.helpers import QuickEmulator
 
-# What it draws
+# Pictures
 
 
 @pytest.mark.parametrize(
     ("ratio", "size", "pixels"),
     [("16:9", "1K", (1376, 768)), ("1:8", "1K", (384, 3072)), ("3:4", "2K", (1792, 2400)), ("1:1", None, (1024, 1024))],
 )
-async def test_a_picture_has_the_models_true_size(
+async def test_a_picture_has_the_size_of_the_model(
     connect: Connect, ratio: str, size: str | None, pixels: tuple[int, int]
 ) -> None:
     picture = drawn(await ask(await connect(Emulator()), config=config(ratio, size)))
@@ -32,7 +32,7 @@ async def test_a_picture_has_the_models_true_size(
     picture.load()
 
 
-async def test_an_answer_says_what_it_cost_and_where_it_came_from(connect: Connect) -> None:
+async def test_a_reply_has_usage_model_and_id(connect: Connect) -> None:
     reply = await ask(await connect(QuickEmulator()), config=config("1:1", "2K"))
     assert reply.usage_metadata
     assert reply.usage_metadata.candidates_token_count == 1680
@@ -84,7 +84,7 @@ async def test_without_a_ratio_the_picture_follows_the_reference(
     assert drawn(reply).size == pixels
 
 
-async def test_what_was_asked_is_recorded(connect: Connect) -> None:
+async def test_requests_are_recorded(connect: Connect) -> None:
     emulator = QuickEmulator()
     await ask(await connect(emulator, api_version="v1beta"), "My awesome video", config=config("21:9", "1K"))
     [received] = emulator.received
@@ -117,7 +117,7 @@ async def test_the_peak_counts_requests_that_wait_together(connect: Connect) -> 
     assert len({drawn(reply).tobytes() for reply in replies}) == 4
 
 
-async def test_it_waits_before_it_answers(connect: Connect) -> None:
+async def test_the_delay_is_honoured(connect: Connect) -> None:
     emulator = Emulator(delay_seconds=3600, then="empty_object")
     client = await connect(emulator, timeout=100, headers={"X-Server-Timeout": "10"})
     with pytest.raises(TimeoutError):
@@ -125,7 +125,7 @@ async def test_it_waits_before_it_answers(connect: Connect) -> None:
     assert emulator.requests == 1
 
 
-# What it refuses, as Google does
+# Refusals like Google's
 
 
 async def test_a_model_outside_the_table_works(connect: Connect) -> None:
@@ -139,7 +139,7 @@ async def test_a_retired_model_is_not_found(connect: Connect) -> None:
     assert caught.value.code == 404
 
 
-async def test_a_wrong_key_is_refused_by_reason(connect: Connect) -> None:
+async def test_a_wrong_key_is_refused_with_its_reason(connect: Connect) -> None:
     with pytest.raises(errors.ClientError) as caught:
         await ask(await connect(Emulator(api_key="another")))
     assert caught.value.code == 400
@@ -156,7 +156,9 @@ async def test_a_wrong_key_is_refused_by_reason(connect: Connect) -> None:
         ("gemini-9-next", "16:9", "8K"),
     ],
 )
-async def test_what_a_model_lacks_is_refused(connect: Connect, model: str, ratio: str, size: str) -> None:
+async def test_an_option_that_the_model_does_not_support_is_refused(
+    connect: Connect, model: str, ratio: str, size: str
+) -> None:
     with pytest.raises(errors.ClientError, match="not supported") as caught:
         await ask(await connect(Emulator()), model=model, config=config(ratio, size))
     assert caught.value.status == "INVALID_ARGUMENT"

@@ -70,7 +70,7 @@ def test_any_script_is_drawn(script: str, size: tuple[int, int]) -> None:
     assert opened(draw(script, size, "0")).size == size
 
 
-def test_a_reference_is_the_backdrop() -> None:
+def test_a_reference_is_the_background() -> None:
     picture = opened(draw("My awesome video", SMALL, "0", picture_bytes((400, 300), "lime")))
     red, green, blue = picture.resize((1, 1)).getpixel((0, 0))  # type: ignore[misc]  # a tuple, of several bands
     assert green > 1.5 * max(red, blue)
@@ -79,7 +79,7 @@ def test_a_reference_is_the_backdrop() -> None:
 @pytest.mark.parametrize(
     "reference", [b"no picture", picture_bytes()[:60], picture_bytes(kind="GIF")], ids=["text", "cut", "gif"]
 )
-def test_an_unreadable_reference_leaves_the_scene(reference: bytes) -> None:
+def test_an_unreadable_reference_is_ignored(reference: bytes) -> None:
     assert draw("My awesome video", SMALL, "0", reference) == draw("My awesome video", SMALL, "0")
 
 
@@ -95,18 +95,18 @@ def test_an_unreadable_reference_leaves_the_scene(reference: bytes) -> None:
         ("\n \n", ""),
     ],
 )
-def test_the_title_is_the_first_thing_said(script: str, title: str) -> None:
+def test_the_title_is_the_first_line_with_text(script: str, title: str) -> None:
     assert title_of(script) == title
 
 
 @pytest.mark.parametrize("text", ["Größe – “naïve”…", "Как приготовить борщ", "Ελλάδα", "שלום עולם", "مرحبا"])
-def test_the_font_that_ships_shows_most_alphabets(text: str) -> None:
+def test_the_font_of_the_package_has_most_alphabets(text: str) -> None:
     shown, font = choose_font(text)
     assert shown == text
     assert font.getname() == ("DejaVu Sans", "Condensed Bold")
 
 
-def test_what_no_font_shows_is_left_out() -> None:
+def test_characters_without_a_glyph_are_left_out() -> None:
     assert choose_font("Party \U000effff tonight")[0] == "Party tonight"
 
 
@@ -127,6 +127,6 @@ def test_a_title_fits_its_box(text: str, width: int, height: int) -> None:
     assert "".join(title.lines).replace(" ", "") == text.replace(" ", "")
 
 
-def test_a_reference_that_is_no_picture_gives_way_to_a_scene_and_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_reference_that_is_no_picture_is_replaced_by_a_scene_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert draw("The sea", (320, 180), "1", b"no picture") == draw("The sea", (320, 180), "1")
     assert "a reference cannot be opened (UnidentifiedImageError)" in caplog.text

@@ -11,7 +11,7 @@ import pytest
 
 COMMAND = (sys.executable, "-m", "service.emulator", "--port", "0")
 
-# A parent that holds the pipe to an emulator, whose output goes to ours.
+# A parent that holds the pipe to an emulator; the emulator inherits its output.
 PARENT = f"""
 import subprocess, sys
 subprocess.Popen({COMMAND!r}, stdin=subprocess.PIPE)
@@ -38,18 +38,18 @@ async def requests_of(port: int) -> int:
         return int((await response.json())["requests"])
 
 
-async def test_it_says_its_port_and_serves(emulator: Process) -> None:
+async def test_it_prints_its_port_and_serves(emulator: Process) -> None:
     assert await requests_of(await port_of(emulator)) == 0
 
 
-async def test_it_ends_with_its_standard_input(emulator: Process) -> None:
+async def test_it_exits_at_the_end_of_its_standard_input(emulator: Process) -> None:
     await port_of(emulator)
     assert emulator.stdin
     emulator.stdin.close()
     assert await asyncio.wait_for(emulator.wait(), 5) == 0
 
 
-async def test_it_survives_the_signals_that_its_parent_gets(emulator: Process) -> None:
+async def test_it_ignores_the_signals_of_its_process_group(emulator: Process) -> None:
     port = await port_of(emulator)
     for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         emulator.send_signal(one)
@@ -57,7 +57,7 @@ async def test_it_survives_the_signals_that_its_parent_gets(emulator: Process) -
     assert emulator.returncode is None
 
 
-async def test_it_does_not_outlive_a_parent_killed_outright() -> None:
+async def test_it_does_not_outlive_a_parent_that_is_killed() -> None:
     parent = await asyncio.create_subprocess_exec(sys.executable, "-c", PARENT, stdin=PIPE, stdout=PIPE)
     assert await requests_of(await port_of(parent)) == 0
     parent.kill()
@@ -83,7 +83,7 @@ async def test_a_bad_setting_stops_the_start(environment: dict[str, str]) -> Non
     assert next(iter(environment.values())).encode() in said
 
 
-async def test_it_needs_no_sdk() -> None:
+async def test_it_does_not_import_the_sdk() -> None:
     code = "import sys, service.emulator.app; sys.exit(any(name.startswith('google') for name in sys.modules))"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
     assert await process.wait() == 0

@@ -49,7 +49,7 @@ EMPTY = (
     "wrong_candidates", "no_candidates", "text_only", "file_uri",
 )  # fmt: skip
 NOT_FOLLOWED = ("redirect_nowhere", "not_modified", *(name for name in FAULTS if name.startswith("redirect_3")))
-# Ways to wrap a picture that the SDK takes off by itself; the others cost it the picture.
+# The wrappings that the SDK can read; with the others it finds no picture.
 READ_BY_THE_SDK = {
     "unpadded", "url_safe", "url_safe_unpadded", "snake_case", "html_safe", "error_null", "gzip", "deflate",
     "deflate_bare", "unknown_encoding",
@@ -57,7 +57,7 @@ READ_BY_THE_SDK = {
 BLOCKED = {f"blocked_{reason.lower()}": reason for reason in BLOCK_REASONS}
 FINISHED = {f"finish_{reason.lower()}": reason for reason in FINISH_REASONS}
 UNKNOWN = ("blocked_unknown", "finish_unknown")
-# name -> declared MIME type, first bytes, Pillow's mode; None where the bytes are no whole picture
+# name -> declared MIME type, first bytes, Pillow's mode (None if the bytes are no complete picture)
 PICTURES: dict[str, tuple[str, bytes, str | None]] = {
     "no_usage": ("image/png", b"\x89PNG", "RGB"),
     "huge_usage": ("image/png", b"\x89PNG", "RGB"),
@@ -103,7 +103,7 @@ async def test_an_error_status_is_raised(connect: Connect, name: str, code: int)
         ("rate_limited_bare", None, None),
     ],
 )
-async def test_a_rate_limit_says_when_to_come_back(
+async def test_a_rate_limit_has_a_retry_delay(
     connect: Connect, name: str, delay: str | None, header: str | None
 ) -> None:
     with pytest.raises(errors.ClientError) as caught:
@@ -115,7 +115,7 @@ async def test_a_rate_limit_says_when_to_come_back(
 
 
 @pytest.mark.parametrize(("name", "mark"), [("daily_quota", "PerDay"), ("zero_quota", "limit: 0")])
-async def test_a_lasting_quota_says_so(connect: Connect, name: str, mark: str) -> None:
+async def test_a_lasting_quota_names_its_limit(connect: Connect, name: str, mark: str) -> None:
     with pytest.raises(errors.ClientError) as caught:
         await ask(await connect(QuickEmulator(then=name)))
     assert mark in json.dumps(caught.value.details)
@@ -161,7 +161,7 @@ async def test_the_finish_message_is_on_the_wire(connect: Connect) -> None:
 
 
 @pytest.mark.parametrize("name", WRAPPINGS)
-async def test_a_wrapping_is_one_that_the_sdk_takes_off_or_not(connect: Connect, name: str) -> None:
+async def test_the_sdk_reads_only_some_wrappings(connect: Connect, name: str) -> None:
     client, found = await connect(QuickEmulator(then=name)), []
     with suppress(errors.APIError, ValueError, TypeError, AttributeError, aiohttp.ClientPayloadError):
         found = pictures(await ask(client))
@@ -171,7 +171,7 @@ async def test_a_wrapping_is_one_that_the_sdk_takes_off_or_not(connect: Connect,
 @pytest.mark.parametrize(
     "name", [name for name in NOT_FOLLOWED if not name.startswith("redirect_30") or name == "redirect_300"]
 )
-async def test_what_leads_elsewhere(connect: Connect, name: str) -> None:
+async def test_redirects_are_sent(connect: Connect, name: str) -> None:
     with pytest.raises(errors.APIError) as caught:
         await ask(await connect(QuickEmulator(then=name)))
     assert 300 <= caught.value.code < 400
@@ -210,14 +210,14 @@ async def test_several_pictures_in_one_answer(connect: Connect, name: str, thoug
     assert len(set(pictures(reply))) == 2
 
 
-async def test_a_hanging_answer_ends_in_the_clients_timeout(connect: Connect) -> None:
+async def test_a_hanging_reply_ends_with_the_clients_timeout(connect: Connect) -> None:
     emulator = QuickEmulator(then="hang")
     with pytest.raises(TimeoutError):
         await ask(await connect(emulator, timeout=100, headers={"X-Server-Timeout": "10"}))
     assert emulator.requests == 1
 
 
-async def test_faults_meet_the_requests_in_turn(connect: Connect) -> None:
+async def test_faults_apply_to_the_requests_in_order(connect: Connect) -> None:
     emulator = QuickEmulator(
         faults=["text_only", None, error(429, "slow down")], then=repainted(lambda _: b"all the rest")
     )

@@ -1,4 +1,4 @@
-"""The emulator's keeper: a process that dies comes back on its port, and none is ever left."""
+"""The supervisor of the emulator: restarts on the same port, and no process is left."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ async def emulator_process(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Emu
     monkeypatch.setenv("EMULATOR_DELAY_SECONDS", "0")
     monkeypatch.setattr(process, "FIRST_PAUSE_SECONDS", 0.01)
     emulator_process = EmulatorProcess(30)
-    # Nobody else may get its port while it is down.
+    # No other process may take its port while it is down.
     emulator_process._port = free_port()
     async with emulator_process.opened():
         yield emulator_process
@@ -30,13 +30,15 @@ async def emulator_process(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Emu
 
 
 async def again(emulator_process: EmulatorProcess) -> None:
-    """Kill it and wait for the next one."""
+    """Kill the process and wait for its restart."""
     before = emulator_process.pid
     os.kill(before, signal.SIGKILL)
     await until(lambda: emulator_process.up and emulator_process.pid != before)
 
 
-async def test_calls_go_on_when_it_dies(emulator_process: EmulatorProcess, caplog: pytest.LogCaptureFixture) -> None:
+async def test_calls_are_retried_when_it_dies(
+    emulator_process: EmulatorProcess, caplog: pytest.LogCaptureFixture
+) -> None:
     async with open_gemini(GeminiAccess(KEY, emulator_process.base_url, retry=30)) as gemini:
         for _ in range(2):
             base_url = emulator_process.base_url
@@ -49,7 +51,7 @@ async def test_calls_go_on_when_it_dies(emulator_process: EmulatorProcess, caplo
     assert caplog.messages.count("the emulator is up again") == 2
 
 
-async def test_one_that_never_stays_up_is_given_up(
+async def test_the_number_of_restarts_is_bounded(
     emulator_process: EmulatorProcess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(process, "MAX_RESTARTS", 2)
@@ -61,7 +63,7 @@ async def test_one_that_never_stays_up_is_given_up(
     assert not emulator_process.up
 
 
-async def test_one_that_was_up_for_long_is_started_again_as_often(
+async def test_a_long_run_resets_the_number_of_restarts(
     emulator_process: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "MAX_RESTARTS", 1)
@@ -70,7 +72,7 @@ async def test_one_that_was_up_for_long_is_started_again_as_often(
         await again(emulator_process)
 
 
-async def test_a_start_that_fails_is_tried_again(
+async def test_a_failed_restart_is_retried(
     emulator_process: EmulatorProcess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("EMULATOR_FAULTS", "no_such_fault")
@@ -81,9 +83,7 @@ async def test_a_start_that_fails_is_tried_again(
 
 
 @pytest.mark.parametrize("seconds", [0, 0.02, 0.2])
-async def test_closing_while_it_is_started_again_leaves_no_process(
-    monkeypatch: pytest.MonkeyPatch, seconds: float
-) -> None:
+async def test_closing_during_a_restart_leaves_no_process(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     monkeypatch.setattr(process, "FIRST_PAUSE_SECONDS", 0)
     before = children()
     async with EmulatorProcess(30).opened() as emulator_process:
@@ -93,7 +93,7 @@ async def test_closing_while_it_is_started_again_leaves_no_process(
     assert children() <= before
 
 
-async def test_one_that_does_not_end_is_killed(
+async def test_a_process_that_does_not_exit_is_killed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(process, "EXIT_SECONDS", 0.05)
@@ -103,7 +103,7 @@ async def test_one_that_does_not_end_is_killed(
     assert not alive(emulator_process.pid)
 
 
-async def test_one_that_does_not_end_is_killed_when_closing_is_cancelled() -> None:
+async def test_a_process_that_does_not_exit_is_killed_when_closing_is_cancelled() -> None:
     leave = asyncio.Event()
 
     async def open_and_leave(emulator_process: EmulatorProcess) -> None:
@@ -122,7 +122,7 @@ async def test_one_that_does_not_end_is_killed_when_closing_is_cancelled() -> No
 
 
 async def stop(pid: int) -> None:
-    """Stop a process, and wait until it is: until then it could still end."""
+    """Stop a process with SIGSTOP, and wait until it is stopped: until then it could still exit."""
     os.kill(pid, signal.SIGSTOP)
     await until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
 

@@ -1,4 +1,4 @@
-"""Clients of emulators, over the real SDK."""
+"""Clients for emulators, with the real SDK."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -20,7 +20,7 @@ Connect = Callable[..., Awaitable[GeminiService]]
 
 @pytest.fixture
 async def connect() -> AsyncIterator[Connect]:
-    """Opens a client of an emulator: `await connect(QuickEmulator(…), retry=2, …)`."""
+    """Opens a client for an emulator: `await connect(QuickEmulator(…), retry=2, …)`."""
     async with AsyncExitStack() as stack:
 
         async def connected(emulator: Emulator, **options: Any) -> GeminiService:
@@ -33,6 +33,6 @@ async def connect() -> AsyncIterator[Connect]:
 
 @pytest.fixture
 def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pauses and intervals of a tenth of the usual."""
+    """Shorten pauses and intervals to a tenth."""
     for name in ("FIRST_PAUSE_SECONDS", "PROBE_SECONDS", "FIRST_INTERVAL_SECONDS"):
         monkeypatch.setattr(backoff, name, getattr(backoff, name) / 10)

@@ -1,4 +1,4 @@
-"""Base64 of every kind."""
+"""All variants of base64."""
 
 import base64
 from urllib.parse import quote
@@ -27,13 +27,13 @@ def wrapped(text: str, width: int = 76, end: str = "\n") -> str:
         STANDARD[:100] + URL_SAFE[100:],
     ],
 )  # fmt: skip
-def test_every_spelling(text: str) -> None:
+def test_every_variant_of_base64_is_decoded(text: str) -> None:
     assert blobs.decode(text.encode()) == DATA
     assert blobs.decode(memoryview(text.encode())) == DATA
     assert blobs.head(text.encode()) == DATA[:16]
 
 
-def test_blocks_that_are_padded_each() -> None:
+def test_blocks_that_are_padded_one_by_one_are_decoded() -> None:
     text = b"".join(base64.b64encode(DATA[at : at + 100]) for at in range(0, len(DATA), 100))
     assert blobs.decode(text) == DATA
     assert blobs.decode(wrapped(text.decode(), 3).encode()) == DATA
@@ -43,7 +43,7 @@ def test_blocks_that_are_padded_each() -> None:
 @pytest.mark.parametrize(
     "spell", [bytes, lambda data: wrapped(data.decode(), 77).encode(), lambda data: data.rstrip(b"=")]
 )
-def test_more_than_one_piece(extra: int, spell: type[bytes]) -> None:
+def test_data_of_more_than_one_piece_is_decoded(extra: int, spell: type[bytes]) -> None:
     data = DATA * (PIECE // len(DATA)) + DATA[:extra]
     assert blobs.decode(spell(base64.b64encode(data))) == data
 
@@ -51,7 +51,7 @@ def test_more_than_one_piece(extra: int, spell: type[bytes]) -> None:
 @pytest.mark.parametrize(
     "text", ["!", "not base64!", "abcde", "ab*d", "é", "\x00", "a", "data:image/png,abcd!", "%zz%"]
 )
-def test_anything_else_is_a_value_error(text: str) -> None:
+def test_invalid_base64_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - of any wording
         blobs.decode(text.encode())
     blobs.head(text.encode())
@@ -69,10 +69,10 @@ def test_anything_else_is_a_value_error(text: str) -> None:
         (f"(data:image/png;base64,{wrapped(URL_SAFE, 64, chr(13) + chr(10))})", [("image/png", DATA)]),
     ],
 )
-def test_data_uris_in_a_text(text: str, found: list[tuple[str, bytes]]) -> None:
+def test_data_uris_are_found_in_a_text(text: str, found: list[tuple[str, bytes]]) -> None:
     assert [(mime, blobs.decode(data.encode())) for mime, data in blobs.data_uris(text)] == found
 
 
 @pytest.mark.parametrize("text", ["data:", "data:;", "data:;a", "data:;a;a;a;a;a;a;a;a;a;a"])
-def test_a_text_full_of_almost_data_uris_is_searched_in_linear_time(text: str) -> None:
+def test_a_text_full_of_incomplete_data_uris_is_searched_in_linear_time(text: str) -> None:
     assert list(blobs.data_uris(text * 100_000)) == []

@@ -1,4 +1,4 @@
-"""Replies in memory, bounded in sum, and on disk beyond that."""
+"""The bound on the memory of all replies, and files beyond it."""
 
 import asyncio
 import random
@@ -16,15 +16,15 @@ REPLY = answer(picture(b"the picture " * 1000))
 
 
 class File:
-    """A disk with `room` bytes."""
+    """A file on a disk with `space` free bytes."""
 
-    def __init__(self, room: int = 10**9) -> None:
-        self.room = room
+    def __init__(self, space: int = 10**9) -> None:
+        self.space = space
         self.data = b""
         self.synced = 0
 
     def write(self, data: Bytes, offset: int) -> int:
-        taken = bytes(data[: self.room - offset])
+        taken = bytes(data[: self.space - offset])
         self.data = self.data[:offset] + taken
         return len(taken)
 
@@ -48,7 +48,7 @@ async def filled(memory: ReplyMemory, file: File | None = None, data: bytes = RE
     return body
 
 
-async def test_a_reply_that_fits_stays_in_memory_and_gives_it_back() -> None:
+async def test_a_reply_below_the_limit_stays_in_memory_until_it_is_closed() -> None:
     memory, file = ReplyMemory(10**6), File()
     body = await filled(memory, file)
     assert (memory.used, body.spilled, file.data) == (len(REPLY), 0, b"")
@@ -59,7 +59,7 @@ async def test_a_reply_that_fits_stays_in_memory_and_gives_it_back() -> None:
     assert memory.used == 0
 
 
-async def test_a_reply_beyond_the_memory_goes_to_its_file() -> None:
+async def test_a_reply_above_the_limit_is_written_to_its_file() -> None:
     memory, file = ReplyMemory(5000), File()
     body = await filled(memory, file)
     assert (memory.used, body.spilled, body.size, file.data) == (0, len(REPLY), len(REPLY), REPLY)
@@ -68,21 +68,21 @@ async def test_a_reply_beyond_the_memory_goes_to_its_file() -> None:
     assert memory.used == 0
 
 
-@pytest.mark.parametrize("room", [0, 1, 7000])
-async def test_what_the_disk_does_not_take_stays_in_memory(room: int) -> None:
+@pytest.mark.parametrize("space", [0, 1, 7000])
+async def test_bytes_that_a_full_disk_refuses_stay_in_memory(space: int) -> None:
     memory = ReplyMemory(5000)
-    body = await filled(memory, File(room))
-    assert (body.spilled, memory.used, body.size) == (room, len(REPLY) - room, len(REPLY))
+    body = await filled(memory, File(space))
+    assert (body.spilled, memory.used, body.size) == (space, len(REPLY) - space, len(REPLY))
     assert (await body.read("")).picture == b"the picture " * 1000
     body.close()
     assert memory.used == 0
 
 
 @pytest.mark.parametrize("step", [1000, SIZE, SIZE + 1, 3 * SIZE])
-@pytest.mark.parametrize("room", [0, 1, SIZE, 5 * SIZE, 10**9])
+@pytest.mark.parametrize("space", [0, 1, SIZE, 5 * SIZE, 10**9])
 @pytest.mark.parametrize("limit", [1, 4 * SIZE, 10**9])
-async def test_a_reply_in_pieces_of_any_size_is_whole_again(step: int, room: int, limit: int) -> None:
-    picture_bytes, memory, file = random.Random(0).randbytes(8 * SIZE), ReplyMemory(limit), File(room)
+async def test_a_reply_is_whole_however_it_is_split_between_memory_and_file(step: int, space: int, limit: int) -> None:
+    picture_bytes, memory, file = random.Random(0).randbytes(8 * SIZE), ReplyMemory(limit), File(space)
     data = answer(picture(picture_bytes))
     body = ReplyBody(memory)
     body.file = file
@@ -102,7 +102,7 @@ async def test_without_a_file_it_stays_in_memory() -> None:
     assert (await body.read("")).picture
 
 
-async def test_an_unreadable_reply_is_left_as_it_is() -> None:
+async def test_an_unreadable_reply_is_left_unchanged() -> None:
     for size, spilled in ((10**6, 0), (5000, len(REPLY))):
         memory, file = ReplyMemory(size), File()
         body = await filled(memory, file, b"<" * len(REPLY))
@@ -115,7 +115,7 @@ async def test_an_unreadable_reply_is_left_as_it_is() -> None:
         assert memory.used == 0
 
 
-async def test_a_file_that_cannot_be_read_back_is_an_error_of_unknown_price() -> None:
+async def test_if_the_file_cannot_be_read_back_billed_is_unknown() -> None:
     memory = ReplyMemory(5000)
     body = await filled(memory, BrokenFile())
     with pytest.raises(BadReply, match="Input/output") as caught:
@@ -126,7 +126,7 @@ async def test_a_file_that_cannot_be_read_back_is_an_error_of_unknown_price() ->
     assert memory.used == 0
 
 
-async def test_a_spilled_reply_waits_for_memory_and_holds_the_others_off() -> None:
+async def test_a_spilled_reply_waits_for_memory_before_new_replies() -> None:
     memory = ReplyMemory(len(REPLY) + 5000)
     first = await filled(memory, File())
     spilled = await filled(memory, File())
@@ -142,7 +142,7 @@ async def test_a_spilled_reply_waits_for_memory_and_holds_the_others_off() -> No
     assert (await filled(memory, File(), b"small")).spilled == 0
 
 
-async def test_replies_of_any_number_and_size_all_get_through() -> None:
+async def test_replies_of_any_number_and_size_are_all_read() -> None:
     memory = ReplyMemory(30_000)
     sizes = [10, 1000, 3000, 300, 5000, 1, 2000, 4000, 2500] * 5
     peak = 0
@@ -163,7 +163,7 @@ async def test_replies_of_any_number_and_size_all_get_through() -> None:
     assert memory.used == 0
 
 
-async def test_a_cancelled_wait_gives_its_place_up() -> None:
+async def test_a_cancelled_wait_for_memory_does_not_block_the_next() -> None:
     memory = ReplyMemory(len(REPLY))
     first = await filled(memory, File())
     waiting = [await filled(memory, File()) for _ in range(2)]
@@ -177,7 +177,7 @@ async def test_a_cancelled_wait_gives_its_place_up() -> None:
     await until(lambda: memory.used == 0)
 
 
-async def test_a_body_can_be_used_again() -> None:
+async def test_a_body_can_be_reused() -> None:
     memory = ReplyMemory(5000)
     body = await filled(memory, File())
     body.clear()

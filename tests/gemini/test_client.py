@@ -1,4 +1,4 @@
-"""One call, one reply, over the real SDK: what is sent, what is sent again, and what never is."""
+"""Calls with the real SDK: requests, retries, timeouts."""
 
 import asyncio
 from contextlib import suppress
@@ -30,7 +30,7 @@ from tests.gemini.conftest import CALL, Connect
 from tests.helpers import KEY, QuickEmulator, picture_bytes, until
 
 
-async def test_what_is_sent(connect: Connect, tmp_path: Path) -> None:
+async def test_the_request_has_the_prompt_the_options_and_the_reference(connect: Connect, tmp_path: Path) -> None:
     emulator = QuickEmulator(api_key=KEY)
     gemini = await connect(emulator, api_version="v1beta", timeout=180)
     base = tmp_path / "base.webp"
@@ -47,7 +47,7 @@ async def test_what_is_sent(connect: Connect, tmp_path: Path) -> None:
     assert sent.headers["x-server-timeout"] == "180"
 
 
-async def test_a_short_timeout_is_kept_on_our_side(connect: Connect) -> None:
+async def test_a_timeout_below_googles_minimum_is_enforced_by_the_client(connect: Connect) -> None:
     emulator = QuickEmulator(delay_seconds=60)
     gemini = await connect(emulator, timeout=0.3)
     with pytest.raises(GeminiTimeout) as caught:
@@ -56,13 +56,13 @@ async def test_a_short_timeout_is_kept_on_our_side(connect: Connect) -> None:
     assert emulator.requests == 1
 
 
-async def test_google_refuses_no_deadline_of_ours(connect: Connect) -> None:
+async def test_the_deadline_that_is_sent_is_at_least_googles_minimum(connect: Connect) -> None:
     emulator = QuickEmulator()
     await (await connect(emulator, timeout=2)).draw(CALL)
     assert emulator.received[0].headers["x-server-timeout"] == "10"
 
 
-async def test_the_environment_does_not_turn_the_client_to_vertex(
+async def test_variables_of_the_sdk_do_not_change_the_backend(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GOOGLE_GENAI_USE_VERTEXAI", "true")
@@ -73,7 +73,7 @@ async def test_the_environment_does_not_turn_the_client_to_vertex(
     assert emulator.requests == 1
 
 
-async def test_a_wrong_key_is_told_as_such(connect: Connect) -> None:
+async def test_a_wrong_key_is_an_auth_error_without_the_key(connect: Connect) -> None:
     gemini = await connect(QuickEmulator(api_key="the right key"))
     with pytest.raises(GeminiAuth) as caught:
         await gemini.draw(CALL)
@@ -81,7 +81,7 @@ async def test_a_wrong_key_is_told_as_such(connect: Connect) -> None:
 
 
 @pytest.mark.parametrize("fault", ["drop", "half_body"])
-async def test_a_broken_connection_is_not_sent_again(connect: Connect, fault: str) -> None:
+async def test_a_call_whose_connection_broke_is_not_retried(connect: Connect, fault: str) -> None:
     emulator = QuickEmulator(then=fault)
     gemini = await connect(emulator, retry=30)
     for number in (1, 2, 3):
@@ -91,7 +91,7 @@ async def test_a_broken_connection_is_not_sent_again(connect: Connect, fault: st
         assert emulator.requests == number
 
 
-async def test_a_drop_of_a_kept_connection_is_not_sent_again(connect: Connect) -> None:
+async def test_a_call_whose_reused_connection_was_dropped_is_not_retried(connect: Connect) -> None:
     emulator = QuickEmulator(faults=[None, "drop"])
     gemini = await connect(emulator, retry=30)
     await gemini.draw(CALL)
@@ -101,54 +101,54 @@ async def test_a_drop_of_a_kept_connection_is_not_sent_again(connect: Connect) -
 
 
 def pausing(gemini: GeminiService) -> bool:
-    """Whether the model of CALL was refused and has not answered since."""
+    """Whether the breaker of CALL's model is open or half-open."""
     breaker = gemini._queue._breakers.get(CALL.model)
     return breaker is not None and breaker.refusal is not None
 
 
-class Hearing(CallHooks):
-    """Notes what it hears; raises `fault` when it is to prepare a call."""
+class RecordingHooks(CallHooks):
+    """Records its calls; `prepare` raises `fault`."""
 
     def __init__(self, fault: Exception | None = None) -> None:
-        self.heard: list[str] = []
+        self.calls: list[str] = []
         self.fault = fault
 
     async def prepare(self) -> None:
-        self.heard.append("prepare")
+        self.calls.append("prepare")
         if self.fault:
             raise self.fault
 
     def sent(self) -> None:
-        self.heard.append("sent")
+        self.calls.append("sent")
 
     async def refused(self) -> None:
-        self.heard.append("refused")
+        self.calls.append("refused")
 
 
-async def test_a_call_hears_when_it_is_out_and_when_it_is_not(connect: Connect) -> None:
-    gemini, flight = await connect(QuickEmulator(faults=["rate_limited"]), retry=10), Hearing()
-    await gemini.draw(CALL, flight)
-    assert flight.heard == ["prepare", "sent", "refused", "prepare", "sent"]
+async def test_the_hooks_are_called_for_each_attempt(connect: Connect) -> None:
+    gemini, hooks = await connect(QuickEmulator(faults=["rate_limited"]), retry=10), RecordingHooks()
+    await gemini.draw(CALL, hooks)
+    assert hooks.calls == ["prepare", "sent", "refused", "prepare", "sent"]
 
 
-async def test_a_call_that_meets_no_connection_was_never_sent() -> None:
-    flight = Hearing()
+async def test_sent_is_not_called_without_a_connection() -> None:
+    hooks = RecordingHooks()
     async with open_gemini(GeminiAccess(KEY, "http://127.0.0.1:9", retry=0)) as gemini:
         with pytest.raises(GeminiUnavailable):
-            await gemini.draw(CALL, flight)
-    assert flight.heard == ["prepare", "refused"]
+            await gemini.draw(CALL, hooks)
+    assert hooks.calls == ["prepare", "refused"]
 
 
-async def test_a_call_that_its_owner_refuses_is_not_made(connect: Connect) -> None:
+async def test_an_exception_of_prepare_prevents_the_call(connect: Connect) -> None:
     emulator = QuickEmulator()
     gemini = await connect(emulator, concurrency=1)
     for _ in range(2):
         with pytest.raises(StorageFull):
-            await gemini.draw(CALL, Hearing(StorageFull("no space is left")))
+            await gemini.draw(CALL, RecordingHooks(StorageFull("no space is left")))
     assert emulator.requests == 0
 
 
-async def test_one_pause_for_all_calls_to_a_model(connect: Connect) -> None:
+async def test_all_calls_of_a_model_share_one_pause(connect: Connect) -> None:
     emulator = QuickEmulator(faults=["rate_limited"])
     gemini = await connect(emulator, retry=10)
     first = asyncio.create_task(gemini.draw(CALL))
@@ -161,7 +161,7 @@ async def test_one_pause_for_all_calls_to_a_model(connect: Connect) -> None:
     assert emulator.requests == 4
 
 
-async def test_those_in_line_heed_the_pause_too(connect: Connect) -> None:
+async def test_queued_calls_wait_for_the_pause_too(connect: Connect) -> None:
     emulator = QuickEmulator(faults=["rate_limited"], delay_seconds=0.05)
     gemini = await connect(emulator, retry=10, concurrency=1)
     await asyncio.gather(*(gemini.draw(CALL) for _ in range(3)))
@@ -170,7 +170,7 @@ async def test_those_in_line_heed_the_pause_too(connect: Connect) -> None:
 
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize(("delay", "header"), [("0s", None), ("0.001s", None), (None, "0")])
-async def test_no_shorter_pause_than_the_usual_is_heeded(
+async def test_a_retry_delay_shorter_than_the_backoff_is_ignored(
     connect: Connect, status: int, delay: str | None, header: str | None
 ) -> None:
     details = [detail("RetryInfo", retryDelay=delay)] if delay else []
@@ -204,7 +204,7 @@ async def test_a_delay_of_any_length_is_beyond_the_budget(connect: Connect, dela
         ("1e9s", None, 2),
     ],
 )
-async def test_a_quota_says_when_to_come_again(
+async def test_an_exhausted_quota_has_a_retry_after(
     connect: Connect, delay: str | None, header: str | None, seconds: int
 ) -> None:
     details = [detail("RetryInfo", retryDelay=delay)] if delay else []
@@ -215,7 +215,7 @@ async def test_a_quota_says_when_to_come_again(
     assert "slow down" in caught.value.detail
 
 
-async def test_a_long_message_is_cut_and_of_one_line(connect: Connect) -> None:
+async def test_a_long_message_is_cut_and_put_on_one_line(connect: Connect) -> None:
     gemini = await connect(QuickEmulator(then=error(400, "no\n" * 5000)))
     with pytest.raises(GeminiError) as caught:
         await gemini.draw(CALL)
@@ -239,7 +239,7 @@ async def test_a_refused_connection_is_unavailable_and_unbilled() -> None:
     assert caught.value.billed is False
 
 
-async def test_a_gemini_that_comes_up_within_the_budget_is_reached() -> None:
+async def test_a_refused_connection_is_retried_until_gemini_is_up() -> None:
     async with listening(QuickEmulator().create_app(), "127.0.0.1", 0) as [(host, port)]:
         pass
     async with open_gemini(GeminiAccess(KEY, f"http://{host}:{port}", retry=30)) as gemini:
@@ -251,7 +251,7 @@ async def test_a_gemini_that_comes_up_within_the_budget_is_reached() -> None:
     assert emulator.requests == 1
 
 
-async def test_a_cancelled_call_gives_its_place_back(connect: Connect) -> None:
+async def test_a_cancelled_call_returns_its_slot(connect: Connect) -> None:
     emulator = QuickEmulator(delay_seconds=60)
     gemini = await connect(emulator, concurrency=1)
     drawing = asyncio.create_task(gemini.draw(CALL))
@@ -267,7 +267,7 @@ async def test_a_cancelled_call_gives_its_place_back(connect: Connect) -> None:
     ("status", "kind", "words"),
     [(200, BadReply, r"100000 bytes.*GEMINI_MAX_REPLY_BYTES"), (500, GeminiFailed, "Gemini answered 500")],
 )
-async def test_a_reply_without_end_is_given_up(
+async def test_a_reply_without_end_is_aborted(
     connect: Connect, status: int, kind: type[GeminiError], words: str
 ) -> None:
     async def endless(asked: PendingRequest) -> web.StreamResponse:
@@ -284,5 +284,5 @@ async def test_a_reply_without_end_is_given_up(
     assert caught.value.billed is None
 
 
-def test_an_access_keeps_its_key_to_itself() -> None:
+def test_the_repr_of_an_access_does_not_show_the_key() -> None:
     assert KEY not in repr(GeminiAccess(KEY))

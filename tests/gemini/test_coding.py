@@ -1,4 +1,4 @@
-"""Content-Encoding in pieces of any size."""
+"""Content-Encoding, decoded in chunks of any size."""
 
 import gzip
 import zlib
@@ -12,7 +12,7 @@ BODY = b'{"candidates": [%s]}' % (b"1234567890," * 1000)
 
 
 def gzipped(data: bytes) -> bytes:
-    """Without a time, so that every process that collects these tests gives them the same names."""
+    """Without a timestamp, so that all pytest-xdist workers collect the same test ids."""
     return gzip.compress(data, mtime=0)
 
 
@@ -39,25 +39,25 @@ def decoded(data: bytes, encoding: str, step: int) -> bytes:
         (zlib.compress(BODY), "deflate"), (bare_deflate(BODY), "Deflate "),
     ],
 )  # fmt: skip
-def test_what_comes_out_is_the_body(coded: bytes, encoding: str, step: int) -> None:
+def test_every_encoding_is_decoded(coded: bytes, encoding: str, step: int) -> None:
     assert decoded(coded, encoding, step) == BODY
 
 
 @pytest.mark.parametrize("body", [b"", b"7", b"{}", b"\x1f"])
-def test_a_body_too_short_for_any_encoding(body: bytes) -> None:
+def test_a_body_too_short_for_any_encoding_is_passed_through(body: bytes) -> None:
     assert decoded(body, "gzip", 1) == body
 
 
-def test_a_bomb_comes_in_pieces() -> None:
+def test_a_decompression_bomb_is_decoded_in_pieces() -> None:
     assert decoded(gzip.compress(bytes(20 * PIECE)), "gzip", 10**9) == bytes(20 * PIECE)
 
 
-def test_what_is_broken_is_kept_up_to_the_fault() -> None:
+def test_corrupt_data_is_decoded_up_to_the_corruption() -> None:
     stored = zlib.compressobj(0, zlib.DEFLATED, 31)
     coded = bytearray(stored.compress(BODY * 20) + stored.flush())
     coded[-8:-4] = b"oops"
     assert decoded(bytes(coded), "gzip", 70_000) == BODY * 20
 
 
-def test_what_cannot_be_decoded_at_all_stays_as_it_is() -> None:
+def test_data_that_cannot_be_decoded_is_passed_through() -> None:
     assert decoded(b"\x1f\x8bnot gzip", "gzip", 100) == b"\x1f\x8bnot gzip"

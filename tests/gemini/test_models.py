@@ -11,7 +11,7 @@ def test_the_default_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("model", models.MODELS.values(), ids=lambda model: model.name)
-def test_every_row_is_whole(model: models.Model) -> None:
+def test_every_row_is_complete(model: models.Model) -> None:
     assert set(model.ratios) <= set(models.RATIOS)
     assert set(model.sizes) <= set(models.SIZES)
     assert set(model.sizes) == set(model.prices) == set(model.tokens)
@@ -54,7 +54,7 @@ def test_shut_down_models_are_retired(name: str) -> None:
 @pytest.mark.parametrize(
     ("ratio", "terms"), [("16:9", (16, 9)), ("21:9", (7, 3)), ("1:1", (1, 1)), ("8:1", (8, 1)), ("4:8", (1, 2))]
 )
-def test_terms_are_lowest(ratio: str, terms: tuple[int, int]) -> None:
+def test_ratios_are_reduced_to_lowest_terms(ratio: str, terms: tuple[int, int]) -> None:
     assert models.ratio_terms(ratio) == terms
 
 
@@ -75,7 +75,7 @@ def test_terms_are_lowest(ratio: str, terms: tuple[int, int]) -> None:
         ("8:1", (3072, 384)),
     ],
 )
-def test_true_pixels_at_each_size(ratio: str, size: tuple[int, int]) -> None:
+def test_the_pixels_of_each_ratio_and_size(ratio: str, size: tuple[int, int]) -> None:
     width, height = size
     assert models.pixels(ratio, "1K") == (width, height)
     assert models.pixels(ratio, "2K") == (2 * width, 2 * height)
@@ -96,7 +96,7 @@ def test_no_pixels_outside_the_table(ratio: str, image_size: str) -> None:
 
 
 @pytest.mark.parametrize("image_size", models.SIZES)
-def test_a_raw_has_room_for_a_picture_that_did_not_compress(image_size: str) -> None:
+def test_raw_bytes_are_enough_for_a_picture_that_did_not_compress(image_size: str) -> None:
     sides = [models.pixels(ratio, image_size) for ratio in models.RATIOS]
     noise = max(height * (1 + 3 * width) for width, height in sides)
     assert noise * 1.001 < models.raw_bytes(image_size) < VARIATION_BYTES

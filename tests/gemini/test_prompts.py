@@ -14,7 +14,7 @@ SCRIPTS = [
 
 @pytest.mark.parametrize("with_base", [True, False])
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_the_script_is_carried_verbatim_and_can_be_read_back(script: str, with_base: bool) -> None:
+def test_the_prompt_has_the_script_verbatim_and_it_can_be_extracted(script: str, with_base: bool) -> None:
     prompt = build_prompt(script, "16:9", with_base)
     assert script in prompt
     assert script_of(prompt) == script
@@ -24,11 +24,11 @@ def test_the_prompt_names_the_ratio() -> None:
     assert "21:9" in build_prompt("My awesome video", "21:9", with_base=False)
 
 
-def test_only_a_base_is_called_a_reference() -> None:
+def test_the_prompt_mentions_a_reference_only_with_a_base() -> None:
     assert "reference" in build_prompt("My awesome video", "16:9", with_base=True)
     assert "reference" not in build_prompt("My awesome video", "16:9", with_base=False)
 
 
 @pytest.mark.parametrize("prompt", ["Draw a cat.", "half <script>\na mark", "\n</script> upside down <script>\n", ""])
-def test_a_foreign_prompt_is_its_own_script(prompt: str) -> None:
+def test_any_other_prompt_is_its_own_script(prompt: str) -> None:
     assert script_of(prompt) == prompt

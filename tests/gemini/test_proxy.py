@@ -1,4 +1,4 @@
-"""Gemini behind a proxy: a real one on loopback, by CONNECT and by whole addresses."""
+"""Gemini behind a real proxy on loopback, with CONNECT and with absolute URLs."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ PASSWORD = "pass%40word"
 
 @dataclass
 class Proxy:
-    """Tells what it was asked, and forwards it to `target` or refuses; without either it stays silent."""
+    """Records requests and forwards them to `target`, or refuses them; with neither, it does not respond."""
 
     target: tuple[str, int] | None
     refusal: bytes = b""
@@ -91,7 +91,7 @@ async def proxying(target: tuple[str, int] | None = None, refusal: bytes = b"") 
 
 @pytest.fixture
 def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
-    """For gemini.test; the SDK trusts it."""
+    """A certificate for gemini.test that the client trusts."""
     key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
@@ -117,13 +117,13 @@ async def over_tls(app: web.Application, context: ssl.SSLContext) -> AsyncIterat
 
 @contextlib.asynccontextmanager
 async def gemini_at(**options: Any) -> AsyncIterator[GeminiService]:
-    """A client of an emulator at its own address."""
+    """A client for an emulator."""
     async with contextlib.AsyncExitStack() as stack:
         [(host, port)] = await stack.enter_async_context(listening(QuickEmulator().create_app(), "127.0.0.1", 0))
         yield await stack.enter_async_context(open_gemini(GeminiAccess(KEY, f"http://{host}:{port}", **options)))
 
 
-async def test_https_goes_through_a_tunnel_with_user_and_password(
+async def test_https_is_tunnelled_with_user_and_password(
     certificate: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     emulator = QuickEmulator(api_key=KEY)
@@ -141,7 +141,7 @@ async def test_https_goes_through_a_tunnel_with_user_and_password(
     assert "authorization" not in emulator.received[0].headers
 
 
-async def test_http_is_asked_of_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_http_is_forwarded_by_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     emulator = QuickEmulator()
     async with listening(emulator.create_app(), "127.0.0.1", 0) as [address], proxying(address) as proxy:
         monkeypatch.setenv("http_proxy", f"127.0.0.1:{proxy.port}")
@@ -151,14 +151,14 @@ async def test_http_is_asked_of_the_proxy(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("no_proxy", ["*", "127.0.0.1", "example.com, 127.0.0.1"])
-async def test_no_proxy_where_none_is_wanted(monkeypatch: pytest.MonkeyPatch, no_proxy: str) -> None:
+async def test_no_proxy_is_honoured(monkeypatch: pytest.MonkeyPatch, no_proxy: str) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", no_proxy)
     async with gemini_at(retry=0) as gemini:
         assert (await gemini.draw(CALL)).picture
 
 
-async def test_the_emulator_of_the_service_is_reached_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_local_emulator_is_called_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "not even an address://")
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     async with gemini_at(local=True) as gemini:
@@ -177,7 +177,7 @@ async def test_the_emulator_of_the_service_is_reached_without_a_proxy(monkeypatc
         b" ",
     ],
 )
-async def test_a_tunnel_that_is_refused_costs_nothing_and_tells_no_secret(
+async def test_a_refused_tunnel_is_unbilled_and_shows_no_secret(
     monkeypatch: pytest.MonkeyPatch, refusal: bytes
 ) -> None:
     async with proxying(("127.0.0.1", 9), refusal) as proxy:
@@ -191,7 +191,7 @@ async def test_a_tunnel_that_is_refused_costs_nothing_and_tells_no_secret(
     assert len(proxy.asked) == 1
 
 
-async def test_a_refused_tunnel_is_tried_again_within_the_budget(
+async def test_a_refused_tunnel_is_retried_within_the_budget(
     certificate: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app, refusal = QuickEmulator().create_app(), b"HTTP/1.1 503 Not yet\r\n\r\n"
@@ -204,7 +204,7 @@ async def test_a_refused_tunnel_is_tried_again_within_the_budget(
             assert (await drawing).picture
 
 
-async def test_a_plain_request_that_the_proxy_does_not_pass_on(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_plain_request_that_the_proxy_refuses_is_unbilled(monkeypatch: pytest.MonkeyPatch) -> None:
     refusal = b"HTTP/1.1 407 No\r\nProxy-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n"
     async with proxying(("127.0.0.1", 9), refusal) as proxy:
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
@@ -214,7 +214,7 @@ async def test_a_plain_request_that_the_proxy_does_not_pass_on(monkeypatch: pyte
     assert caught.value.billed is False
 
 
-async def test_a_proxy_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_that_is_down_is_unbilled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", f"http://user:{PASSWORD}@127.0.0.1:9")
     async with open_gemini(GeminiAccess(KEY, "https://gemini.test", retry=0)) as gemini:
         with pytest.raises(GeminiUnavailable) as caught:
@@ -222,7 +222,7 @@ async def test_a_proxy_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> Non
     assert caught.value.billed is False
 
 
-async def test_a_tunnel_that_hangs_was_never_billed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_tunnel_that_hangs_is_unbilled(monkeypatch: pytest.MonkeyPatch) -> None:
     async with proxying() as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
         async with open_gemini(GeminiAccess(KEY, "https://gemini.test", timeout=0.3)) as gemini:
@@ -245,7 +245,7 @@ async def test_a_tunnel_that_hangs_was_never_billed(monkeypatch: pytest.MonkeyPa
         ({"HTTP_PROXY": "http://proxy", "NO_PROXY": "127.0.0.1:81"}, "http://127.0.0.1:81/", None),
     ],
 )
-def test_the_proxy_of_an_address(
+def test_the_proxy_of_a_url(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], url: str, proxy: str | None
 ) -> None:
     for name, value in environment.items():
@@ -257,7 +257,7 @@ def test_the_proxy_of_an_address(
 @pytest.mark.parametrize(
     "proxy", ["socks5://user:hunter2@proxy", "http://user:hunter2@proxy:0x1", "http://:80", "http://€:€@proxy"]
 )
-def test_a_proxy_of_no_use_stops_the_start_and_is_not_shown(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+def test_an_invalid_proxy_prevents_the_start_and_is_not_shown(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy)
     with pytest.raises(SettingsError, match=r"^HTTPS_PROXY is not allowed") as caught:
         proxy_for("https://gemini.test/")

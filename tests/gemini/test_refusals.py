@@ -1,4 +1,4 @@
-"""Errors of Gemini: each is known by its status, whatever its body is, and what is said of waiting is heeded."""
+"""Error statuses of Gemini: their errors, retry delays, and what is known of billing."""
 
 import email.utils
 import math
@@ -38,7 +38,7 @@ def quota(message: str, *details: Json) -> Exception:
 
 
 async def cut(call: PendingRequest, status: int) -> web.StreamResponse:
-    """The head of an error and half of its body."""
+    """An error whose body is truncated."""
     transport = call.request.transport
     assert transport
     head = f"HTTP/1.1 {status} Odd\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
@@ -48,7 +48,7 @@ async def cut(call: PendingRequest, status: int) -> web.StreamResponse:
 
 
 async def stalled(call: PendingRequest, status: int) -> web.StreamResponse:
-    """The head of an error whose body does not come."""
+    """An error whose body never arrives."""
     response = web.StreamResponse(status=status, headers={"Content-Length": "100"})
     await response.prepare(call.request)
     await call.closing.wait()
@@ -56,7 +56,7 @@ async def stalled(call: PendingRequest, status: int) -> web.StreamResponse:
 
 
 def broken(status: int) -> dict[str, Fault]:
-    """Bodies that no JSON parser takes for Google's error, by name."""
+    """Bodies that are not Google's error JSON, by name."""
 
     def with_status(play: Callable[[PendingRequest, int], Awaitable[web.StreamResponse]]) -> Responder:
         return lambda call: play(call, status)
@@ -87,7 +87,7 @@ BODIES = list(broken(500))
 
 @pytest.mark.parametrize("body", BODIES)
 @pytest.mark.parametrize("status", [429, 503])
-async def test_429_and_503_are_sent_again_whatever_their_body_is(
+async def test_429_and_503_are_retried_whatever_their_body_is(
     connect: Connect, quick_backoff: None, body: str, status: int
 ) -> None:
     emulator = QuickEmulator(faults=[broken(status)[body]])
@@ -102,7 +102,7 @@ async def test_429_and_503_are_sent_again_whatever_their_body_is(
     [(400, GeminiRejected), (401, GeminiAuth), (403, GeminiAuth), (404, GeminiRejected), (500, GeminiFailed),
      (502, GeminiFailed), (504, GeminiTimeout)],
 )  # fmt: skip
-async def test_any_other_error_is_known_by_its_status_and_not_sent_again(
+async def test_any_other_status_is_an_error_of_its_own_and_not_retried(
     connect: Connect, body: str, status: int, kind: type[GeminiError]
 ) -> None:
     emulator = QuickEmulator(then=broken(status)[body])
@@ -117,7 +117,7 @@ async def test_any_other_error_is_known_by_its_status_and_not_sent_again(
 @pytest.mark.parametrize(
     "body", [{**error_body(503, "busy"), **TOKENS}, {"usage_metadata": {"candidates_token_count": 5}}]
 )
-async def test_an_error_that_counts_tokens_is_billed_and_not_sent_again(
+async def test_an_error_that_counts_tokens_is_billed_and_not_retried(
     connect: Connect, status: int, body: dict[str, object]
 ) -> None:
     emulator = QuickEmulator(then=raw(status, dump(body)))
@@ -129,7 +129,7 @@ async def test_an_error_that_counts_tokens_is_billed_and_not_sent_again(
 
 @pytest.mark.parametrize("status", [400, 429, 500, 503])
 @pytest.mark.parametrize("name", ["inlineData", "inline_data"])
-def test_an_error_that_brings_a_picture_is_billed_and_not_sent_again(status: int, name: str) -> None:
+def test_an_error_with_a_picture_is_billed_and_not_retried(status: int, name: str) -> None:
     part = {name: {"mimeType": "image/png", "data": "iVBORw0KGgo"}}
     error = answered(status, dump({"candidates": [{"content": {"parts": [part]}}]}))
     assert isinstance(error, GeminiError)
@@ -151,7 +151,7 @@ def test_tokens_that_were_not_counted_are_not_billed() -> None:
         assert error.billed is False
 
 
-def test_googles_own_timeout_says_nothing_of_a_bill() -> None:
+def test_googles_own_timeout_is_unbilled_and_does_not_mention_billing() -> None:
     error = answered(504, dump(error_body(504, "The request timed out.")))
     assert isinstance(error, GeminiTimeout)
     assert (error.billed, error.worth_retrying) == (False, False)
@@ -174,7 +174,7 @@ def test_googles_own_timeout_says_nothing_of_a_bill() -> None:
         "Insufficient funds.",
     ],
 )
-def test_money_that_ran_out_is_lasting_and_not_to_be_tried_again(message: str) -> None:
+def test_depleted_credits_are_lasting_and_not_retryable(message: str) -> None:
     refused = quota(message, detail("RetryInfo", retryDelay="2.4s"))
     assert isinstance(refused, NotExecuted)
     assert (refused.seconds, refused.error.worth_retrying, refused.error.billed) == (math.inf, False, False)
@@ -182,7 +182,7 @@ def test_money_that_ran_out_is_lasting_and_not_to_be_tried_again(message: str) -
     assert int(refused.error.headers["Retry-After"]) >= 3600
 
 
-def test_a_reason_among_the_details_counts_too() -> None:
+def test_the_reason_is_found_in_the_details_too() -> None:
     refused = quota("Permission denied.", detail("ErrorInfo", reason="BILLING_DISABLED"))
     assert isinstance(refused, NotExecuted)
     assert refused.error.worth_retrying is False
@@ -197,7 +197,7 @@ def test_a_reason_among_the_details_counts_too() -> None:
         (f"{PLAIN}\n* Quota exceeded for metric: generate_requests, limit: 0, model: m", "X"),
     ],
 )
-def test_a_quota_of_a_day_or_of_nothing_is_lasting_and_clears_by_itself(message: str, quota_id: str) -> None:
+def test_a_daily_or_zero_quota_is_lasting_and_retryable(message: str, quota_id: str) -> None:
     refused = quota(message, detail("QuotaFailure", violations=[{"quotaId": quota_id}]))
     assert isinstance(refused, NotExecuted)
     assert (refused.seconds, refused.error.worth_retrying) == (math.inf, True)
@@ -207,7 +207,7 @@ def test_a_quota_of_a_day_or_of_nothing_is_lasting_and_clears_by_itself(message:
 @pytest.mark.parametrize(
     "message", [PLAIN, "Resource has been exhausted (e.g. check quota).", f"{PLAIN} limit: 10, limit: 0.5"]
 )
-def test_a_quota_of_a_minute_is_not_lasting(message: str) -> None:
+def test_a_quota_per_minute_is_not_lasting(message: str) -> None:
     refused = quota(message, detail("QuotaFailure", violations=[{"quotaId": "GenerateRequestsPerMinutePerProject"}]))
     assert isinstance(refused, NotExecuted)
     assert (refused.seconds, refused.error.worth_retrying) == (None, True)
@@ -219,7 +219,7 @@ def test_a_long_error_is_searched_in_linear_time(words: str) -> None:
 
 
 @pytest.mark.parametrize("fault", [error(429, "Prepayment credits are depleted"), "daily_quota", "zero_quota"])
-async def test_a_lasting_quota_is_told_at_once_however_long_the_budget(connect: Connect, fault: Fault) -> None:
+async def test_a_lasting_quota_fails_at_once_whatever_the_budget(connect: Connect, fault: Fault) -> None:
     emulator = QuickEmulator(then=fault)
     with pytest.raises(QuotaExhausted) as caught:
         await (await connect(emulator, retry=3600)).draw(CALL)
@@ -263,13 +263,13 @@ def test_a_date_without_the_senders_clock_counts_from_ours() -> None:
         ("Wed, 21 Oct 99999 07:28:00 GMT", None),
     ],
 )
-def test_what_retry_after_says(value: str, seconds: float | None) -> None:
+def test_retry_after_is_parsed(value: str, seconds: float | None) -> None:
     refused = answered(503, headers={"Retry-After": value})
     assert isinstance(refused, NotExecuted)
     assert refused.seconds == seconds
 
 
-async def test_an_overload_beyond_the_budget_is_told_at_once(connect: Connect) -> None:
+async def test_an_overload_beyond_the_budget_fails_at_once(connect: Connect) -> None:
     later = email.utils.formatdate(time.time() + 600, usegmt=True)
     emulator = QuickEmulator(then=error(503, "busy", retry_after=later))
     with pytest.raises(GeminiUnavailable):
@@ -277,7 +277,7 @@ async def test_an_overload_beyond_the_budget_is_told_at_once(connect: Connect) -
     assert emulator.requests == 1
 
 
-async def test_an_overload_says_when_to_come_again(connect: Connect) -> None:
+async def test_an_overload_has_a_retry_after(connect: Connect) -> None:
     gemini = await connect(QuickEmulator(then=error(503, "busy", detail("RetryInfo", retryDelay="90s"))), retry=30)
     with pytest.raises(GeminiUnavailable) as caught:
         await gemini.draw(CALL)

@@ -1,4 +1,4 @@
-"""What a 200 of Gemini may hold, and what is read out of it."""
+"""Reading a 200 of Gemini."""
 
 import base64
 import json
@@ -54,7 +54,7 @@ def test_a_picture_and_its_usage() -> None:
         ([picture(b"1"), {"inlineData": {"mimeType": "image/png"}}, {"inlineData": None}, 7, None], b"1"),
     ],
 )
-def test_the_last_that_is_no_draft(parts: list[Any], wanted: bytes) -> None:
+def test_the_last_picture_that_is_no_draft_is_read(parts: list[Any], wanted: bytes) -> None:
     assert read_reply(answer(*parts)).picture == wanted
 
 
@@ -66,30 +66,30 @@ def test_the_last_that_is_no_draft(parts: list[Any], wanted: bytes) -> None:
         ([{"content": {"parts": [picture(b"1"), picture(b"2")]}}, {"content": {"parts": [picture(b"3")]}}], b"2"),
     ],
 )
-def test_the_first_candidate_that_holds_a_picture(candidates: list[Any], wanted: bytes) -> None:
+def test_the_first_candidate_with_a_picture_is_read(candidates: list[Any], wanted: bytes) -> None:
     assert read_reply(json.dumps({"candidates": candidates}).encode()).picture == wanted
 
 
-def test_without_a_picture_in_any_the_first_candidate_says_why() -> None:
+def test_without_any_picture_the_first_candidate_gives_the_reason() -> None:
     candidates = [{"finishReason": "IMAGE_SAFETY"}, {"finishReason": "NO_IMAGE"}]
     assert "IMAGE_SAFETY" in refused(json.dumps({"candidates": candidates}).encode()).detail
 
 
 @pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
-def test_both_kinds_of_base64(encode: Any) -> None:
+def test_standard_and_url_safe_base64_are_read(encode: Any) -> None:
     data = bytes(range(256))
     assert read_reply(answer({"inlineData": {"data": encode(data).decode()}})).picture == data
 
 
 @pytest.mark.parametrize("data", ["!not base64!", "abcde", 7, ["a"], {"a": 1}, "é"])
-def test_what_is_no_base64_is_a_bad_reply_that_was_billed(data: object) -> None:
+def test_invalid_base64_is_a_bad_reply_that_was_billed(data: object) -> None:
     error = refused(answer({"inlineData": {"data": data}}))
     assert isinstance(error, BadReply)
     assert error.billed is True
 
 
 @pytest.mark.parametrize("reason", ["STOP", "MAX_TOKENS", "FINISHED_IN_A_NEW_WAY", None, 7, *sorted(REFUSALS)])
-def test_a_picture_is_a_picture_whatever_the_reason(reason: object) -> None:
+def test_a_picture_is_read_whatever_the_finish_reason(reason: object) -> None:
     assert read_reply(answer(picture(b"1"), finishReason=reason)).picture == b"1"
 
 
@@ -102,7 +102,7 @@ def test_a_refusal_names_its_reason_and_message(reason: str) -> None:
 
 
 @pytest.mark.parametrize("reason", ["NO_IMAGE", "STOP", "OTHER", "IMAGE_OTHER", "MALFORMED_RESPONSE", "A_NEW_ONE"])
-def test_nothing_drawn_names_its_reason(reason: str) -> None:
+def test_a_reply_without_a_picture_names_the_reason(reason: str) -> None:
     error = refused(answer(finishReason=reason))
     assert isinstance(error, NoImage)
     assert reason in error.detail
@@ -135,7 +135,7 @@ def test_a_blocked_prompt_costs_nothing(reason: str) -> None:
         b'{"usageMetadata": 7, "candidates": []}', b'{"promptFeedback": 7}', b'{"promptFeedback": {}}',
     ],
 )  # fmt: skip
-def test_a_200_that_says_nothing_is_a_bad_reply(body: bytes) -> None:
+def test_a_200_without_content_is_a_bad_reply(body: bytes) -> None:
     error = refused(body)
     assert isinstance(error, BadReply)
     assert error.billed is None
@@ -151,7 +151,7 @@ def test_an_error_inside_a_200_is_a_failure_of_geminis(error: object) -> None:
 
 
 @pytest.mark.parametrize("error", ["text", 7, ["text"], {"code": 0}])
-def test_an_error_of_no_form_is_one_too(error: object) -> None:
+def test_an_error_of_any_type_is_an_error(error: object) -> None:
     assert isinstance(refused(json.dumps({"error": error}).encode()), GeminiFailed)
 
 
@@ -167,12 +167,12 @@ def test_billed_is_what_the_usage_shows(usage: dict[str, Any], known: bool | Non
 
 
 @pytest.mark.parametrize("usage", [None, 7, "x", []])
-def test_an_odd_usage_does_not_cost_the_picture(usage: object) -> None:
+def test_an_invalid_usage_does_not_lose_the_picture(usage: object) -> None:
     reply = read_reply(answer(picture(b"1"), usage=usage))
     assert (reply.picture, reply.usage) == (b"1", {})
 
 
-def test_a_usage_is_only_what_an_answer_can_carry() -> None:
+def test_a_usage_is_reduced_to_valid_json() -> None:
     deep: dict[str, Any] = {}
     for _ in range(150):
         deep = {"deep": [deep]}
@@ -200,11 +200,11 @@ def test_a_usage_is_only_what_an_answer_can_carry() -> None:
         ([[picture(PNG)]], PNG),
     ],
 )
-def test_pictures_before_what_is_none(parts: list[Any], wanted: bytes) -> None:
+def test_a_picture_is_preferred_to_other_data(parts: list[Any], wanted: bytes) -> None:
     assert read_reply(answer(*parts)).picture == wanted
 
 
-def test_the_pieces_of_several_candidates() -> None:
+def test_chunks_are_merged_by_candidate() -> None:
     pieces = [
         {"candidates": [{"index": 1, "content": {"parts": [picture(b"other")]}}]},
         {"candidates": [{"index": 0, "content": {"parts": [picture(PNG)]}}, {"index": 1, "finishReason": "STOP"}]},
@@ -216,13 +216,13 @@ def test_the_pieces_of_several_candidates() -> None:
 
 
 @pytest.mark.parametrize("error", [None, {}, "", [], 0, False])
-def test_an_empty_error_is_none(error: object) -> None:
+def test_an_empty_error_is_ignored(error: object) -> None:
     body = {"error": error, "candidates": [{"content": {"parts": [picture(PNG)]}}]}
     assert read_reply(json.dumps(body).encode()).picture == PNG
     assert isinstance(refused(json.dumps({"error": error}).encode()), BadReply)
 
 
-def test_a_picture_beside_an_error_was_paid_for() -> None:
+def test_a_picture_beside_an_error_is_read() -> None:
     body = {"error": {"code": 500}, "candidates": [{"content": {"parts": [picture(PNG)]}}]}
     assert read_reply(json.dumps(body).encode()).picture == PNG
 
@@ -237,18 +237,18 @@ def test_a_picture_beside_an_error_was_paid_for() -> None:
         {"candidates": [{"content": {"parts": [{"fileData": {"fileUri": "gs://a/b"}}]}}], "usageMetadata": USAGE},
     ],
 )
-def test_what_counted_tokens_is_billed(body: dict[str, Any]) -> None:
+def test_a_reply_that_counts_tokens_is_billed(body: dict[str, Any]) -> None:
     error = refused(json.dumps(body).encode())
     assert (error.billed, error.worth_retrying) == (True, False)
 
 
 @pytest.mark.parametrize("reason", [["SAFETY"], ["STOP", ["IMAGE_SAFETY"]], "safety", [{"a": 1}, "SPII"]])
-def test_a_refusal_in_any_spelling(reason: object) -> None:
+def test_a_refusal_is_recognized_in_any_spelling(reason: object) -> None:
     assert isinstance(refused(answer(finishReason=reason)), Blocked)
 
 
 @pytest.mark.parametrize("reason", [["STOP"], 2, [[]], {"a": 1}, [None], True, 1.5])
-def test_a_reason_of_any_type_is_only_a_reason(reason: object) -> None:
+def test_a_finish_reason_of_any_type_is_accepted(reason: object) -> None:
     assert isinstance(refused(answer({"text": "no"}, finishReason=reason)), NoImage)
     assert read_reply(answer(picture(PNG), finishReason=reason)).picture == PNG
 
@@ -275,7 +275,7 @@ def test_a_long_message_of_an_error_is_quoted_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("parts", [[KEY[:12], KEY[12:]], [KEY[:9], [KEY[9:14], KEY[14:]]], list(KEY)])
-def test_a_key_that_is_cut_over_several_values_is_hidden(parts: Any) -> None:
+def test_a_key_that_is_split_between_values_is_hidden(parts: Any) -> None:
     nested = {"a": parts}
     bodies: list[Any] = [
         {"candidates": [{"finishReason": parts}]},
@@ -294,33 +294,33 @@ def test_a_key_that_is_cut_over_several_values_is_hidden(parts: Any) -> None:
 
 
 @pytest.mark.parametrize("usage", [{"notes": [KEY[:12], KEY[12:]]}, {KEY[:12]: KEY[12:]}])
-def test_a_usage_over_which_the_key_is_cut_is_not_passed_on(usage: dict[str, Any]) -> None:
+def test_a_usage_in_which_the_key_is_split_is_dropped(usage: dict[str, Any]) -> None:
     assert read_reply(answer(picture(PNG), usage=usage), KEY).usage is None
 
 
-def test_a_text_that_ends_too_early_is_no_refusal() -> None:
+def test_a_truncated_reply_with_a_text_is_no_refusal() -> None:
     whole = answer({"text": "Here it comes:"}) + answer(picture(PNG))
     assert isinstance(refused(whole[:-200]), BadReply)
 
 
-def test_only_an_address_is_said_to_be_one() -> None:
+def test_a_reply_with_only_a_file_uri_says_so() -> None:
     assert "address" in refused(answer({"fileData": {"fileUri": "https://x"}}, {"text": "There."})).detail
 
 
 @pytest.mark.parametrize(
     ("size", "passed"), [(10, True), (4000, True), (16_000, True), (17_000, False), (10**6, False)]
 )
-def test_a_usage_is_passed_on_up_to_16_kib(size: int, passed: bool) -> None:
+def test_a_usage_above_16_kib_is_dropped(size: int, passed: bool) -> None:
     usage = USAGE | {"note": "x" * size}
     assert read_reply(answer(picture(PNG), usage=usage)).usage == (usage if passed else None)
 
 
-def test_numbers_that_no_answer_can_carry_are_left_out() -> None:
+def test_numbers_that_json_cannot_represent_are_null() -> None:
     body = answer(picture(PNG)).replace(b"1129", b"1e999").replace(b": 9,", b": " + b"9" * 400 + b",")
     assert read_reply(body).usage == {"promptTokenCount": None, "candidatesTokenCount": 1120, "totalTokenCount": None}
 
 
-def test_whatever_goes_wrong_a_reply_is_at_most_bad(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_exception_is_a_bad_reply(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(body: object) -> None:
         raise MemoryError
 

@@ -1,4 +1,4 @@
-"""What leaves by the session, and what comes back: redirects, statuses, encodings, the key."""
+"""The HTTP session: redirects, statuses, encodings, and that the key is not leaked."""
 
 import asyncio
 import gzip
@@ -19,15 +19,15 @@ from tests.helpers import KEY, QuickEmulator
 
 @pytest.fixture
 async def elsewhere() -> AsyncIterator[tuple[str, list[bytes]]]:
-    """Another host, and all that it ever hears."""
-    heard: list[bytes] = []
+    """Another host, and all requests to it."""
+    requests: list[bytes] = []
 
     async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        heard.append(await reader.read(65536))
+        requests.append(await reader.read(65536))
         writer.close()
 
     server = await asyncio.start_server(listen, "127.0.0.1", 0)
-    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/models/x:generateContent", heard
+    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/models/x:generateContent", requests
     server.close()
 
 
@@ -46,7 +46,7 @@ def redirect(status: int, location: str | None) -> Responder:
 async def test_no_redirect_is_followed(
     connect: Connect, elsewhere: tuple[str, list[bytes]], status: int, location: str | None
 ) -> None:
-    address, heard = elsewhere
+    address, requests = elsewhere
     emulator = QuickEmulator(then=redirect(status, location and location.replace("{elsewhere}", address)))
     with pytest.raises(GeminiRejected) as caught:
         await (await connect(emulator)).draw(CALL)
@@ -54,11 +54,11 @@ async def test_no_redirect_is_followed(
     assert (caught.value.billed, caught.value.worth_retrying) == (None, False)
     assert str(status) in caught.value.detail
     assert emulator.requests == 1
-    assert heard == []
+    assert requests == []
 
 
 @pytest.mark.parametrize("status", [101, 199])
-async def test_a_status_that_is_no_answer(connect: Connect, status: int) -> None:
+async def test_a_1xx_status_is_of_unknown_price(connect: Connect, status: int) -> None:
     async def answer(asked: PendingRequest) -> web.StreamResponse:
         assert asked.request.transport
         asked.request.transport.write(f"HTTP/1.1 {status} Odd\r\nConnection: close\r\n\r\n".encode())
@@ -71,7 +71,7 @@ async def test_a_status_that_is_no_answer(connect: Connect, status: int) -> None
 
 
 @pytest.mark.parametrize("status", [200, 201, 250, 299, 600, 999])
-async def test_a_reply_of_any_other_status_is_read(connect: Connect, status: int) -> None:
+async def test_a_reply_with_any_other_status_is_read(connect: Connect, status: int) -> None:
     async def answer(asked: PendingRequest) -> web.StreamResponse:
         body = dump(asked.reply(picture_part(await asked.paint())))
         assert asked.request.transport
@@ -98,7 +98,7 @@ async def test_a_reply_without_a_body_is_bad_and_of_unknown_price(connect: Conne
     assert (caught.value.billed, caught.value.worth_retrying) == (None, False)
 
 
-async def test_half_a_body_stays_unknown_whatever_its_encoding(connect: Connect) -> None:
+async def test_a_truncated_body_is_outcome_unknown_whatever_its_encoding(connect: Connect) -> None:
     async def answer(asked: PendingRequest) -> web.StreamResponse:
         body = gzip.compress(dump(asked.reply(picture_part(await asked.paint()))))
         head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -111,7 +111,7 @@ async def test_half_a_body_stays_unknown_whatever_its_encoding(connect: Connect)
         await (await connect(QuickEmulator(then=answer))).draw(CALL)
 
 
-async def test_the_words_of_an_error_are_decompressed(connect: Connect) -> None:
+async def test_the_body_of_an_error_is_decompressed(connect: Connect) -> None:
     async def answer(asked: PendingRequest) -> web.Response:
         body = gzip.compress(dump({"error": {"code": 400, "message": "no such aspect"}}))
         return json_response(body, 400, {"Content-Encoding": "gzip"})
@@ -169,7 +169,7 @@ async def test_no_password_of_a_url_is_quoted(connect: Connect) -> None:
         await (await connect(QuickEmulator(then=error(400, "no way past http://user:pass@proxy:3128")))).draw(CALL)
 
 
-async def test_the_usage_is_fit_to_be_shown(connect: Connect) -> None:
+async def test_the_usage_is_sanitized(connect: Connect) -> None:
     emulator = QuickEmulator(then=edited(lambda body: body["usageMetadata"].update({f"note {KEY}": [HIDDEN]})))
     reply = await (await connect(emulator)).draw(CALL)
     assert reply.usage
@@ -182,7 +182,7 @@ async def test_the_key_of_the_emulator_is_no_secret(connect: Connect) -> None:
         await gemini.draw(CALL)
 
 
-async def test_what_cannot_be_connected_to_was_not_billed() -> None:
+async def test_an_unknown_host_is_unbilled() -> None:
     async with open_gemini(GeminiAccess(KEY, "http://no-such-host.invalid", retry=0)) as gemini:
         with pytest.raises(GeminiUnavailable) as caught:
             await gemini.draw(CALL)

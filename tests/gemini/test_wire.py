@@ -1,4 +1,4 @@
-"""JSON in every frame that a reply may come in."""
+"""JSON in every framing."""
 
 import json
 
@@ -29,7 +29,7 @@ ONE, TWO = {"a": 1}, {"b": [2, {"c": "d"}]}
         json.dumps([ONE, TWO]).encode("utf-32-be"),
     ],
 )  # fmt: skip
-def test_the_objects_of_any_frame(body: bytes) -> None:
+def test_the_objects_of_any_framing_are_parsed(body: bytes) -> None:
     answer = wire.read(body)
     assert (answer.objects, answer.complete) == ([ONE, TWO], True)
 
@@ -46,20 +46,20 @@ def test_the_objects_of_any_frame(body: bytes) -> None:
         (b"\x89PNG\r\n\x1a\n\x00\x00", []),
     ],
 )
-def test_what_cannot_be_read_is_noted(body: bytes, objects: list[object]) -> None:
+def test_a_part_that_cannot_be_parsed_is_noted(body: bytes, objects: list[object]) -> None:
     answer = wire.read(body)
     assert (answer.objects, answer.complete) == (objects, False)
 
 
 @pytest.mark.parametrize("body", [b"", b" \n", b"[]", b"null", b"7", b'"text"'])
-def test_what_holds_no_object(body: bytes) -> None:
+def test_a_body_without_objects_is_complete(body: bytes) -> None:
     assert (wire.read(body).objects, wire.read(body).complete) == ([], True)
 
 
 @pytest.mark.parametrize(
     "text", ["x" * (LONG + 1), '\\"' * LONG, "\\" * (2 * LONG), "é\u2028" * LONG, "a/b+c=\r\n\t\x7f" * LONG]
 )
-def test_a_long_string_comes_out_as_it_was(text: str) -> None:
+def test_a_long_string_is_restored(text: str) -> None:
     answer = wire.read(json.dumps({"long": text, "short": "é"}).encode())
     [found] = answer.objects
     assert found["short"] == "é"
@@ -69,7 +69,7 @@ def test_a_long_string_comes_out_as_it_was(text: str) -> None:
     assert answer.text(7) == ""
 
 
-def test_a_long_string_is_not_copied_while_nothing_is_escaped() -> None:
+def test_a_long_string_without_escapes_is_not_copied() -> None:
     body = json.dumps({"long": "x" * (LONG + 1)}).encode()
     long = (answer := wire.read(body)).long(answer.objects[0]["long"])
     assert long
@@ -77,23 +77,23 @@ def test_a_long_string_is_not_copied_while_nothing_is_escaped() -> None:
     assert long.data.obj is body
 
 
-def test_so_much_json_is_not_parsed() -> None:
+def test_json_above_the_limit_is_not_parsed() -> None:
     answer = wire.read(b'{"a": [' + b"1," * (MAX_JSON_BYTES // 2) + b"1]}")
     assert (answer.objects, answer.complete) == ([], False)
 
 
 @pytest.mark.parametrize("digits", [1, 20, 400, 5000])
-def test_a_number_of_any_length_is_read(digits: int) -> None:
+def test_a_number_of_any_length_is_parsed(digits: int) -> None:
     assert wire.read(b'{"a": ' + b"9" * digits + b"}").objects[0]["a"] > 8
 
 
-def test_bytes_that_are_no_utf8_cost_only_themselves() -> None:
+def test_invalid_utf8_is_replaced() -> None:
     assert wire.read(b'{"a": "x\xff", "b": 1}').objects == [{"a": "x\ufffd", "b": 1}]
 
 
-def test_line_ends_within_a_string_are_read() -> None:
+def test_unescaped_line_ends_in_a_string_are_accepted() -> None:
     assert wire.read(b'{"a": "x\r\ny"}').objects == [{"a": "x\r\ny"}]
 
 
-def test_lines_without_end_are_given_up() -> None:
+def test_the_number_of_event_lines_is_bounded() -> None:
     assert not wire.read(b"data:\n" + b"\n" * (wire.MAX_EVENT_LINES + 1)).complete

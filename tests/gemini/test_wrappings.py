@@ -1,4 +1,4 @@
-"""A picture that arrived is read, whatever was done to it on its way, in any mix."""
+"""A reply is read in any mix of base64 variants, spellings, framings and encodings."""
 
 import base64
 import copy
@@ -18,7 +18,7 @@ from service.gemini.wire import LONG
 USAGE = {"promptTokenCount": 9, "candidatesTokenCount": 1120, "totalTokenCount": 1129}
 HEAD = b"\x89PNG\r\n\x1a\n"
 
-# In this order, as each leaves what the next one expects; so the edits.
+# Applied in this order, because each accepts the result of those before; the edits likewise.
 BASE64 = (
     (wrappings.unpadded,),
     (wrappings.url_safe,),
@@ -89,19 +89,17 @@ def received(body: bytes, step: int) -> bytes:
 @settings(deadline=None)
 @given(mixes(), pictures, st.booleans(), st.booleans(), st.integers(1, 5000))
 @example(Wrapping(), HEAD, True, True, 1)
-def test_any_mix_of_wrappings_brings_the_picture_and_its_price(
-    mix: Wrapping, picture: bytes, text: bool, draft: bool, step: int
-) -> None:
+def test_any_mix_of_wrappings_is_read(mix: Wrapping, picture: bytes, text: bool, draft: bool, step: int) -> None:
     body = mix.wrap(copy.deepcopy(answer(picture, text, draft)))
     reply = read_reply(bytearray(received(body, step)))
-    # Not compared by pytest, whose words would be megabytes.
+    # Without pytest's comparison, which would print megabytes.
     assert bool(reply.picture == picture)
     assert reply.usage == USAGE
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=200), st.integers(0, 400), mixes())
-def test_no_body_is_more_than_unreadable(noise: bytes, at: int, mix: Wrapping) -> None:
+def test_no_damaged_body_raises_or_is_unbilled(noise: bytes, at: int, mix: Wrapping) -> None:
     body = mix.wrap(answer(HEAD, True, True))
     for broken in (noise, body[:at] + noise + body[at:], body[:at]):
         outcome = try_reply(received(broken, 1000))

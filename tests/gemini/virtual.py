@@ -1,4 +1,4 @@
-"""An event loop whose clock jumps to the next timer, and a Gemini that is played on it without a network."""
+"""An event loop with a virtual clock, and a GeminiService on it with scripted outcomes instead of a network."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Nothing is waited for: time goes to when the next timer is due."""
+    """Instead of waiting, the clock jumps to the next timer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
         def jump(timeout: float | None) -> Any:
             if timeout is None:
-                raise AssertionError("everybody waits, and nothing is due")
+                raise AssertionError("all tasks wait, and no timer is set")
             self._now += timeout
             return select(0)
 
@@ -45,58 +45,58 @@ def now() -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Sending:
-    """One call that went out: when, whose, and the how manyth of all."""
+class Attempt:
+    """One attempt that was sent: its number, its time, its call."""
 
     number: int
     at: float
     call: Call
 
 
-# How many seconds a call takes, and what it raises after them.
+# How many seconds an attempt takes, and what it then raises.
 Outcome = float | tuple[float, Exception]
 
 
-class PlayedGemini(GeminiService):
-    """The service above a wire that is played: `outcome` says what becomes of each call that goes out."""
+class ScriptedGemini(GeminiService):
+    """A GeminiService whose attempts end as `outcome` says."""
 
-    def __init__(self, outcome: Callable[[Sending], Outcome], slots: int = 64, retry: float = 30) -> None:
+    def __init__(self, outcome: Callable[[Attempt], Outcome], slots: int = 64, retry: float = 30) -> None:
         super().__init__(None, GeminiAccess("key", retry=retry, concurrency=slots), lambda: True)  # type: ignore[arg-type]  # no wire
         self.outcome = outcome
-        self.sendings: list[Sending] = []
-        self.out = 0
+        self.attempts: list[Attempt] = []
+        self.in_flight = 0
 
     async def _attempt(self, call: Call, sent: Callable[[], None]) -> Reply:
         sent()
-        self.sendings.append(Sending(len(self.sendings) + 1, now(), call))
-        outcome = self.outcome(self.sendings[-1])
+        self.attempts.append(Attempt(len(self.attempts) + 1, now(), call))
+        outcome = self.outcome(self.attempts[-1])
         seconds, fault = outcome if isinstance(outcome, tuple) else (outcome, None)
-        self.out += 1
+        self.in_flight += 1
         try:
             await asyncio.sleep(seconds)
         finally:
-            self.out -= 1
+            self.in_flight -= 1
         if fault:
             raise fault
         return Reply(b"a picture", {})
 
     @property
-    def gaps(self) -> list[float]:
-        """Seconds between one sending and the next."""
-        return [after.at - before.at for before, after in pairwise(self.sendings)]
+    def intervals(self) -> list[float]:
+        """Seconds between each attempt and the next."""
+        return [after.at - before.at for before, after in pairwise(self.attempts)]
 
     async def assert_idle(self, slots: int) -> None:
-        """Nothing is left of calls that have ended, once the last pause is over."""
+        """After the last pause, assert that no state is left of calls that have ended."""
         await asyncio.sleep(60)
         queue = self._queue
-        assert (queue._free_slots, queue._ready, queue._breakers, self.out) == (slots, [], {}, 0)
+        assert (queue._free_slots, queue._ready, queue._breakers, self.in_flight) == (slots, [], {}, 0)
 
     async def ask(
-        self, name: str = "a call", model: str = "a-model", flight: CallHooks | None = None
+        self, name: str = "a call", model: str = "a-model", hooks: CallHooks | None = None
     ) -> float | GeminiError:
-        """One call; when it was answered, or why it was not."""
+        """Make one call; returns the time of its answer, or its error."""
         try:
-            await self.draw(Call(model, name, "1:1", "1K"), flight)
+            await self.draw(Call(model, name, "1:1", "1K"), hooks)
         except GeminiError as error:
             return error
         return now()
