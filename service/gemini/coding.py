@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 # Sent as Accept-Encoding: the encodings that the standard library can decode.
@@ -11,10 +11,20 @@ ACCEPTED = "gzip, deflate"
 # The largest piece, in bytes: a few kilobytes can decompress to megabytes.
 PIECE = 1024 * 1024
 
+# A proxy may compress a compressed body again; a longer list of codings is an attack.
+MAX_CODINGS = 4
+
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP, _RAW_DEFLATE = 16 + zlib.MAX_WBITS, -zlib.MAX_WBITS
 # First bytes of JSON; only tiny deflated data begins with one of them.
 _PLAIN = b"{[ \t\r\n\xef"
+
+
+def codings(headers: Sequence[str]) -> list[str]:
+    """The codings of the Content-Encoding headers, the last applied first; at least one, so that gzip is detected."""
+    listed = [coding.strip().lower() for header in headers for coding in header.split(",")]
+    applied = [coding for coding in listed if coding not in ("", "identity")]
+    return applied[::-1][:MAX_CODINGS] or [""]
 
 
 class ContentDecoder:

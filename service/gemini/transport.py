@@ -4,7 +4,7 @@ import asyncio
 import base64
 import io
 import secrets
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 from yarl import URL
 
 from service.gemini.body import ReplyBody
-from service.gemini.coding import ACCEPTED, ContentDecoder
+from service.gemini.coding import ACCEPTED, ContentDecoder, codings
 from service.gemini.refusals import ErrorStatus
 
 # Passed to the SDK instead of a reference picture; the middleware replaces its base64 in the request.
@@ -150,17 +150,25 @@ async def _error_body(response: ClientResponse) -> tuple[bytes, bool]:
 
 async def pieces(response: ClientResponse) -> AsyncGenerator[bytes, None]:
     """The decoded chunks of a body; closes the connection if not all of them are consumed."""
-    decoder = ContentDecoder(response.headers.get("Content-Encoding", ""))
+    chunks: AsyncIterable[bytes] = response.content.iter_any()
+    for coding in codings(response.headers.getall("Content-Encoding", [])):
+        chunks = _decoded(chunks, coding)
     try:
-        async for chunk in response.content.iter_any():
-            decoder.feed(chunk)
-            while piece := await decoder.next_piece():
-                yield piece
-        for piece in decoder.end():
-            yield piece
+        async for chunk in chunks:
+            yield chunk
     except BaseException:
         response.close()
         raise
+
+
+async def _decoded(chunks: AsyncIterable[bytes], coding: str) -> AsyncGenerator[bytes, None]:
+    decoder = ContentDecoder(coding)
+    async for chunk in chunks:
+        decoder.feed(chunk)
+        while piece := await decoder.next_piece():
+            yield piece
+    for piece in decoder.end():
+        yield piece
 
 
 class _Response(ClientResponse):

@@ -6,7 +6,7 @@ import zlib
 import pytest
 
 from service.emulator.wrappings import bare_deflate
-from service.gemini.coding import PIECE, ContentDecoder
+from service.gemini.coding import PIECE, ContentDecoder, codings
 
 BODY = b'{"candidates": [%s]}' % (b"1234567890," * 1000)
 
@@ -61,3 +61,18 @@ def test_corrupt_data_is_decoded_up_to_the_corruption() -> None:
 
 def test_data_that_cannot_be_decoded_is_passed_through() -> None:
     assert decoded(b"\x1f\x8bnot gzip", "gzip", 100) == b"\x1f\x8bnot gzip"
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ([], [""]),
+        (["gzip"], ["gzip"]),
+        (["identity"], [""]),
+        (["deflate, gzip"], ["gzip", "deflate"]),
+        (["a", "b,c"], ["c", "b", "a"]),
+        (["gzip," * 9], ["gzip"] * 4),
+    ],
+)
+def test_codings_are_decoded_in_reverse_order(headers: list[str], expected: list[str]) -> None:
+    assert codings(headers) == expected

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import logging
+import zlib
 from collections.abc import AsyncIterator
 
 import pytest
@@ -109,6 +110,17 @@ async def test_a_truncated_body_is_outcome_unknown_whatever_its_encoding(connect
 
     with pytest.raises(OutcomeUnknown):
         await (await connect(QuickEmulator(then=answer))).draw(CALL)
+
+
+@pytest.mark.parametrize(
+    "headers", [["deflate, gzip, gzip"], ["deflate", "identity, gzip", "gzip"], [", deflate ,GZIP, gzip"]]
+)
+async def test_a_reply_that_was_compressed_more_than_once_is_read(connect: Connect, headers: list[str]) -> None:
+    async def answer(asked: PendingRequest) -> web.Response:
+        body = gzip.compress(gzip.compress(zlib.compress(dump(asked.reply(picture_part(await asked.paint()))))))
+        return web.Response(body=body, headers=[("Content-Encoding", header) for header in headers])
+
+    assert (await (await connect(QuickEmulator(then=answer))).draw(CALL)).picture
 
 
 async def test_the_body_of_an_error_is_decompressed(connect: Connect) -> None:
