@@ -14,7 +14,7 @@ import click
 
 from service.errors import RequestError, ServiceError, SettingsError
 from service.settings import Settings, load_settings
-from service.streams import STDIN, lasting_streams, print_line
+from service.streams import STDIN, lasting_streams, print_line, warn
 
 if TYPE_CHECKING:
     from service.store.sweeping import Sweep
@@ -195,9 +195,9 @@ def cleanup(dry_run: bool) -> None:
 def _report_sweep(area: str, done: "Sweep", verb: str) -> None:
     _print(f"{area}: {verb} {done.files} files, {done.bytes} bytes; {done.in_use} in use")
     for error in done.errors:
-        click.echo(f"{area}: {error}", err=True)
+        warn(f"{area}: {error}")
     if more := done.failed - len(done.errors):
-        click.echo(f"{area}: {more} more files could not be removed", err=True)
+        warn(f"{area}: {more} more files could not be removed")
 
 
 @main.command()
@@ -260,5 +260,5 @@ def _run(work: Callable[[Settings], Coroutine[Any, Any, int]], **overrides: obje
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    click.echo(f"error: {message}", err=True)
+    warn(f"error: {message}")
     sys.exit(status)

@@ -21,7 +21,6 @@ from service.imaging.formats import TABLE, Encoding
 from service.imaging.frame import Frame
 from service.orders import Failed, Variation
 from service.publishing import ExportSet
-from service.quoting import visible
 from service.schemas.answers import ThumbnailsAnswer, exports_answer, thumbnails_answer
 from service.schemas.fields import MAX_SCRIPT, Fields, read_export, read_order, script_too_long
 from service.settings import Settings
@@ -29,7 +28,7 @@ from service.signals import STOP_SIGNALS, on_stop_signal
 from service.store.disk import start_disk_threads
 from service.store.holds import held
 from service.store.layout import request_id
-from service.streams import STDIN, print_line, read_standard_input
+from service.streams import STDIN, print_line, read_standard_input, warn
 from service.thumbnails import ThumbnailService
 
 if TYPE_CHECKING:
@@ -94,13 +93,13 @@ class Target:
     async def take(self, exports: ImageExportService, name: str, exported: ExportSet) -> None:
         """Copy the exports to the directory; one that cannot be written is a warning."""
         for warning in exported.warnings:
-            _warn(f"{name}: {warning.code}: {warning.detail}")
+            warn(f"{name}: {warning.code}: {warning.detail}")
         for kind, export in exported.exports.items():
             path = self.out / f"{name}{TABLE[kind].suffix}"
             try:
                 await exports.store.copy_out(export.file_path, path, overwrite=self.force)
             except OSError as error:
-                _warn(f"{path}: {error.strerror}; it is kept as {export.file_path}")
+                warn(f"{path}: {error.strerror}; it is kept as {export.file_path}")
             else:
                 self.written.append(path)
 
@@ -121,9 +120,9 @@ async def generate(settings: Settings, texts: Mapping[str, str], image: Path | N
     ended: list[Variation | Failed] = []
     await start_disk_threads()
     if settings.emulates:
-        _warn("the local emulator draws, nothing is billed")
+        warn("the local emulator draws, nothing is billed")
     async with _stoppable() as stopping, AsyncExitStack() as stack:
-        exports = await stack.enter_async_context(ImageExportService(settings, ExportEvents(notice=_warn)))
+        exports = await stack.enter_async_context(ImageExportService(settings, ExportEvents(notice=warn)))
         if image:
             order = replace(order, base=await asyncio.to_thread(source_of, str(image)))
         thumbnails = ThumbnailService(await stack.enter_async_context(gemini_service(settings)), exports)
@@ -139,16 +138,16 @@ async def generate(settings: Settings, texts: Mapping[str, str], image: Path | N
             if isinstance(event, Variation):
                 await target.take(exports, event.id, event.exported)
     answer = thumbnails_answer(order.request_id, ended)
-    _warn_of_missing(answer, order.count)
+    _report_missing(answer, order.count)
     return target.report([answer])
 
 
-def _warn_of_missing(answer: ThumbnailsAnswer, count: int) -> None:
+def _report_missing(answer: ThumbnailsAnswer, count: int) -> None:
     for error in answer.errors:
         kept = f"; what Gemini sent is kept as {error.storage_path}" if error.storage_path else ""
-        _warn(f"{error.id}: {error.code}: {error.detail}{kept}")
+        warn(f"{error.id}: {error.code}: {error.detail}{kept}")
     if unsent := count - len(answer.variations) - len(answer.errors):
-        _warn(f"{unsent} of {count} variations were not sent")
+        warn(f"{unsent} of {count} variations were not sent")
 
 
 async def export(
@@ -166,7 +165,7 @@ async def export(
     answers = []
     async with AsyncExitStack() as stack:
         hold = await stack.enter_async_context(held())
-        exports = await stack.enter_async_context(ImageExportService(settings, ExportEvents(notice=_warn)))
+        exports = await stack.enter_async_context(ImageExportService(settings, ExportEvents(notice=warn)))
         spooled = None if stdin is None else await stack.enter_async_context(exports.spooled(stdin))
         under = await exports.base_at(str(base), hold) if base else None
         named = {path: await _named(exports, path, spooled, plan.frame) for path in pictures}
@@ -187,7 +186,7 @@ async def _exported(exporting: Awaitable[ExportSet], path: str) -> ExportSet | N
     try:
         return await exporting
     except ServiceError as error:
-        _warn(f"{path}: {error.code}: {error.detail}")
+        warn(f"{path}: {error.code}: {error.detail}")
         return None
 
 
@@ -203,9 +202,9 @@ async def _named(
         picture = await exports.inspect(source)
         width, height = frame.size((picture.width, picture.height))
     except (RequestError, ImpossibleFrame) as error:
-        _warn(f"{path}: {error.code}: {error.detail}")
+        warn(f"{path}: {error.code}: {error.detail}")
     except OSError as error:
-        _warn(f"{path}: {error.strerror}")
+        warn(f"{path}: {error.strerror}")
     else:
         return source, f"{'stdin' if path == STDIN else Path(path).stem}-{width}x{height}"
     return None
@@ -228,7 +227,7 @@ class _Stopping:
         if self.on_first and not self._warned:
             self._warned = True
             self.on_first()
-            _warn("waiting for the calls that are out; Ctrl-C again, or another signal, gives them up")
+            warn("waiting for the calls that are out; Ctrl-C again, or another signal, gives them up")
             return
         self.calls_given_up = self._warned
         # A third signal has its default effect: it ends the process.
@@ -252,7 +251,3 @@ async def _stoppable() -> AsyncIterator[_Stopping]:
         if stopping.calls_given_up:
             raise click.Abort from None
         raise ServiceError("stopped before anything was sent") from None
-
-
-def _warn(text: str) -> None:
-    click.echo(visible(text), err=True)

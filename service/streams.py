@@ -9,6 +9,7 @@ from typing import Any, TextIO, cast
 import click
 
 from service.errors import InvalidField
+from service.quoting import visible
 
 STDIN = "-"
 
@@ -23,6 +24,11 @@ def read_standard_input(size: int) -> bytes:
         return stdin.buffer.read(size)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), "standard input") from error
+
+
+def warn(text: str) -> None:
+    """Print a line on standard error, with control characters as visible escapes."""
+    click.echo(visible(text), err=True)
 
 
 def print_line(line: bytes) -> None:

@@ -207,10 +207,12 @@ def test_after_a_name_that_is_too_long_the_other_pictures_are_exported(tmp_path:
     assert "File name too long" in answer.stderr
 
 
-def test_control_characters_in_names_are_escaped_on_stderr(tmp_path: Path) -> None:
+def test_control_characters_in_names_are_escaped_on_stderr(tmp_path: Path, picture: Path) -> None:
     (tmp_path / "\x1b[31m\n\u202e.png").write_text("text")
     answer = run("export", "\x1b[31m\n\u202e.png")
     assert answer.stderr.splitlines()[0].startswith("\\u001b[31m\\u000a\\u202e.png: unsupported_image: ")
+    answer = run("export", picture, "--out", "/proc/\x1b[31m")
+    assert answer.stderr.splitlines() == ["error: /proc/\\u001b[31m: No such file or directory"]
 
 
 def test_a_picture_named_twice_is_exported_once_and_none_is_missing(picture: Path) -> None:

@@ -61,7 +61,7 @@ ALLOWED = {
     "retention": {"errors", "settings", "store"},
     "urls": {"errors", "settings"},
     "signals": set(),
-    "streams": {"errors"},
+    "streams": {"errors", "quoting"},
     "metrics": set(),
     "logs": {"quoting"},
     "settings": {"cpus", "errors", "gemini", "store", "values"},
