@@ -1,9 +1,10 @@
 """Decode: the pixels of a probed file."""
 
+from functools import reduce
 from importlib import import_module
 from io import BytesIO
 
-from PIL import Image, ImageFile
+from PIL import Image, ImageChops, ImageFile
 from zlib_ng import zlib_ng
 
 from service.imaging.containers.container import Container
@@ -38,8 +39,10 @@ def decode_lower(container: Container) -> Image.Image | None:
 
     None if there are none. Raises Undecodable.
     """
-    if container.depth < 16 or container.colour == GREY:
+    if container.depth < 16 or (container.colour == GREY and not container.transparent):
         return None
+    if container.colour == GREY:
+        return split_bytes(_loaded(container))[1]
     loaded = _loaded(container, lower=True)
     image = loaded._new(loaded.im)
     if container.colour == GREY_ALPHA:
@@ -119,26 +122,45 @@ def _normal_mode(image: Image.Image, container: Container) -> Image.Image:
     elif image.mode == "RGBA" and container.colour == GREY_ALPHA:
         image = Image.merge("LA", (image.getchannel("R"), image.getchannel("A")))
     if container.transparent:
-        image = _with_transparent_colour(image, container.transparent, container.depth)
+        image = _with_transparent_colour(image, container.transparent, container)
     image.info.clear()
     return image
 
 
-def _with_transparent_colour(image: Image.Image, key: tuple[int, ...], depth: int) -> Image.Image:
-    """LA or RGBA, fully transparent where a pixel equals `key`, which is in samples of `depth` bits."""
-    highest = 2**depth - 1
+def _with_transparent_colour(image: Image.Image, key: tuple[int, ...], container: Container) -> Image.Image:
+    """LA or RGBA, fully transparent where a pixel equals `key`, which is in samples of the container's depth."""
+    highest = 2**container.depth - 1
     key = tuple(level & highest for level in key)
     if image.mode == "I;16":
         alpha = image.convert("I").point([0 if level == key[0] else 255 for level in range(65536)], "L")
-        return Image.merge("LA", (narrow(image), alpha))
+        # With a profile these are upper bytes, as `decode_lower` gives the lower ones.
+        return Image.merge("LA", (split_bytes(image)[0] if container.profile else narrow(image), alpha))
     if image.mode == "L":
-        level = key[0] * 255 // highest
-        return Image.merge("LA", (image, image.point([0 if value == level else 255 for value in range(256)])))
-    # Of 16-bit RGB there are only the upper bytes here, so these are compared.
-    image.info["transparency"] = tuple(level >> (depth - 8) for level in key)
-    return image.convert("RGBA")
+        return Image.merge("LA", (image, ImageChops.invert(_equal(image, key[0] * 255 // highest))))
+    bands, levels = image.split(), key
+    if container.depth == 16:
+        bands += _loaded(container, lower=True).split()
+        levels = (*(level >> 8 for level in key), *(level & 255 for level in key))
+    equal = reduce(ImageChops.darker, map(_equal, bands, levels))
+    return Image.merge("RGBA", (*image.split(), ImageChops.invert(equal)))
+
+
+def _equal(band: Image.Image, level: int) -> Image.Image:
+    """255 where the band has that level, else 0."""
+    return band.point([255 if value == level else 0 for value in range(256)])
 
 
 def narrow(image: Image.Image) -> Image.Image:
     """I;16 scaled to L and rounded; Pillow's own conversion clips instead."""
     return image.convert("I").point([(level * 255 + 32767) // 65535 for level in range(65536)], "L")
+
+
+def join_bytes(upper: Image.Image, lower: Image.Image) -> Image.Image:
+    """An I;16 image of its upper and lower bytes, in mode L."""
+    return Image.frombytes("I;16", upper.size, Image.merge("LA", (lower, upper)).tobytes())
+
+
+def split_bytes(image: Image.Image) -> tuple[Image.Image, Image.Image]:
+    """The upper and lower bytes of an I;16 image, in mode L."""
+    lower, upper = Image.frombytes("LA", image.size, image.tobytes()).split()
+    return upper, lower

@@ -12,6 +12,7 @@ from typing import NamedTuple, cast
 
 from PIL import Image, ImageCms, ImageMath
 
+from service.imaging.decode import join_bytes
 from service.imaging.icc import LINEAR, Tags, build_profile, curve_tag, read_tags, read_xyz
 
 Vector = tuple[float, float, float]
@@ -71,11 +72,6 @@ def _light(upper: Image.Image, lower: Image.Image, curve: Curve) -> Image.Image:
     """A channel as linear light: mode F, 0 to 65535."""
     samples = join_bytes(upper, lower).convert("I")
     return join_bytes(samples.point(curve.upper, "L"), samples.point(curve.lower, "L")).convert("I").convert("F")
-
-
-def join_bytes(upper: Image.Image, lower: Image.Image) -> Image.Image:
-    """An I;16 image of two of mode L."""
-    return Image.frombytes("I;16", upper.size, Image.merge("LA", (lower, upper)).tobytes())
 
 
 def _mixed(lights: list[Image.Image], row: Vector) -> Image.Image:

@@ -11,7 +11,8 @@ from io import BytesIO
 
 from PIL import Image, ImageChops, ImageCms
 
-from service.imaging.matrix import convert_deep, join_bytes, matrix_profile
+from service.imaging.decode import join_bytes, split_bytes
+from service.imaging.matrix import convert_deep, matrix_profile
 
 _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
@@ -51,9 +52,18 @@ def convert(image: Image.Image, profile: bytes, lower: Lower | None = None) -> I
             return image.point(_grey_levels(profile, "L") + list(range(256)) * (len(image.mode) - 1))
         case ("CMYK", "CMYK") | ("RGB ", "RGB" | "RGBA"):
             return _transformed(image, profile, lower)
+        case "RGB ", "I;16":
+            upper, low = split_bytes(image)
+            return _transformed(upper.convert("RGB"), profile, _in_mode("RGB", lambda: low))
         case "RGB ", "L" | "LA":
-            return _transformed(image.convert("RGB" if image.mode == "L" else "RGBA"), profile)
+            mode = "RGB" if image.mode == "L" else "RGBA"
+            return _transformed(image.convert(mode), profile, _in_mode(mode, lower))
     raise ProfileError
+
+
+def _in_mode(mode: str, lower: Lower | None) -> Lower:
+    """The lower bytes of a grey image for all channels of an RGB or RGBA image."""
+    return lambda: low.convert(mode) if lower and (low := lower()) else None
 
 
 def _space(profile: bytes) -> str:

@@ -88,6 +88,17 @@ def test_a_grey_picture_follows_the_curve(colour: int, depth: int) -> None:
     assert (image.getbands()[3:], warnings) == (("A",) if colour == GREY_ALPHA else (), [])
 
 
+def test_a_grey_picture_with_a_transparent_level_follows_the_curve_at_full_depth() -> None:
+    levels = range(4096)
+    parts = [cicp((9, 8, 0, 1)), chunk(b"tRNS", pack(">H", 1000))]
+    data = pictures.png_of((len(levels), 1), 16, GREY, parts, b"\0" + pack(f">{len(levels)}H", *levels))
+    image, warnings = finished(data, ExportPlan(alpha="keep"))
+    want = [255 * from_linear(level / 65535) for level in levels]
+    assert list(image.getchannel("R").tobytes()) == pytest.approx(want, abs=1.0)
+    assert list(image.getchannel("A").tobytes()) == [0 if level == 1000 else 255 for level in levels]
+    assert warnings == []
+
+
 @pytest.mark.parametrize("colour", [PALETTE, RGB, RGB_ALPHA])
 def test_cicp_wins_over_iccp_and_srgb(colour: int) -> None:
     alone = finished(pictures.png(8, colour, profile=icc.DISPLAY_P3))[0]

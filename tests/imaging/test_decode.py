@@ -1,6 +1,7 @@
 import zlib
 from collections.abc import Callable
 from functools import partial
+from struct import pack
 
 import pytest
 import pyvips
@@ -60,6 +61,13 @@ def test_a_grey_key_is_transparent_at_any_depth(depth: int) -> None:
     image = decoded(pictures.png(depth, GREY, transparency=key.to_bytes(2)))
     assert image.getchannel("A").tobytes() == bytes(0 if level == key else 255 for level in levels)
     assert max(image.getchannel("L").tobytes()) == round(max(levels) * 255 / (2**depth - 1))
+
+
+def test_a_transparent_colour_of_16_bits_is_compared_in_all_of_them() -> None:
+    colours = [(0x1234, 0x5678, 0x9ABC), (0x1235, 0x5678, 0x9ABC), (0x1234, 0x5678, 0x9ABB), (0x1334, 0x5678, 0x9ABC)]
+    row = b"\0" + b"".join(pack(">3H", *colour) for colour in colours)
+    image = decoded(pictures.png_of((4, 1), 16, RGB, [chunk(b"tRNS", pack(">3H", *colours[0]))], row))
+    assert list(image.getchannel("A").tobytes()) == [0, 255, 255, 255]
 
 
 def test_a_decoded_image_has_no_metadata() -> None:

@@ -14,8 +14,8 @@ from service.imaging.plan import ExportPlan
 from service.imaging.probe import probe
 from service.imaging.profiles import srgb
 from tests.imaging import icc, pictures
-from tests.imaging.pictures import RGB, RGB_ALPHA, chunk
-from tests.imaging.test_cicp import PRIMARIES, SRGB, expected
+from tests.imaging.pictures import GREY, GREY_ALPHA, RGB, RGB_ALPHA, chunk
+from tests.imaging.test_cicp import PRIMARIES, SRGB, expected, from_linear, to_linear
 
 TRANSFERS = {1.0: 8, 2.2: 4, icc.SRGB_CURVE: SRGB}
 P3 = icc.rgb_profile(*PRIMARIES[12], icc.D65, 2.2)
@@ -44,6 +44,20 @@ def test_every_level_is_exact_within_one(primaries: int, curve: icc.Curve) -> No
             for level in expected((red / 65535, green / 65535, blue / 65535), primaries, TRANSFERS[curve])]  # fmt: skip
     assert max(abs(ours - theirs) for ours, theirs in zip(image.tobytes(), want, strict=True)) <= 1
     assert warnings == ()
+
+
+@pytest.mark.parametrize("colour", [GREY, GREY_ALPHA])
+@pytest.mark.parametrize("curve", TRANSFERS)
+def test_a_grey_picture_in_an_rgb_profile_is_as_exact(colour: int, curve: icc.Curve) -> None:
+    profile = icc.rgb_profile(*PRIMARIES[12], icc.D65, curve)
+    container = probe(pictures.png(16, colour, profile=profile), 1_000_000)
+    image, warnings = finish(container, ExportPlan(alpha="keep"), container.size)
+    step = 2 if colour == GREY_ALPHA else 1
+    samples = [value for line in pictures.samples(16, colour, pictures.SIZE) for value in line[::step]]
+    want = [255 * from_linear(to_linear(sample / 65535, TRANSFERS[curve])) for sample in samples]
+    for channel in "RGB":
+        assert list(image.getchannel(channel).tobytes()) == pytest.approx(want, abs=1.0)
+    assert (image.getbands()[3:], warnings) == (("A",) if colour == GREY_ALPHA else (), ())
 
 
 def test_alpha_stays() -> None:
