@@ -1,4 +1,4 @@
-"""Logging: text for people or JSON for machines, and an access log that never sees a signature or a script."""
+"""Logging as text or JSON, and an access log without query strings, which hold signatures."""
 
 import asyncio
 import json
@@ -20,18 +20,18 @@ REQUEST: ContextVar[str] = ContextVar("request_id", default="-")
 access = logging.getLogger("service.access")
 
 FLUSH_SECONDS = 0.1
-# What a pipe takes whole, so that no line of another process comes into one of ours.
+# A pipe takes this much atomically, so lines of other processes cannot end up inside ours.
 BATCH_BYTES = select.PIPE_BUF
 
-# Libraries whose info lines carry urls or repeat ours.
+# Libraries whose info lines hold URLs or repeat ours.
 _QUIET = ("aiohttp", "apscheduler", "google_genai", "asyncio", "PIL")
 
 
 def set_up_logging(level: str, log_format: Literal["text", "json"], key: str = "") -> None:
-    """Send all records to stderr; `key` is the secret that none of them may show."""
+    """Send all records to stderr; `key` is the Gemini key, redacted wherever it occurs."""
     handler = BatchHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(key) if log_format == "json" else TextFormatter(key))
-    # What no format of ours shows need not be found out for every record.
+    # Do not collect what our formats never show.
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
@@ -40,9 +40,9 @@ def set_up_logging(level: str, log_format: Literal["text", "json"], key: str = "
 
 
 class BatchHandler(logging.StreamHandler[TextIO]):
-    """Writes the lines of FLUSH_SECONDS together: a write for each costs more than all else that is done for it.
+    """Buffers lines for up to FLUSH_SECONDS, since a write per line costs more than the rest of logging.
 
-    A warning goes at once, with what came before it, and so does every line where no loop runs; the rest goes at exit.
+    A warning flushes at once, and so does every line while no event loop runs; `logging.shutdown` flushes the rest.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -57,7 +57,7 @@ class BatchHandler(logging.StreamHandler[TextIO]):
         except Exception:
             self.handleError(record)
             return
-        # As stderr encodes it.
+        # Encoded as stderr does it.
         length = len(line) if line.isascii() else len(line.encode(errors="backslashreplace"))
         if self._length + length > BATCH_BYTES:
             self.flush()
@@ -79,7 +79,7 @@ class BatchHandler(logging.StreamHandler[TextIO]):
             self.flush()
 
     def flush(self) -> None:
-        """Write what is waiting. What cannot be written is dropped: no request fails for its log."""
+        """Write the buffered lines; on an error they are dropped, so that no request fails because of its log."""
         self.acquire()
         try:
             batch, self._batch, self._length = self._batch, [], 0
@@ -92,23 +92,23 @@ class BatchHandler(logging.StreamHandler[TextIO]):
 
 
 class AccessRecord(logging.LogRecord):
-    """The record of an answer. What all have in common is found out once: that takes longer than all the rest."""
+    """The log record of a response. The attributes that all share are computed once, which is most of the cost."""
 
     def __init__(self, method: str, path: str, status: int, ms: float) -> None:
         now = time.time()
         own = {"created": now, "msecs": int(now % 1 * 1000), "args": (method, path, status, ms)}
-        self.__dict__ = _ACCESS | own
+        self.__dict__ = _SHARED | own
 
     @property
     def fields(self) -> dict[str, object]:
         return dict(zip(("method", "path", "status", "ms"), self.args or (), strict=True))
 
 
-_ACCESS = vars(logging.LogRecord(access.name, logging.INFO, "", 0, "%s %r %s %s ms", None, None))
+_SHARED = vars(logging.LogRecord(access.name, logging.INFO, "", 0, "%s %r %s %s ms", None, None))
 
 
 class SafeFormatter(logging.Formatter):
-    """Shows neither the secret `key` nor a character that a terminal would obey, whoever wrote the record."""
+    """Redacts `key` and escapes terminal control characters, wherever the record comes from."""
 
     def __init__(self, key: str = "") -> None:
         super().__init__()
@@ -118,29 +118,29 @@ class SafeFormatter(logging.Formatter):
         return log_safe(text, self._key, keep)
 
     def message(self, record: logging.LogRecord, keep: str) -> str:
-        """The record's message. An access record is one word and a path that %r escapes: it needs no search."""
+        """The record's message; an access record needs no escaping, since `%r` has escaped its path."""
         text = record.getMessage()
         return text if isinstance(record, AccessRecord) else self.safe(text, keep)
 
 
 class TextFormatter(SafeFormatter):
-    """One line for people, and below it the trace of an exception."""
+    """One line per record, followed by the traceback of an exception."""
 
     def format(self, record: logging.LogRecord) -> str:
-        time_of_day = f"{_spelled(int(record.created))},{int(record.msecs):03}"
+        time_of_day = f"{_formatted_time(int(record.created))},{int(record.msecs):03}"
         mark = getattr(record, "request_id", "-")
         line = f"{time_of_day} {record.levelname:7} {mark} {self.message(record, keep='')}"
         return f"{line}\n{self.safe(self.formatException(record.exc_info))}" if record.exc_info else line
 
 
 @lru_cache(maxsize=1)
-def _spelled(second: int) -> str:
-    """Once a second, however many records fall into it."""
+def _formatted_time(second: int) -> str:
+    """Cached, since most records fall into the same second as the one before."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
 
 
 class JsonFormatter(SafeFormatter):
-    """One JSON object a line."""
+    """One JSON object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -157,7 +157,7 @@ class JsonFormatter(SafeFormatter):
 
 
 def log_access(request: web.Request, status: int, seconds: float) -> None:
-    """One line an answer: the path without its query, which holds signatures."""
+    """Log one line per response, with the path but not the query, which may hold a signature."""
     if not access.isEnabledFor(logging.INFO):
         return
     access.handle(AccessRecord(request.method, request.path[:200], status, round(seconds * 1000, 1)))

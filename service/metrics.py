@@ -1,4 +1,4 @@
-"""Every metric, in a registry of its own so that several apps can live in one process."""
+"""Prometheus metrics, in a registry per app, so that several apps can live in one process."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -7,60 +7,70 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+_PREFIX = "image_export_"
 _SECONDS = (0.005, 0.02, 0.1, 0.5, 2, 5, 15, 60, 180)
 
 
 class Metrics:
+    """The only user of prometheus_client: other modules are handed these methods as callbacks."""
+
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        prefix = "image_export_"
-        self.requests = Counter(f"{prefix}requests", "Answers", ("route", "method", "status"), registry=self._registry)
-        self.seconds = Histogram(
-            f"{prefix}request_seconds", "Time to answer", ("route",), buckets=_SECONDS, registry=self._registry
+        requests = self._counter("requests", "Answers", "route", "method", "status")
+        seconds = Histogram(
+            f"{_PREFIX}request_seconds", "Time to answer", ("route",), buckets=_SECONDS, registry=self._registry
         )
-        self.calls = Counter(f"{prefix}gemini_calls", "Gemini calls by outcome", ("outcome",), registry=self._registry)
-        self.cost = Counter(f"{prefix}gemini_cost_usd", "List price of received pictures", registry=self._registry)
-        self.warnings = Counter(
-            f"{prefix}steps_back", "What went wrong and was lived with", ("code",), registry=self._registry
-        )
-        self.workers = Counter(
-            f"{prefix}worker_events",
-            "Workers that died, were late or did not start",
-            ("event",),
-            registry=self._registry,
-        )
-        self.swept = Counter(f"{prefix}swept_files", "Files removed by sweeps", ("room",), registry=self._registry)
-        self.sweep_errors = Counter(
-            f"{prefix}sweep_errors", "Files that no sweep could remove", registry=self._registry
-        )
-        self.last_sweep = Gauge(
-            f"{prefix}last_sweep_timestamp_seconds",
+        self._calls = self._counter("gemini_calls", "Gemini calls by outcome", "outcome")
+        self._cost = self._counter("gemini_cost_usd", "List price of received pictures")
+        self._warnings = self._counter("steps_back", "Problems that did not stop the export", "code")
+        self._workers = self._counter("worker_events", "Workers that died, were late or did not start", "event")
+        self._swept = self._counter("swept_files", "Files removed by sweeps", "room")
+        self._sweep_errors = self._counter("sweep_errors", "Files that no sweep could remove")
+        self._last_sweep = Gauge(
+            f"{_PREFIX}last_sweep_timestamp_seconds",
             "When the last sweep ended, in Unix time; 0 until one has",
             registry=self._registry,
         )
-        self.sent_bytes = Counter(f"{prefix}download_bytes", "Bytes of downloads", registry=self._registry)
-        # Finding a metric by its labels costs as much as counting.
-        self._counter = lru_cache(maxsize=1024)(self.requests.labels)
-        self._timer = lru_cache(maxsize=64)(self.seconds.labels)
+        self._sent_bytes = self._counter("download_bytes", "Bytes of downloads")
+        # Looking up a child metric by its labels costs as much as counting.
+        self._requests_of = lru_cache(maxsize=1024)(requests.labels)
+        self._seconds_of = lru_cache(maxsize=64)(seconds.labels)
 
-    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
-        self._counter(route, method, status).inc()
-        self._timer(route).observe(seconds)
+    def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
+        return Counter(f"{_PREFIX}{name}", help_text, labels, registry=self._registry)
 
     def gauge(self, name: str, help_text: str, read: Callable[[], float]) -> None:
-        """A value that is read when asked for."""
-        Gauge(f"image_export_{name}", help_text, registry=self._registry).set_function(read)
+        """Register a gauge whose value is read on each scrape."""
+        Gauge(f"{_PREFIX}{name}", help_text, registry=self._registry).set_function(read)
+
+    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
+        self._requests_of(route, method, status).inc()
+        self._seconds_of(route).observe(seconds)
 
     def called(self, outcome: str, cost: float | None) -> None:
-        self.calls.labels(outcome).inc()
+        """Count a Gemini call, and its list price in US dollars if known."""
+        self._calls.labels(outcome).inc()
         if cost:
-            self.cost.inc(cost)
+            self._cost.inc(cost)
 
     def warned(self, code: str) -> None:
-        self.warnings.labels(code).inc()
+        self._warnings.labels(code).inc()
 
     def worker(self, event: str) -> None:
-        self.workers.labels(event).inc()
+        self._workers.labels(event).inc()
+
+    def swept(self, area: str, removed: int, failed: int) -> None:
+        """Count the files that a sweep of an area removed, and those that it could not remove."""
+        self._swept.labels(area).inc(removed)
+        self._sweep_errors.inc(failed)
+
+    def sweep_ended(self, wall_clock: float) -> None:
+        self._last_sweep.set(wall_clock)
+
+    def sent(self, count: int) -> None:
+        """Count bytes of a download."""
+        self._sent_bytes.inc(count)
 
     def text(self) -> bytes:
+        """The metrics in the Prometheus text format; takes long enough for a thread."""
         return generate_latest(self._registry)

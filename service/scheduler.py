@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
@@ -15,7 +15,6 @@ from typing import TypeVar
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.date import DateTrigger
 
-from service.metrics import Metrics
 from service.retention import sweep_area
 from service.settings import Settings
 from service.store.layout import AREAS, Area
@@ -52,8 +51,16 @@ class Clocks:
         return self.wall() - self.monotonic()
 
 
+@dataclass(frozen=True, slots=True)
+class SweepEvents:
+    """Callbacks: `swept(area, removed, failed)` with the files of an area, `ended(wall_clock)` after all areas."""
+
+    swept: Callable[[str, int, int], None] = field(default=lambda area, removed, failed: None)
+    ended: Callable[[float], None] = field(default=lambda wall_clock: None)
+
+
 class Sweeper:
-    """Sweeps all four areas on schedule, and calls `swept` after each sweep.
+    """Sweeps all four areas on schedule, and reports each sweep to `events`.
 
     An interval of APScheduler follows the wall clock: after a step back, nothing would run for as long as the step. So
     every run is scheduled as a single date, computed from the monotonic clock, and rescheduled if the wall clock steps.
@@ -63,13 +70,11 @@ class Sweeper:
     def __init__(
         self,
         settings: Settings,
-        metrics: Metrics,
-        swept: Callable[[], None] = lambda: None,
+        events: SweepEvents | None = None,
         clocks: Clocks | None = None,
     ) -> None:
         self._settings = settings
-        self._metrics = metrics
-        self._swept = swept
+        self._events = events or SweepEvents()
         self._clocks = clocks or Clocks()
         self._interval = 60 * settings.cleanup_interval_minutes
         self._scheduler = AsyncIOScheduler(timezone=UTC)
@@ -159,16 +164,14 @@ class Sweeper:
         return await _in_daemon_thread(partial(sweep_area, self._settings, area, dry_run=dry_run, stopped=stopped))
 
     def _count(self, area: Area, done: Sweep) -> None:
-        self._metrics.swept.labels(area).inc(done.files)
-        self._metrics.sweep_errors.inc(done.failed)
+        self._events.swept(area, done.files, done.failed)
         if done.files:
             log.info("swept %d files (%d bytes) from %s/", done.files, done.bytes, area)
 
     def _end(self) -> None:
         if not self._stopping.is_set():
             self._ended = self._clocks.monotonic()
-            self._metrics.last_sweep.set(self._clocks.wall())
-            self._swept()
+            self._events.ended(self._clocks.wall())
 
     async def close(self) -> None:
         """Stop the scheduler, and a running sweep after its current file."""

@@ -16,7 +16,7 @@ from apscheduler.schedulers import base
 from service import scheduler
 from service.metrics import Metrics
 from service.retention import sweep_area
-from service.scheduler import Clocks, Sweeper
+from service.scheduler import Clocks, Sweeper, SweepEvents
 from service.settings import Settings
 from service.store.layout import AREAS, Area
 from service.store.sweeping import Sweep
@@ -68,11 +68,13 @@ class Ticking:
 
 @asynccontextmanager
 async def ticking(settings: Settings, clocks: Clocks | None = None) -> AsyncIterator[Ticking]:
-    def count() -> None:
+    metrics = Metrics()
+
+    def ended(wall_clock: float) -> None:
+        metrics.sweep_ended(wall_clock)
         it.sweeps += 1
 
-    metrics = Metrics()
-    it = Ticking(Sweeper(settings, metrics, count, clocks), metrics)
+    it = Ticking(Sweeper(settings, SweepEvents(metrics.swept, ended), clocks), metrics)
     it.sweeper.start()
     try:
         yield it
@@ -103,7 +105,7 @@ async def test_a_stop_during_a_sweep_waits_for_it_and_is_no_fault(
         return Sweep()
 
     monkeypatch.setattr(scheduler, "sweep_area", slow)
-    sweeper = Sweeper(make_settings(), Metrics())
+    sweeper = Sweeper(make_settings())
     sweeper.start()
     await until(begun.is_set)
     closing = asyncio.create_task(sweeper.close())

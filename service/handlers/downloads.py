@@ -137,19 +137,19 @@ async def _send_prepared(request: web.Request, data: bytes, status: int, lines: 
     if request.transport and request.transport.get_write_buffer_size():
         async with _supervised(request):
             await request.writer.drain()
-    request.app[METRICS].sent_bytes.inc(len(body))
+    request.app[METRICS].sent(len(body))
     return piece
 
 
 async def _stream(request: web.Request, file: StoredFile, span: _Span) -> None:
-    sent, loop = request.app[METRICS].sent_bytes, asyncio.get_running_loop()
+    metrics, loop = request.app[METRICS], asyncio.get_running_loop()
     async with _supervised(request):
         for start in range(span.start, span.stop, SEGMENT_BYTES):
             if request.transport is None:
                 raise ConnectionResetError("the client went away")
             count = min(SEGMENT_BYTES, span.stop - start)
             went = await loop.sendfile(request.transport, file.body, start, count)
-            sent.inc(went)
+            metrics.sent(went)
             if went < count:
                 request.transport.abort()
                 raise ConnectionResetError("the file became shorter than promised")

@@ -1,4 +1,4 @@
-"""Every key under which the app and its requests keep something."""
+"""The AppKeys and RequestKeys."""
 
 from typing import Final
 
@@ -16,7 +16,7 @@ from service.thumbnails import ThumbnailService
 
 SETTINGS: Final = web.AppKey("settings", Settings)
 METRICS: Final = web.AppKey("metrics", Metrics)
-# By name, which aiohttp gives back with a match.
+# By route name, which aiohttp gives with a match.
 ROUTES: Final = web.AppKey("routes", dict[str, Route])
 ADMISSION: Final = web.AppKey("admission", Admission)
 EXPORTS: Final = web.AppKey("exports", ImageExportService)

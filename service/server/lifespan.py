@@ -1,4 +1,4 @@
-"""What lives as long as the app: the contexts, in start order; they end in reverse."""
+"""The cleanup contexts of the app, in start order; aiohttp ends them in reverse."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from aiohttp import web
 
 from service.backend import gemini_service
 from service.exports import ExportEvents, ImageExportService
-from service.scheduler import Sweeper
+from service.scheduler import Sweeper, SweepEvents
 from service.server.admission import Admission
 from service.server.keys import ADMISSION, EXPORTS, GEMINI, HOT, METRICS, SETTINGS, SWEEPER, THUMBNAILS
 from service.settings import MIB, Settings
@@ -27,7 +27,7 @@ LOG_SECONDS = 60.0
 
 @contextlib.asynccontextmanager
 async def exports(app: web.Application) -> AsyncIterator[None]:
-    """Storage, workers, the admission, the downloads in memory."""
+    """Storage, workers, admission control, and the download cache."""
     _warn_of_private_exports(app[SETTINGS])
     metrics = app[METRICS]
     service = await asyncio.to_thread(ImageExportService, app[SETTINGS], ExportEvents(metrics.warned, metrics.worker))
@@ -49,16 +49,16 @@ async def exports(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _watch_descriptors(hot: HotFiles) -> None:
-    """While there are too few, close files that are kept for downloads, and log it once a minute.
+    """While file descriptors are short, close cached downloads, and warn once a minute.
 
-    The limit can be lowered from outside, so looking at it once is not enough.
+    Polled, since `prlimit` can lower the limit of a running process.
     """
-    said = -math.inf
+    logged = -math.inf
     while True:
         hot.make_way()
         now = time.monotonic()
-        if descriptors.spare(descriptors.BEGIN) < 1 and now - said >= LOG_SECONDS:
-            said = now
+        if descriptors.spare(descriptors.BEGIN) < 1 and now - logged >= LOG_SECONDS:
+            logged = now
             log.warning("refusing new work: %s; raise the limit (ulimit -n)", descriptors.shortage())
         await asyncio.sleep(WATCH_SECONDS)
 
@@ -73,7 +73,7 @@ def _warn_of_private_exports(settings: Settings) -> None:
 
 @contextlib.asynccontextmanager
 async def gemini(app: web.Application) -> AsyncIterator[None]:
-    """Gemini, or its local stand-in in a process of its own."""
+    """The Gemini client; with the emulator, also its process."""
     async with gemini_service(app[SETTINGS]) as client:
         app[GEMINI] = client
         app[THUMBNAILS] = ThumbnailService(client, app[EXPORTS], app[METRICS].called)
@@ -83,8 +83,14 @@ async def gemini(app: web.Application) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def sweeper(app: web.Application) -> AsyncIterator[None]:
-    """The scheduled cleanup."""
-    app[SWEEPER] = Sweeper(app[SETTINGS], app[METRICS], app[HOT].forget_removed)
+    """Scheduled sweeps."""
+    metrics, hot = app[METRICS], app[HOT]
+
+    def ended(wall_clock: float) -> None:
+        metrics.sweep_ended(wall_clock)
+        hot.forget_removed()
+
+    app[SWEEPER] = Sweeper(app[SETTINGS], SweepEvents(metrics.swept, ended))
     app[SWEEPER].start()
     yield
     await app[SWEEPER].close()
