@@ -1,4 +1,4 @@
-"""The whole service on one screen."""
+"""The aiohttp application: the table of routes, middlewares and cleanup contexts."""
 
 from aiohttp import web
 
@@ -10,7 +10,7 @@ from service.handlers.thumbnails import create_thumbnails
 from service.metrics import Metrics
 from service.server.keys import METRICS, ROUTES, SETTINGS
 from service.server.lifespan import CONTEXTS
-from service.server.middlewares import MIDDLEWARES, sign_answer
+from service.server.middlewares import MIDDLEWARES, add_common_headers
 from service.server.routes import Route
 from service.settings import Settings
 
@@ -29,13 +29,13 @@ TABLE = (
 
 
 def create_app(settings: Settings) -> web.Application:
-    """The app; raises SettingsError when it could not do its work."""
+    """The app; raises SettingsError for settings with which it cannot run."""
     settings.check(serves=True, draws=True)
     app = web.Application(middlewares=MIDDLEWARES)
     app[SETTINGS] = settings
     app[METRICS] = Metrics()
     app.cleanup_ctx.extend(CONTEXTS)
-    app.on_response_prepare.append(sign_answer)
+    app.on_response_prepare.append(add_common_headers)
     app[ROUTES] = {route.name: route for route in TABLE}
     app.add_routes([route.definition() for route in TABLE])
     return app

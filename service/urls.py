@@ -1,4 +1,4 @@
-"""Links to exports: static, or signed with an end."""
+"""Static and signed links to exports."""
 
 import hashlib
 import hmac
@@ -13,14 +13,14 @@ from service.errors import BadSignature, LinkExpired
 from service.settings import Settings
 
 MAX_LIFE_SECONDS: Final = 7 * 24 * 3600
-# By how much the clock of the machine that signed may be ahead of ours.
+# How far the clock of the machine that signed may be ahead of ours.
 CLOCK_GRACE_SECONDS: Final = 300
 _EXPIRES = re.compile(r"[1-9][0-9]{0,10}", re.ASCII)
 _SIGNATURE = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 class Links:
-    """Builds the link of an export and verifies what comes back; the only place that reads the time for links."""
+    """Builds and verifies the links of exports; the only code that reads the clock for links."""
 
     def __init__(self, settings: Settings, now: Callable[[], float] = time.time) -> None:
         self.signed = settings.sign_urls
@@ -28,11 +28,11 @@ class Links:
         self._secrets = [secret.get_secret_value().encode() for secret in settings.signing_secret]
         self._life = settings.url_signature_expiry
         self._now = now
-        # Good links are asked for again and again; a wrong one raises, so it is never remembered.
-        self._expires = lru_cache(maxsize=1024)(self._read)
+        # Only valid links are cached, since a wrong one raises.
+        self._expiry_of = lru_cache(maxsize=1024)(self._verified_expiry)
 
     def build(self, name: str) -> str:
-        """The link of the export file `name`."""
+        """The link to the export file `name`."""
         if not self.signed:
             return f"{self._prefix}/static/output/{name}"
         expires = int(self._now()) + self._life
@@ -41,16 +41,16 @@ class Links:
         )
 
     def verify(self, name: str, query: str) -> int:
-        """The seconds that a link with this query has left; raises BadSignature, then LinkExpired."""
-        left = self._expires(name, query) - self._now()
+        """Whole seconds until a link with this query expires; raises BadSignature or LinkExpired."""
+        left = self._expiry_of(name, query) - self._now()
         if left > MAX_LIFE_SECONDS + CLOCK_GRACE_SECONDS:
             raise BadSignature("the link would live longer than 7 days")
         if left <= 0:
             raise LinkExpired("the link has expired; ask for the picture again")
         return int(left)
 
-    def _read(self, name: str, query: str) -> int:
-        """When a link that is well signed expires; raises BadSignature."""
+    def _verified_expiry(self, name: str, query: str) -> int:
+        """The expiry of a correctly signed link, in Unix time; raises BadSignature."""
         pairs = parse_qsl(query, keep_blank_values=True)
         fields = dict(pairs)
         if len(pairs) != 2 or fields.keys() != {"expires", "signature"}:
@@ -65,5 +65,5 @@ class Links:
 
 
 def _sign(secret: bytes, name: str, expires: int) -> str:
-    """The canonical string gives each part a line of its own, so that no two pairs of name and expiry collide."""
+    """HMAC-SHA256 in hex over version, name and expiry, on a line each, so that no two pairs collide."""
     return hmac.new(secret, f"v1\n{name}\n{expires}".encode(), hashlib.sha256).hexdigest()

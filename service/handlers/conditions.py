@@ -6,7 +6,7 @@ from aiohttp import hdrs, web
 
 from service.errors import PreconditionFailed
 
-# The three spellings of an HTTP-date; what each stands for is left to aiohttp, which takes more than these.
+# The three formats of an HTTP-date (RFC 9110, 5.6.7); aiohttp parses them, but accepts others as well.
 _HTTP_DATE = re.compile(
     r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT"
     r"|[A-Z][a-z]{5,8}, \d\d-[A-Z][a-z]{2}-\d\d \d\d:\d\d:\d\d GMT"
@@ -18,7 +18,7 @@ _HTTP_DATE = re.compile(
 def check_preconditions(request: web.Request, etag: str, modified: int) -> None:
     """Raise PreconditionFailed unless If-Match, or without it If-Unmodified-Since (in whole seconds), holds."""
     if hdrs.IF_MATCH in request.headers:
-        # Compared strongly: a weak tag keeps its W/, and ours has none.
+        # Strong comparison: a weak tag keeps its W/, and so never equals ours.
         holds = bool(_tags(request, hdrs.IF_MATCH) & {"*", etag})
     else:
         holds = hdrs.IF_UNMODIFIED_SINCE not in request.headers or not _modified_since(request, modified)
@@ -27,7 +27,7 @@ def check_preconditions(request: web.Request, etag: str, modified: int) -> None:
 
 
 def _modified_since(request: web.Request, modified: int) -> bool:
-    """Whether a single, well-formed If-Unmodified-Since is earlier; any other is ignored (RFC 9110, 13.1.4)."""
+    """Whether If-Unmodified-Since is earlier; several or malformed ones are ignored (RFC 9110, 13.1.4)."""
     lines = request.headers.getall(hdrs.IF_UNMODIFIED_SINCE)
     if len(lines) != 1 or not _HTTP_DATE.fullmatch(lines[0].strip()):
         return False

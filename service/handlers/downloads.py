@@ -1,4 +1,4 @@
-"""GET and HEAD of exports: verified, opened by key; sent from memory, by the kernel, or by nginx."""
+"""GET and HEAD of exports: sent from the cache, with sendfile, or by nginx (X-Accel-Redirect)."""
 
 import asyncio
 import contextlib
@@ -12,13 +12,13 @@ from service.errors import NotFound, RangeNotSatisfiable
 from service.handlers.conditions import check_preconditions, is_unchanged
 from service.imaging.formats import TABLE
 from service.server.keys import EXPORTS, HOT, METRICS, SETTINGS
-from service.server.sending import PreparedResponse, spelled
+from service.server.sending import PreparedResponse, header_lines
 from service.server.throughput import MinimumThroughput, supervised_sending
 from service.store.layout import EXPORT_NAME
 from service.store.local import StoredFile
 
 STATIC_CACHE = "public, max-age=31536000, immutable"
-# What the kernel is given at once. A file of one segment is sent, and kept, as one piece.
+# Bytes per sendfile call. A file of at most one segment is read whole and cached.
 SEGMENT_BYTES = 256 * 1024
 
 _MIME = {row.suffix: row.mime for row in TABLE.values()}
@@ -26,14 +26,14 @@ _RANGE = re.compile(r"bytes=([0-9]{0,100})-([0-9]{0,100})", re.ASCII | re.IGNORE
 
 
 async def download_static(request: web.Request) -> web.StreamResponse:
-    """Exports by name, while links are not signed."""
+    """An export by name, while SIGN_URLS is off."""
     if request.app[EXPORTS].links.signed:
         raise NotFound("links are signed here: use the link from the answer")
     return await _download(request, STATIC_CACHE)
 
 
 async def download_signed(request: web.Request) -> web.StreamResponse:
-    """Exports by signed link: signature, then expiry, then existence, so that a wrong guess learns nothing."""
+    """An export by signed link; signature and expiry are checked first, so that a guess does not show what exists."""
     links = request.app[EXPORTS].links
     if not links.signed:
         raise NotFound("links are not signed here: use the link from the answer")
@@ -43,7 +43,7 @@ async def download_signed(request: web.Request) -> web.StreamResponse:
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """The bytes from `start` up to, not including, `stop`."""
+    """A range of bytes; `stop` is exclusive."""
 
     start: int
     stop: int
@@ -65,7 +65,7 @@ async def _download(request: web.Request, cache_control: str) -> web.StreamRespo
             hot.keep(key, file)
     if prefix:
         check_preconditions(request, _nginx_etag(file), file.modified)
-        return await _send_prepared(request, b"", 200, _for_nginx(name, cache_control, prefix))
+        return await _send_prepared(request, b"", 200, _accel_redirect(name, cache_control, prefix))
     try:
         return await _send(request, file, name, cache_control)
     finally:
@@ -76,13 +76,14 @@ async def _download(request: web.Request, cache_control: str) -> web.StreamRespo
 async def _send(request: web.Request, file: StoredFile, name: str, cache_control: str) -> web.StreamResponse:
     check_preconditions(request, file.etag, file.modified)
     if is_unchanged(request, file.etag):
-        return web.Response(status=304, headers=_unsent(file.etag, cache_control))
+        return web.Response(status=304, headers=_validator_headers(file.etag, cache_control))
     part = _span(request, file)
     status, span = (206, part) if part else (200, _Span(0, file.size))
     if file.data is not None:
-        lines = _lines(name, cache_control, file.etag, file.size, part)
+        lines = _header_lines(name, cache_control, file.etag, file.size, part)
         return await _send_prepared(request, span.of(file.data), status, lines)
-    response = web.StreamResponse(status=status, headers=_sent(name, cache_control, file.etag, file.size, part))
+    headers = _response_headers(name, cache_control, file.etag, file.size, part)
+    response = web.StreamResponse(status=status, headers=headers)
     await response.prepare(request)
     if request.method != hdrs.METH_HEAD:
         await _stream(request, file, span)
@@ -90,13 +91,13 @@ async def _send(request: web.Request, file: StoredFile, name: str, cache_control
     return response
 
 
-def _unsent(etag: str, cache_control: str) -> dict[str, str]:
-    """What is told of every export, sent or not."""
+def _validator_headers(etag: str, cache_control: str) -> dict[str, str]:
+    """The headers that a 304 has, too."""
     return {"ETag": etag, "Cache-Control": cache_control, "Accept-Ranges": "bytes"}
 
 
-def _named(name: str, cache_control: str) -> dict[str, str]:
-    """What is told of every export that is sent, whoever sends it."""
+def _content_headers(name: str, cache_control: str) -> dict[str, str]:
+    """The headers of an export's content, also where nginx sends it."""
     return {
         "Content-Type": _MIME[name[name.index(".") :]],
         "Content-Disposition": f'inline; filename="{name}"',
@@ -104,9 +105,9 @@ def _named(name: str, cache_control: str) -> dict[str, str]:
     }
 
 
-def _sent(name: str, cache_control: str, etag: str, size: int, part: _Span | None) -> dict[str, str]:
-    """What is told of an export, or of a part of it, with its bytes."""
-    headers = _unsent(etag, cache_control) | _named(name, cache_control)
+def _response_headers(name: str, cache_control: str, etag: str, size: int, part: _Span | None) -> dict[str, str]:
+    """All headers of a 200, or with a part of a 206."""
+    headers = _validator_headers(etag, cache_control) | _content_headers(name, cache_control)
     headers["Content-Length"] = str(part.stop - part.start if part else size)
     if part:
         headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
@@ -114,31 +115,33 @@ def _sent(name: str, cache_control: str, etag: str, size: int, part: _Span | Non
 
 
 @lru_cache(maxsize=1024)
-def _lines(name: str, cache_control: str, etag: str, size: int, part: _Span | None) -> str:
-    """The same as text, put together once for those that are hot."""
-    return spelled(_sent(name, cache_control, etag, size, part))
+def _header_lines(name: str, cache_control: str, etag: str, size: int, part: _Span | None) -> str:
+    """`_response_headers` as text, cached."""
+    return header_lines(_response_headers(name, cache_control, etag, size, part))
 
 
 def _nginx_etag(file: StoredFile) -> str:
-    """The tag that nginx gives the file, and so the one that its clients know: the rest of a hand-off is nginx's."""
+    """The ETag as nginx builds it, which is what its clients send back."""
     return f'"{file.modified:x}-{file.size:x}"'
 
 
 @lru_cache(maxsize=1024)
-def _for_nginx(name: str, cache_control: str, prefix: str) -> str:
-    """What nginx tells the client, and what it sends."""
-    return spelled(_named(name, cache_control) | {"X-Accel-Redirect": f"{prefix}{name}", "Content-Length": "0"})
+def _accel_redirect(name: str, cache_control: str, prefix: str) -> str:
+    """Headers that make nginx send the file."""
+    return header_lines(
+        _content_headers(name, cache_control) | {"X-Accel-Redirect": f"{prefix}{name}", "Content-Length": "0"}
+    )
 
 
 async def _send_prepared(request: web.Request, data: bytes, status: int, lines: str) -> PreparedResponse:
     body = b"" if request.method == hdrs.METH_HEAD else data
-    piece = PreparedResponse(body, status, lines)
-    piece.send(request)
+    response = PreparedResponse(body, status, lines)
+    response.send(request)
     if request.transport and request.transport.get_write_buffer_size():
         async with _supervised(request):
             await request.writer.drain()
     request.app[METRICS].sent(len(body))
-    return piece
+    return response
 
 
 async def _stream(request: web.Request, file: StoredFile, span: _Span) -> None:
@@ -146,11 +149,11 @@ async def _stream(request: web.Request, file: StoredFile, span: _Span) -> None:
     async with _supervised(request):
         for start in range(span.start, span.stop, SEGMENT_BYTES):
             if request.transport is None:
-                raise ConnectionResetError("the client went away")
+                raise ConnectionResetError("the client disconnected")
             count = min(SEGMENT_BYTES, span.stop - start)
-            went = await loop.sendfile(request.transport, file.body, start, count)
-            metrics.sent(went)
-            if went < count:
+            sent = await loop.sendfile(request.transport, file.body, start, count)
+            metrics.sent(sent)
+            if sent < count:
                 request.transport.abort()
                 raise ConnectionResetError("the file became shorter than promised")
 
@@ -162,7 +165,7 @@ def _supervised(request: web.Request) -> contextlib.AbstractAsyncContextManager[
 
 
 def _span(request: web.Request, file: StoredFile) -> _Span | None:
-    """The one range asked for; None for the whole: no range, several, a malformed one, or a stale If-Range."""
+    """The requested range; None for the whole file: no, several or malformed ranges, or a stale If-Range."""
     if hdrs.RANGE not in request.headers:
         return None
     match = _RANGE.fullmatch(request.headers[hdrs.RANGE].strip())

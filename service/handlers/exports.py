@@ -1,4 +1,4 @@
-"""POST /api/exports: the pipeline alone, for a picture that is already there."""
+"""POST /api/exports: exports an uploaded picture, without Gemini."""
 
 from aiohttp import web
 
@@ -13,6 +13,7 @@ from service.server.sending import answer
 
 
 async def create_exports(request: web.Request) -> web.StreamResponse:
+    """Export the uploaded picture, blended over `base` if one was uploaded."""
     settings, exports, admission = request.app[SETTINGS], request.app[EXPORTS], request.app[ADMISSION]
     async with open_form(request, texts=EXPORT_FIELDS, files=("image", "base")) as form:
         plan, encodings = read_export(form.fields, settings)

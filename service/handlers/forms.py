@@ -1,4 +1,4 @@
-"""multipart/form-data -> fields and stored uploads; every byte is counted as it comes."""
+"""Reads multipart/form-data as a stream: text fields into memory, files into uploads/, all within limits."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ MAX_TEXT_BYTES = 4 * MAX_SCRIPT
 MAX_SHORT_BYTES = 1_000
 MAX_PARTS = 64
 MAX_BOUNDARY = 200
-# A write to the disk costs a thread: small chunks go together, and a body that only drips costs none.
+# Chunks are collected into writes of this size, since each write takes a thread.
 WRITE_BYTES = 64 * 1024
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _PLAIN_TRANSFER = ("", "7bit", "8bit", "binary")
@@ -44,7 +44,7 @@ _PLAIN_TRANSFER = ("", "7bit", "8bit", "binary")
 
 @dataclass(slots=True)
 class Form:
-    """A form that was read whole. Its uploads go away if the request is refused, unless `keep` was set."""
+    """A complete form; `keep` leaves its uploads in place even if the request fails later."""
 
     fields: Fields
     uploads: dict[str, Source]
@@ -53,7 +53,7 @@ class Form:
 
 @dataclass(slots=True)
 class _Limits:
-    """What may come: names of text and file fields, bytes per file and per body."""
+    """The allowed names of text and file fields, and the largest size of a file."""
 
     texts: Collection[str]
     files: Collection[str]
@@ -66,9 +66,9 @@ class _Limits:
 
 @dataclass(slots=True)
 class _Part:
-    """The part that is being read: a text, or a file once its first bytes have shown a picture.
+    """The part being read; `head` holds the bytes not written to a file yet, and all those of a text.
 
-    `head` is what was not written yet: all of a text.
+    `key` is set once the first bytes of a file have been recognized as a picture.
     """
 
     name: str
@@ -81,10 +81,9 @@ class _Part:
 
 @contextlib.asynccontextmanager
 async def open_form(request: web.Request, *, texts: Collection[str], files: Collection[str]) -> AsyncIterator[Form]:
-    """Read the body; raises RequestError for what the client did wrong, Busy, Draining, StorageFull and
-    StorageUnavailable.
+    """Read the body; raises RequestError for bad input, and Busy, Draining, StorageFull, StorageUnavailable.
 
-    The uploads are held against sweeps while the context is open, and removed when it ends with an exception.
+    Uploads are locked against sweeps while the context is open, and removed if it ends with an exception.
     """
     limits = _Limits(texts, files, request.app[SETTINGS].max_upload_bytes)
     parser = _parser(request, limits)
@@ -115,14 +114,14 @@ def _parser(request: web.Request, limits: _Limits) -> PushMultipartParser:
     if (request.content_length or 0) > limits.body_bytes:
         raise _body_too_large(limits)
     try:
-        # In latin-1 every file name can be read; what names are compared with is ASCII.
+        # File names may have any encoding, and latin-1 decodes them all; field names are ASCII.
         return PushMultipartParser(boundary, max_segment_count=MAX_PARTS, header_charset="latin-1")
     except (MultipartError, UnicodeError) as error:
         raise MalformedBody(f"the boundary cannot be used: {error}") from None
 
 
 async def _chunks(request: web.Request, body: Body, limits: _Limits) -> AsyncIterator[bytes]:
-    """The body as it comes, bounded in bytes."""
+    """The chunks of the body; raises TooLarge beyond the limit."""
     await _say_continue(request)
     total = 0
     while chunk := await body.read():
@@ -133,7 +132,7 @@ async def _chunks(request: web.Request, body: Body, limits: _Limits) -> AsyncIte
 
 
 async def _say_continue(request: web.Request) -> None:
-    """Only now does a client that asked before sending hear that it may."""
+    """Answer `Expect: 100-continue`, now that the request is admitted."""
     if request.headers.get("Expect", "").lower() == "100-continue" and request.version >= (1, 1):
         writer = request.writer
         await writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -141,7 +140,7 @@ async def _say_continue(request: web.Request) -> None:
 
 
 class _FormReader:
-    """Takes the parser's events one by one."""
+    """Collects fields and files from the events of the multipart parser."""
 
     def __init__(self, request: web.Request, limits: _Limits, hold: Hold) -> None:
         self._request = request
@@ -173,7 +172,7 @@ class _FormReader:
         try:
             events = list(parser.parse(chunk))
         except MultipartError as error:
-            # What else the error may carry is for programmers.
+            # Its other arguments are not meant for clients.
             raise MalformedBody(f"the multipart body is malformed: {error.args[0]}") from None
         for event in events:
             if isinstance(event, MultipartSegment):
@@ -198,11 +197,11 @@ class _FormReader:
         name = segment.name
         if "name" not in parse_options_header(segment.header("Content-Disposition", "") or "")[1]:
             raise MalformedBody("a part has no name")
-        if any(map(_CONTROL.search, _read_words(segment))):
+        if any(map(_CONTROL.search, _texts_of(segment))):
             raise MalformedBody("a part's header holds a control character")
         if name not in self._limits.texts and name not in self._limits.files:
             allowed = ", ".join([*self._limits.texts, *self._limits.files])
-            raise UnknownField(f"unknown field {_as_sent(name)[:60]!r}; allowed: {allowed}")
+            raise UnknownField(f"unknown field {_utf8_or_replaced(name)[:60]!r}; allowed: {allowed}")
         if name in self._seen:
             raise DuplicateField(f"{name} came twice")
         transfer = segment.header("Content-Transfer-Encoding", "") or ""
@@ -233,7 +232,7 @@ class _FormReader:
         part.head += data
 
     def _recognize(self, part: _Part) -> None:
-        """The first bytes decide what a file is, whatever its name and declared type say."""
+        """Determine the type of a file by its magic bytes, whatever its name and Content-Type say."""
         kind = sniff(bytes(part.head[:SNIFF_BYTES]))
         if kind is None:
             raise UnsupportedImage(f"{part.name} is not a {READABLE} picture by its bytes")
@@ -254,15 +253,15 @@ class _FormReader:
         self._part = None
 
 
-def _read_words(segment: MultipartSegment) -> Iterator[str]:
-    """The part's headers but for the name of its file, which may be in any encoding: it is not used."""
+def _texts_of(segment: MultipartSegment) -> Iterator[str]:
+    """The part's name and headers, without its file name, which is not used."""
     yield segment.name
     for name, value in segment.headerlist:
         if name != "Content-Disposition":
             yield from (name, value)
 
 
-def _as_sent(name: str) -> str:
+def _utf8_or_replaced(name: str) -> str:
     return name.encode("latin-1").decode("utf-8", "replace")
 
 

@@ -1,4 +1,4 @@
-"""What operators ask: is the loop alive, can it work, what has it done."""
+"""Liveness, readiness and metrics."""
 
 import asyncio
 
@@ -12,12 +12,12 @@ from service.store.descriptors import BEGIN, shortage, spare
 
 
 async def healthz(request: web.Request) -> web.StreamResponse:
-    """The loop answers."""
+    """Liveness: the event loop answers."""
     return web.json_response({"status": "ok"})
 
 
 async def readyz(request: web.Request) -> web.StreamResponse:
-    """Able to work: disk, descriptors, workers, scheduler, emulator; raises NotReady naming what is not."""
+    """Readiness: disk, file descriptors, workers, scheduler, emulator; raises NotReady naming the failed checks."""
     app = request.app
     checks = {
         "storage": await _storage(request),
@@ -42,5 +42,6 @@ async def _storage(request: web.Request) -> str:
 
 
 async def metrics(request: web.Request) -> web.StreamResponse:
+    """Metrics in the Prometheus text format."""
     text = await asyncio.to_thread(request.app[METRICS].text)
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})

@@ -1,4 +1,4 @@
-"""The web page at `/`: a form, the pictures as they come, their links."""
+"""The studio: the web page at `/` and its static files."""
 
 import json
 from importlib.resources import files
@@ -22,7 +22,7 @@ _POLICY: Final = (
 )
 _HEADERS: Final = {
     "Content-Security-Policy": _POLICY,
-    # The stricter no-referrer makes some browsers send "Origin: null", which the guard refuses.
+    # With no-referrer some browsers send "Origin: null", which the guard refuses.
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }
@@ -30,8 +30,8 @@ CONFIG_MARK: Final = b"{{config}}"
 
 
 async def show_studio(request: web.Request) -> web.StreamResponse:
-    """The page, told what this service allows."""
-    # Without "<" nothing inside can end the script element that holds it.
+    """The page, with the service's limits and models as JSON."""
+    # Escape "<", so that no value can close the script element.
     text = json.dumps(_config(request.app[SETTINGS])).replace("<", "\\u003c").encode()
     return _page("index.html", _PAGES["index.html"].replace(CONFIG_MARK, text))
 

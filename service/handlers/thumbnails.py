@@ -1,4 +1,4 @@
-"""POST /api/thumbnails: a script becomes finished pictures."""
+"""POST /api/thumbnails: generates pictures of a script with Gemini, and exports them."""
 
 from contextlib import aclosing
 
@@ -17,6 +17,7 @@ from service.server.sending import answer
 
 
 async def create_thumbnails(request: web.Request) -> web.StreamResponse:
+    """Generate `count` variations; 200 when at least one succeeded."""
     settings, admission, request_id = request.app[SETTINGS], request.app[ADMISSION], request[REQUEST_ID]
     async with open_form(request, texts=THUMBNAIL_FIELDS, files=("image",)) as form:
         order = read_order(form.fields, settings, request_id, form.uploads.get("image"))

@@ -1,4 +1,4 @@
-"""Uploaded files on their way to uploads/, one at a time."""
+"""Writes uploaded files to uploads/, one at a time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -14,10 +14,10 @@ from service.store.local import LocalStore
 
 
 class UploadWriter:
-    """Writes a request's uploads. A step at the disk goes on to its end when the request is cancelled meanwhile."""
+    """Writes the uploads of one request; a write that has begun is completed even if the request is cancelled."""
 
     def __init__(self, store: LocalStore, hold: Hold, claim: Callable[[int], Awaitable[None]]) -> None:
-        """`claim` is asked for disk space before each write; it raises StorageFull."""
+        """`claim(count)` is awaited before each write of `count` bytes; it raises StorageFull."""
         self._store = store
         self._hold = hold
         self._claim = claim
@@ -26,16 +26,16 @@ class UploadWriter:
         self._keys: list[str] = []
 
     async def write(self, key: str, data: bytes) -> None:
-        """Append to the upload that is being written, or begin it."""
+        """Append to the current upload, which is created at its first write."""
         await self._claim(len(data))
         await self._run(self._write(key, data))
 
     async def close(self) -> None:
-        """A write that was buffered may find the disk full only now."""
+        """Finish the current upload; a buffered write may raise StorageFull only here."""
         await self._run(self._close())
 
     async def discard(self) -> None:
-        """Remove what was written, whoever is cancelled meanwhile."""
+        """Remove all uploads, even if the caller is cancelled."""
         if self._step:
             await asyncio.shield(asyncio.ensure_future(self._discard(self._step)))
 
@@ -61,7 +61,7 @@ class UploadWriter:
         try:
             await self._close()
         except ServiceError:
-            # It is removed anyway.
+            # The file is removed below.
             pass
         finally:
             await self._store.remove(self._keys)

@@ -1,4 +1,4 @@
-"""Admission control: where a request is refused for want of capacity, and never a paid picture."""
+"""Admission control: requests are refused here for lack of capacity, before anything is spent."""
 
 import asyncio
 import math
@@ -10,18 +10,18 @@ from service.server.throughput import MinimumThroughput
 from service.settings import MIB, Settings
 from service.store.local import LocalStore
 
-# What one variation needs with room to spare: its raw, the reference, and three exports of up to 4K.
+# Disk space reserved per variation: ample for its raw, the reference, and three exports of up to 4K.
 VARIATION_BYTES = 64 * MIB
-# How long a measured free space is good for, less what was written since: a look at the disk costs a thread.
+# How long measured free space, less what was written since, is used: measuring it takes a thread.
 FRESH_SECONDS = 0.25
 
 Kind = Literal["thumbnails", "exports", "download"]
 
 
 class Ticket:
-    """One request's place and its disk reservation; given back once, when it leaves.
+    """The place and the disk reservation of an admitted request.
 
-    A context that leaves at its end, unless it was `lent` to work that outlives the handler and leaves itself.
+    A context manager that releases both, unless `lent`: then work that outlives the handler calls `leave`.
     """
 
     __slots__ = ("_admission", "kind", "lent", "reserved")
@@ -33,6 +33,7 @@ class Ticket:
         self.lent = False
 
     def leave(self) -> None:
+        """Release place and reservation; to be called once."""
         self._admission.leave(self)
 
     def __enter__(self) -> Self:
@@ -44,9 +45,9 @@ class Ticket:
 
 
 class Admission:
-    """Counts the requests at work, their disk reservations, and the bodies being read. `draining`: nobody comes in.
+    """Counts admitted requests, their disk reservations, and the bodies being read; refuses all while `draining`.
 
-    A form passes twice: `check` before its body is read, which takes nothing, and `enter` when its body is there.
+    A form passes twice: `check` before its body is read, which takes no place, and `enter` once the body is complete.
     """
 
     def __init__(self, settings: Settings, store: LocalStore) -> None:
@@ -68,16 +69,16 @@ class Admission:
         self._empty.set()
 
     async def check(self, kind: Kind) -> None:
-        """Raises what `enter` would raise now."""
+        """Raise what `enter` would raise now, without taking a place."""
         self._check_place(kind)
         self.check_space(VARIATION_BYTES, await self._probe())
-        # Meanwhile the drain may have begun, which ends every body that is being read: this one would be missed.
+        # A drain that began meanwhile has interrupted all bodies being read, which this one is not yet.
         self._check_place(kind)
 
     async def enter(self, kind: Kind, variations: int = 1) -> Ticket:
-        """A place, and disk space for so many variations.
+        """Take a place and reserve disk space for so many variations.
 
-        Raises what `admit` raises, StorageUnavailable and StorageFull; costs nothing when refused.
+        Raises Draining, Busy, StorageUnavailable and StorageFull; then nothing is taken.
         """
         ticket = self.admit(kind)
         try:
@@ -90,13 +91,13 @@ class Admission:
         return ticket
 
     async def _probe(self) -> int:
-        """The free space of a storage that can be written. One look at the disk serves all who come meanwhile."""
+        """Free bytes, after a check that all areas are writable; concurrent callers share one check."""
         if self._probing is None or self._probing.done():
             self._probing = asyncio.ensure_future(self._store.probe())
         return await asyncio.shield(self._probing)
 
     def admit(self, kind: Kind) -> Ticket:
-        """A place alone, for what needs no room on the disk; raises Draining and Busy."""
+        """Take a place without disk space, as for a download; raises Draining and Busy."""
         self._check_place(kind)
         self.inside[kind] += 1
         self._empty.clear()
@@ -107,24 +108,26 @@ class Admission:
             raise self._draining()
         working = self.inside["thumbnails"] + self.inside["exports"]
         if self.inside[kind] >= self._limits[kind] or (kind != "download" and working >= self._max_requests):
-            raise Busy(f"no room for more {kind} now")
+            raise Busy(f"the service takes no more {kind} now")
 
     def leave(self, ticket: Ticket) -> None:
+        """Release what the ticket holds."""
         self.inside[ticket.kind] -= 1
         self.reserved -= ticket.reserved
         if not any(self.inside.values()):
             self._empty.set()
 
     def check_space(self, wanted: int, free: int) -> None:
-        """Raise StorageFull unless so much is free beside what others reserved."""
+        """Raise StorageFull unless `wanted` of the `free` bytes are not reserved by others."""
         if free - self.reserved < wanted:
             missing = math.ceil((wanted + self.reserved - free) / MIB)
             raise StorageFull(f"the storage lacks {missing} MiB for this request")
 
     async def spool(self, body: Body, count: int) -> None:
-        """Before a body writes `count` bytes: what is being read holds at most half of the space that is not reserved.
+        """Account for `count` bytes that a body is about to write; raises StorageFull.
 
-        So uploads that may never end cannot take the space of admitted requests. Others give way, see `Bodies.spool`.
+        Unfinished uploads may take at most half of the unreserved space, so that they cannot take that of admitted
+        requests; beyond it the slowest are ended, see `Bodies.spool`.
         """
         loop = asyncio.get_running_loop()
         if loop.time() > self._fresh_until:
@@ -133,7 +136,7 @@ class Admission:
         self._free += self.bodies.spool(body, count, unreserved // 2) - count
 
     def drain(self) -> None:
-        """Let nobody in any more, and end the bodies that are being read."""
+        """Refuse new requests, and interrupt the bodies being read."""
         self.draining = True
         self.bodies.interrupt(self._draining())
 
@@ -142,5 +145,5 @@ class Admission:
         return Draining("the service is shutting down")
 
     async def emptied(self) -> None:
-        """Wait until nobody is inside."""
+        """Wait until no admitted request is left."""
         await self._empty.wait()

@@ -1,4 +1,4 @@
-"""Request bodies being read: their number and their bytes are bounded, and the slowest gives way."""
+"""Request bodies being read: bounded in number and bytes; beyond the bounds the slowest is ended with a 408."""
 
 import asyncio
 import contextlib
@@ -11,15 +11,15 @@ from service.errors import BodyTimeout, Busy, MalformedBody, ServiceError, Stora
 from service.server.problems import RETRY_AFTER
 from service.server.throughput import MinimumThroughput
 
-# A newcomer is judged by what it sent in its first second, so that none gives way before it could send anything.
+# Grace period before a body may be ended as slow; its rate is averaged over at least this long.
 GRACE_SECONDS = 1.0
 POLL_SECONDS = 0.02
-# What counts as slow where UPLOAD_MIN_BYTES_PER_SECOND is off.
+# The rate below which a body is slow if UPLOAD_MIN_BYTES_PER_SECOND is 0.
 SLOW_BYTES_PER_SECOND = 10_240
 
 
 class Body:
-    """One request body while it is read."""
+    """A request body being read."""
 
     def __init__(self, stream: StreamReader, rule: MinimumThroughput) -> None:
         self._stream = stream
@@ -28,11 +28,11 @@ class Body:
         self._waiting_since: float | None = None
         self._scope: asyncio.Timeout | None = None
         self._interruption: ServiceError | None = None
-        # Bytes that it wrote to uploads/.
+        # Bytes written to uploads/.
         self.spooled = 0
 
     async def read(self) -> bytes:
-        """The next bytes, none at the end; raises BodyTimeout and MalformedBody."""
+        """The next bytes, empty at the end; raises BodyTimeout and MalformedBody."""
         left = self._rule.seconds_left(self._stream.total_bytes, self._waited)
         self._waiting_since = asyncio.get_running_loop().time()
         try:
@@ -51,23 +51,23 @@ class Body:
         return BodyTimeout(f"no byte of the body came for {left:g} seconds")
 
     def waited(self) -> float:
-        """The seconds that were spent waiting for the client; what our own disk takes is not held against it."""
+        """Seconds spent waiting for the client, without those that our own disk took."""
         if self._waiting_since is None:
             return self._waited
         return self._waited + asyncio.get_running_loop().time() - self._waiting_since
 
     @property
     def complete(self) -> bool:
-        """Whether all of it has come, so that nothing is left to wait for."""
+        """Whether all of it was received."""
         return self._stream.is_eof()
 
     def rate(self) -> float:
-        """Bytes a second on average, over its first second at least."""
+        """Average bytes per second, over at least GRACE_SECONDS."""
         return self._stream.total_bytes / max(self.waited(), GRACE_SECONDS)
 
     @contextlib.asynccontextmanager
     async def interruptible(self) -> AsyncIterator[None]:
-        """Raise within what `interrupt` was called with."""
+        """A context in which `interrupt` raises its error."""
         try:
             async with asyncio.timeout(None) as self._scope:
                 yield
@@ -79,19 +79,20 @@ class Body:
             self._scope = None
 
     def interrupt(self, error: ServiceError) -> None:
+        """Raise `error` in the task that reads the body."""
         if self._scope and not self._interruption:
             self._interruption = error
             self._scope.reschedule(asyncio.get_running_loop().time())
 
 
 class Bodies:
-    """The bodies that are being read, and those that wait for one of them to end or to give way."""
+    """The bodies being read, at most `limit`, and those that wait for their turn."""
 
     def __init__(self, limit: int, rule: MinimumThroughput) -> None:
         self._limit = limit
         self._rule = rule
-        # In the order they came.
-        self._newcomers: dict[Body, asyncio.Future[None]] = {}
+        # In order of arrival.
+        self._waiting: dict[Body, asyncio.Future[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._reading: set[Body] = set()
         self.spooled = 0
@@ -101,7 +102,7 @@ class Bodies:
 
     @contextlib.asynccontextmanager
     async def reading(self, stream: StreamReader) -> AsyncIterator[Body]:
-        """A body to read within; raises Busy, and whatever interrupts it: BodyTimeout or Draining."""
+        """Wait for a turn and yield the body; raises Busy, BodyTimeout when ended as slow, and Draining."""
         body = Body(stream, self._rule)
         try:
             async with body.interruptible():
@@ -111,56 +112,55 @@ class Bodies:
             self._leave(body)
 
     async def _turn(self, body: Body) -> None:
-        """Wait until it is this body's turn to be read."""
-        turn = self._newcomers[body] = asyncio.get_running_loop().create_future()
+        """Wait until the body may be read."""
+        turn = self._waiting[body] = asyncio.get_running_loop().create_future()
         if body.complete:
             self._begin(body)
         elif self._timer is None:
-            self._let_in()
+            self._start_waiting()
         try:
             async with asyncio.timeout(self._rule.stall_seconds):
                 await turn
         except TimeoutError:
             raise Busy("as many bodies are being read as may be") from None
         finally:
-            self._newcomers.pop(body, None)
+            self._waiting.pop(body, None)
 
-    def _let_in(self) -> None:
-        """Let newcomers in, and look again soon if some have to wait. Who waits for no byte waits for no turn."""
-        for body in [body for body in self._newcomers if body.complete]:
+    def _start_waiting(self) -> None:
+        """Start reading as many as the limit allows; polls while some wait. Complete bodies do not count."""
+        for body in [body for body in self._waiting if body.complete]:
             self._begin(body)
         if len(self._reading) >= self._limit:
-            self.end_slowest(len(self._newcomers))
-        while self._newcomers and len(self._reading) < self._limit:
-            self._begin(next(iter(self._newcomers)))
+            self.end_slowest(len(self._waiting))
+        while self._waiting and len(self._reading) < self._limit:
+            self._begin(next(iter(self._waiting)))
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(POLL_SECONDS, self._let_in) if self._newcomers else None
+        self._timer = loop.call_later(POLL_SECONDS, self._start_waiting) if self._waiting else None
 
     def _begin(self, body: Body) -> None:
-        turn = self._newcomers.pop(body)
-        # One that was cancelled a moment ago leaves by itself.
+        turn = self._waiting.pop(body)
+        # It is done if the request was cancelled a moment ago.
         if not turn.done():
             self._reading.add(body)
             turn.set_result(None)
 
     def end_slowest(self, wanted: int) -> None:
-        """End slow bodies to make place for so many others, or one of the others if none is slow.
+        """End up to `wanted` slow bodies, or the slowest one if none is slow, after a grace period.
 
-        Only after a grace period, which is shorter the more are waiting.
+        The period is shorter the more places are wanted.
         """
         grace = GRACE_SECONDS * self._limit / (self._limit + wanted)
         slowest = sorted(self._reading, key=_rank)
         least = self._rule.bytes_per_second or SLOW_BYTES_PER_SECOND
-        # New slow bodies still have their grace: a good one must not be ended in their place.
+        # While slow ones are in their grace period, no other is ended in their place.
         candidates = [body for body in slowest if body.rate() < least] or slowest[:1]
         for body in [body for body in candidates if body.waited() >= grace][:wanted]:
             self._end(body)
 
     def spool(self, body: Body, count: int, most: int) -> int:
-        """Count bytes that a body is about to write to uploads/, where all together may hold `most`.
+        """Account for bytes that a body is about to write to uploads/, where all bodies may hold `most` together.
 
-        Beyond that the slowest give way: returns how many bytes are removed with them. Raises StorageFull if this is
-        the slowest.
+        Beyond that the slowest are ended; returns how many bytes that frees. Raises StorageFull if this is the slowest.
         """
         if body not in self._reading:
             return 0
@@ -184,12 +184,12 @@ class Bodies:
             self.spooled -= body.spooled
 
     def interrupt(self, error: ServiceError) -> None:
-        """End every body, and every wait for a place among them."""
-        for body in [*self._newcomers, *self._reading]:
+        """Interrupt all bodies, also those waiting for their turn."""
+        for body in [*self._waiting, *self._reading]:
             self._leave(body)
             body.interrupt(error)
 
 
 def _rank(body: Body) -> tuple[float, float]:
-    """The lowest average rate first; of equal ones, the one that had most time."""
+    """Sort key: the lowest average rate first; of equal ones the longest waited for."""
     return body.rate(), -body.waited()

@@ -1,4 +1,4 @@
-"""Connections: serving them, and the answer to what is no HTTP request at all."""
+"""Serving connections, and problem+json for what aiohttp's parser refuses."""
 
 import asyncio
 import contextlib
@@ -22,18 +22,18 @@ from service.store.layout import request_id
 
 log = logging.getLogger(__name__)
 
-# Also how long a connection may take over its request head; aiohttp's own default is an hour.
+# Also the time limit for a request head; aiohttp's default is an hour.
 KEEPALIVE_SECONDS = 30
-# A connection that came so lately is not idle: its request may be there and was not read yet.
+# A newer connection is not idle: its request may not have been read yet.
 FRESH_SECONDS = 0.25
-# For so long the client of a refused body may read the answer, which a reset could overtake.
+# How long a client whose body was refused may read the response before the connection is closed.
 REFUSED_SECONDS = 1.0
-# Handlers were waited for by the admission; this is only for idle connections to close.
+# For connections to close at shutdown; the drain has waited for the handlers already.
 CLOSE_SECONDS = 1
 
 
 class Connection(web.RequestHandler):
-    """A connection whose errors below the routes have the form of all others, and are logged and counted."""
+    """A connection whose errors outside of handlers are problem+json, too, and are logged and counted."""
 
     __slots__ = ("_metrics", "_since")
 
@@ -68,11 +68,11 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """The parser's refusal, or a fault that no middleware met."""
+        """The response to what the parser refused, or to an exception that no middleware caught."""
         if request.writer.output_size > 0 or isinstance(exc, ConnectionError):
-            raise ConnectionError("the answer is under way, or nobody is there to take it")
-        mark = request_id()
-        REQUEST.set(mark)
+            raise ConnectionError("the response has begun, or the client disconnected")
+        own_id = request_id()
+        REQUEST.set(own_id)
         error: ServiceError = MalformedRequest("this is not a well-formed HTTP/1.1 request")
         if status >= 500:
             log.error("unexpected fault on a connection", exc_info=exc)
@@ -81,14 +81,14 @@ class Connection(web.RequestHandler):
             log.warning("refused a malformed request from %s: %s", request.remote, _reason(exc))
         if self._metrics:
             self._metrics.answered("other", "other", error.status, 0)
-        answer = problem(error, mark)
-        answer.headers.update({"X-Request-Id": mark, "X-Content-Type-Options": "nosniff"})
+        answer = problem(error, own_id)
+        answer.headers.update({"X-Request-Id": own_id, "X-Content-Type-Options": "nosniff"})
         answer.force_close()
         return answer
 
 
 def _reason(exc: BaseException | None) -> str:
-    """What the parser found wrong, without what it quotes of the request, which may be a link or a key."""
+    """Why the parser refused, without what it quotes of the request, which may hold a signature or a key."""
     if type(exc) is BadHttpMessage:
         return exc.message.partition(":\n\n")[0]
     return type(exc).__name__
@@ -110,16 +110,16 @@ def _make_way(manager: web.Server, bodies: Bodies | None, count: int) -> bool:
 
 @contextlib.asynccontextmanager
 async def listening(app: web.Application, host: str, port: int) -> AsyncIterator[list[tuple[str, int]]]:
-    """Start the app and serve it; yields its hosts and ports. A client that hangs up cancels its handler."""
+    """Start the app and serve it; yields its hosts and ports. A handler is cancelled when its client disconnects."""
     reserve = Reserve()
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=CLOSE_SECONDS)
     try:
-        # Within, so that what has started ends when the rest does not start.
+        # Inside the try, so that a failed start ends what has started.
         await runner.setup()
         loop, manager = asyncio.get_running_loop(), runner.server
         if manager is None:
             raise RuntimeError("the app did not start")
-        # Bodies stay as they came: the form refuses an encoded one, and no bomb is unpacked before it can.
+        # No decompression, which could be a bomb: the form refuses encoded bodies.
         options: dict[str, Any] = {"access_log": None, "keepalive_timeout": KEEPALIVE_SECONDS, "auto_decompress": False}
         metrics = app.get(METRICS)
         sockets = await asyncio.to_thread(open_sockets, host, port)

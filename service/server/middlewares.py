@@ -21,7 +21,7 @@ CLIENT_GONE = 499
 
 @web.middleware
 async def record(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give the request its id, and note its end in the access log and the metrics."""
+    """Assign the request id; write the access log and the request metrics."""
     request[REQUEST_ID] = request_id()
     REQUEST.set(request[REQUEST_ID])
     start, status = time.perf_counter(), CLIENT_GONE
@@ -30,10 +30,10 @@ async def record(request: web.Request, handler: Handler) -> web.StreamResponse:
         status = response.status
         return response
     finally:
-        _note(request, status, time.perf_counter() - start)
+        _record_answer(request, status, time.perf_counter() - start)
 
 
-def _note(request: web.Request, status: int, seconds: float) -> None:
+def _record_answer(request: web.Request, status: int, seconds: float) -> None:
     route = request.match_info.route.name or "other"
     method = request.method if request.method in hdrs.METH_ALL else "other"
     request.app[METRICS].answered(route, method, status, seconds)
@@ -42,7 +42,7 @@ def _note(request: web.Request, status: int, seconds: float) -> None:
 
 @web.middleware
 async def errors_as_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every error of every route becomes problem+json, unless an answer is already under way."""
+    """Turn every exception into a problem+json response."""
     try:
         if request.version < HttpVersion11:
             _check_old_version(request)
@@ -64,9 +64,10 @@ async def errors_as_problems(request: web.Request, handler: Handler) -> web.Stre
 
 
 def _refusal(error: ServiceError, request: web.Request) -> web.Response:
-    """The error as an answer, after which the connection ends if the request's body is still under way.
+    """The error as a response; the connection is closed after it unless the request body was received completely.
 
-    aiohttp reads on for ten seconds before it closes (lingering close), so that no reset overtakes the answer.
+    aiohttp discards the rest of the body for ten seconds before it closes (lingering close): an earlier close would
+    reset the connection, and the client might never read the response.
     """
     answer = problem(error, request[REQUEST_ID])
     if not request.content.is_eof():
@@ -75,7 +76,7 @@ def _refusal(error: ServiceError, request: web.Request) -> web.Response:
 
 
 def _check_old_version(request: web.Request) -> None:
-    """HTTP/1.0 has no Transfer-Encoding: a proxy may see the request end elsewhere than we do (RFC 9112, 6.1)."""
+    """Refuse HTTP/1.0 with Transfer-Encoding, which allows request smuggling through a proxy (RFC 9112, 6.1)."""
     if request.version < HttpVersion10:
         raise MalformedRequest("this is not an HTTP/1.1 request")
     if hdrs.TRANSFER_ENCODING in request.headers:
@@ -95,7 +96,7 @@ def _from_http(error: web.HTTPException, request: web.Request) -> ServiceError:
 
 @web.middleware
 async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Admission control before anything is read or spent. A form takes its place later, when its body is there."""
+    """Admission control before the body is read; forms take their place later, once the body is complete."""
     route = request.app[ROUTES].get(request.match_info.route.name or "")
     kind = route.admission if route else None
     if kind == "download":
@@ -106,18 +107,18 @@ async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
     return await handler(request)
 
 
-async def sign_answer(request: web.Request, response: web.StreamResponse) -> None:
-    """Give the answer the headers that all carry; a `PreparedResponse` has them already."""
+async def add_common_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """An `on_response_prepare` signal: add the common headers, which a `PreparedResponse` has already."""
     if isinstance(response, web.HTTPException):
         _rewrite(response, request)
     response.headers.update(common_headers(request))
 
 
 def _rewrite(error: web.HTTPException, request: web.Request) -> None:
-    """Give aiohttp's own refusal, made before any middleware, the form of all errors, and note it."""
+    """Turn a refusal that aiohttp raised before the middlewares into problem+json, and log and count it."""
     request.setdefault(REQUEST_ID, request_id())
     REQUEST.set(request[REQUEST_ID])
-    _note(request, error.status, 0)
+    _record_answer(request, error.status, 0)
     answer = problem(_from_http(error, request), request[REQUEST_ID])
     error.body = answer.body
     error.headers.update({hdrs.CONTENT_TYPE: answer.content_type, hdrs.CONTENT_LENGTH: str(answer.content_length)})

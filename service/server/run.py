@@ -1,4 +1,4 @@
-"""Running the app until a signal: new requests are refused, those inside are answered, then everything ends."""
+"""Serves the app until a stop signal, with graceful shutdown."""
 
 import asyncio
 import contextlib
@@ -22,17 +22,17 @@ log = logging.getLogger(__name__)
 async def serve(app: web.Application) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP, then drain for at most SHUTDOWN_GRACE_SECONDS.
 
-    A second signal ends the wait; one during the start gives the start up.
+    A second signal ends the drain; one during the start aborts the start.
     """
     settings = app[SETTINGS]
     _raise_file_limit()
     await start_disk_threads()
-    stops = _Stops()
-    on_stop_signal(stops.hear)
-    with stops.start_given_up():
+    stops = _StopSignals()
+    on_stop_signal(stops.receive)
+    with stops.abort_start():
         async with listening(app, settings.host, settings.port) as addresses:
             stops.started()
-            # A full collection would look at all that was imported: 25 ms of the loop, and none of it ever goes away.
+            # Exclude all imported modules from full collections, which would block the event loop for 25 ms.
             gc.collect()
             gc.freeze()
             log.info("serving on %s", ", ".join(_url(host, port) for host, port in addresses))
@@ -43,39 +43,40 @@ async def serve(app: web.Application) -> None:
     log.info("stopped")
 
 
-class _Stops:
-    """The stop signals in their order. One that comes before `started` cancels the task that starts."""
+class _StopSignals:
+    """A queue of stop signals; the first one before `started` cancels the task that starts the service."""
 
     def __init__(self) -> None:
-        self._heard: asyncio.Queue[None] = asyncio.Queue()
+        self._received: asyncio.Queue[None] = asyncio.Queue()
         self._starting = asyncio.current_task()
-        self._given_up = False
+        self._aborted = False
 
-    def hear(self) -> None:
-        if self._starting and not self._given_up:
-            self._given_up = True
+    def receive(self) -> None:
+        if self._starting and not self._aborted:
+            self._aborted = True
             self._starting.cancel()
         else:
-            self._heard.put_nowait(None)
+            self._received.put_nowait(None)
 
     def started(self) -> None:
         self._starting = None
 
     async def next(self) -> None:
-        await self._heard.get()
+        await self._received.get()
 
     @contextlib.contextmanager
-    def start_given_up(self) -> Iterator[None]:
-        """End a start that a signal cancelled; a cancellation from elsewhere passes."""
+    def abort_start(self) -> Iterator[None]:
+        """Suppress the cancellation by a signal during the start, and no other."""
         try:
             yield
         except asyncio.CancelledError:
-            if not (self._starting and self._given_up):
+            if not (self._starting and self._aborted):
                 raise
             self._starting.uncancel()
 
 
-async def _drain(app: web.Application, stops: _Stops, seconds: float) -> None:
+async def _drain(app: web.Application, stops: _StopSignals, seconds: float) -> None:
+    """Refuse new requests and wait for the admitted ones, at most `seconds` or until the next signal."""
     admission = app[ADMISSION]
     admission.drain()
     inside = sum(admission.inside.values())
@@ -91,7 +92,7 @@ async def _drain(app: web.Application, stops: _Stops, seconds: float) -> None:
 
 
 def _address_to_open(settings: Settings, addresses: Sequence[tuple[str, int]]) -> str:
-    """PUBLIC_URL, or the first address; no browser opens a wildcard address."""
+    """PUBLIC_URL, or the first address, with loopback for a wildcard."""
     host, port = addresses[0]
     return settings.public_url or _url({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port)  # noqa: S104  # compared
 
@@ -101,7 +102,7 @@ def _url(host: str, port: int) -> str:
 
 
 def _raise_file_limit() -> None:
-    """Every waiting request holds a socket and a few files."""
+    """Raise the soft limit of file descriptors to the hard limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

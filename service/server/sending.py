@@ -1,4 +1,4 @@
-"""Responses: headers that all carry, JSON answers, and prepared responses sent in one system call."""
+"""Responses: common headers, JSON answers, and prepared responses that are sent with one system call."""
 
 import asyncio
 import os
@@ -17,11 +17,11 @@ _EXPOSED = "X-Request-Id, Retry-After, Content-Range, ETag"
 
 
 def common_headers(request: web.Request) -> dict[str, str]:
-    """Headers that every answer carries, downloads and errors included."""
+    """The headers of every response, downloads and errors included."""
     headers = {"X-Request-Id": request[REQUEST_ID], "X-Content-Type-Options": "nosniff"}
     allowed = request.app[SETTINGS].cors_origins
     if allowed:
-        # Also without an Origin: a cache must not hand this answer to a page that may read another.
+        # Also without an Origin header, so that no cache serves this response to another origin.
         headers["Vary"] = "Origin"
         origin = request.headers.get(hdrs.ORIGIN, "")
         if origin.lower() in allowed:
@@ -30,47 +30,49 @@ def common_headers(request: web.Request) -> dict[str, str]:
 
 
 def answer(model: BaseModel) -> web.Response:
+    """A 200 response with the model as JSON."""
     return web.Response(body=model.model_dump_json().encode(), content_type="application/json")
 
 
 class PreparedResponse(web.StreamResponse):
-    """What `web.Response` is, head for head, but its body is not copied: aiohttp joins the two to send them."""
+    """Like `web.Response`, but without copying the body: aiohttp joins head and body before it sends them."""
 
-    def __init__(self, body: bytes, status: int, lines: str) -> None:
-        """`lines`: the headers that are its own, as `spelled` has them; the others come when it is sent."""
+    def __init__(self, body: bytes, status: int, headers: str) -> None:
+        """`headers` are formatted by `header_lines`; the common ones are added by `send`."""
         super().__init__(status=status)
-        self._piece = body
-        self._lines = lines
-        self._lasting = False
+        self._data = body
+        self._header_lines = headers
+        self._kept_alive = False
 
     @property
     def keep_alive(self) -> bool:
-        return self._lasting
+        return self._kept_alive
 
     def send(self, request: web.Request) -> None:
-        """All of it, now; what the socket does not take waits in the transport. Raises ConnectionResetError."""
-        self._lasting = request.keep_alive
+        """Write head and body to the socket, and the rest to the transport's buffer; raises ConnectionResetError."""
+        self._kept_alive = request.keep_alive
         transport = request.transport
         if transport is None or transport.is_closing():
-            raise ConnectionResetError("the client went away")
-        _write(transport, self._head(request), self._piece)
+            raise ConnectionResetError("the client disconnected")
+        _write(transport, self._head(request), self._data)
 
     def _head(self, request: web.Request) -> bytes:
-        version, others = request.version, common_headers(request)
-        others["Date"], others["Server"] = _date(int(time.time())), SERVER_SOFTWARE
-        if self._lasting != (version >= HttpVersion11):
-            others["Connection"] = "keep-alive" if self._lasting else "close"
-        first = f"HTTP/{version.major}.{version.minor} {self.status} {self.reason}\r\n"
-        return f"{first}{self._lines}{spelled(others)}\r\n".encode()
+        version, common = request.version, common_headers(request)
+        common["Date"], common["Server"] = _date(int(time.time())), SERVER_SOFTWARE
+        if self._kept_alive != (version >= HttpVersion11):
+            common["Connection"] = "keep-alive" if self._kept_alive else "close"
+        status_line = f"HTTP/{version.major}.{version.minor} {self.status} {self.reason}\r\n"
+        return f"{status_line}{self._header_lines}{header_lines(common)}\r\n".encode()
 
     async def prepare(self, request: web.BaseRequest) -> None:
-        """It was sent."""
+        """Nothing: `send` did it."""
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """It was sent."""
+        """Nothing: `send` did it."""
 
 
-def spelled(headers: Mapping[str, str]) -> str:
+def header_lines(headers: Mapping[str, str]) -> str:
+    """The headers as they are sent, each ended by CRLF."""
     return "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
 
 
@@ -80,7 +82,7 @@ def _date(second: int) -> str:
 
 
 def _write(transport: asyncio.WriteTransport, head: bytes, body: bytes) -> None:
-    """Straight to the socket while nothing waits before it: before Python 3.12 `writelines` joins, too."""
+    """Write to the socket if the transport's buffer is empty: before Python 3.12 `writelines` joins its parts, too."""
     sent = 0
     if not transport.get_write_buffer_size():
         try:
@@ -90,7 +92,7 @@ def _write(transport: asyncio.WriteTransport, head: bytes, body: bytes) -> None:
         except OSError as error:
             raise ConnectionResetError("the client cannot be reached") from error
     if sent < len(head) + len(body):
-        # To drain means all of it: what a client does not take would wait for it without end.
+        # Let `drain` wait until the buffer is empty, so that the minimum throughput covers all of it.
         transport.set_write_buffer_limits(0)
     for part in (head, body):
         if sent < len(part):

@@ -1,4 +1,4 @@
-"""The sockets that listen: one for each address of the host; a lone IPv6 socket takes IPv4 connections, too."""
+"""Listening sockets, one per address of the host; a single IPv6 socket is dual-stack."""
 
 import errno
 import socket
@@ -6,14 +6,14 @@ from typing import Any
 
 from service.errors import SettingsError
 
-# What the machine says of an address, or of a kind of address, that it does not have.
+# Errors of an address, or an address family, that this machine does not have.
 _ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 def open_sockets(host: str, port: int) -> list[socket.socket]:
     """A bound socket for each address of `host` that this machine has.
 
-    Raises SettingsError when it has none of them, OSError when the port is not to be had.
+    Raises SettingsError if it has none of them, OSError if the port cannot be bound.
     """
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     addresses = dict.fromkeys((family, address) for family, _, _, _, address in found)
@@ -28,8 +28,8 @@ def open_sockets(host: str, port: int) -> list[socket.socket]:
                     raise
                 absent = error.strerror or ""
     except BaseException:
-        for each in opened:
-            each.close()
+        for listener in opened:
+            listener.close()
         raise
     if not opened:
         raise SettingsError(f"HOST={host!r} is not allowed: this machine has no such address ({absent})")
@@ -41,7 +41,7 @@ def _bound(family: int, address: tuple[Any, ...], *, dual_stack: bool) -> socket
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # asyncio would set it always, and `::` would be deaf for IPv4.
+            # asyncio always sets it, so that `::` would not accept IPv4.
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dual_stack)
         listener.bind(address)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Minimum throughput: a transfer that stops, or is too slow on average, is given up."""
+"""Minimum throughput of uploads and downloads, against slow clients."""
 
 import asyncio
 import contextlib
@@ -12,17 +12,17 @@ from aiohttp import web
 
 @dataclass(frozen=True, slots=True)
 class MinimumThroughput:
-    """Progress within every `stall_seconds`, and an average of `bytes_per_second` beyond the first of them.
+    """Progress at least every `stall_seconds`, and on average `bytes_per_second` after the first `stall_seconds`.
 
-    The average is reckoned as by Apache's mod_reqtimeout (`body=30,MinRate=10240`): a transfer may take
-    `stall_seconds`, and a second more for every `bytes_per_second` bytes. With 0 there is no average to keep.
+    As in Apache's mod_reqtimeout (`body=30,MinRate=10240`), a transfer may take `stall_seconds`, and a second more for
+    every `bytes_per_second` bytes; 0 turns the average off.
     """
 
     stall_seconds: float
     bytes_per_second: int
 
     def seconds_left(self, moved: int, elapsed: float) -> float:
-        """How long a transfer that moved so many bytes in so many seconds may go on without another byte."""
+        """How long a transfer that moved `moved` bytes in `elapsed` seconds may wait for the next byte."""
         if not self.bytes_per_second:
             return self.stall_seconds
         return min(self.stall_seconds, self.stall_seconds + moved / self.bytes_per_second - elapsed)
@@ -30,10 +30,10 @@ class MinimumThroughput:
 
 @contextlib.asynccontextmanager
 async def supervised_sending(request: web.Request, rule: MinimumThroughput) -> AsyncIterator[None]:
-    """Abort the connection of a client that takes its answer too slowly; raises ConnectionResetError.
+    """Abort the connection of a client that reads the response too slowly; raises ConnectionResetError.
 
-    Progress is what the client has acknowledged: the kernel accepts more to send only when a third of its buffer has
-    left, and for a slow client that takes longer than `stall_seconds`.
+    Progress is measured in acknowledged bytes: the kernel accepts more data only once a third of its send buffer is
+    free, which takes a slow client longer than `stall_seconds`.
     """
     loop, seconds = asyncio.get_running_loop(), rule.stall_seconds
     start, first = loop.time(), _acknowledged(request)
@@ -59,7 +59,7 @@ async def supervised_sending(request: web.Request, rule: MinimumThroughput) -> A
 
 
 def _acknowledged(request: web.Request) -> int:
-    """Bytes that the peer has acknowledged: `tcpi_bytes_acked` of linux/tcp.h (Linux 4.1); 0 when it is gone."""
+    """Bytes that the client has acknowledged: `tcpi_bytes_acked` of linux/tcp.h (Linux 4.1); 0 once disconnected."""
     connection = request.get_extra_info("socket")
     try:
         info: bytes = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128) if connection else b""

@@ -293,14 +293,14 @@ async def test_a_body_that_is_there_waits_for_no_turn(serve: Serve, monkeypatch:
         async with service.connected() as (reader, writer):
             # It comes whole only while it is in line.
             writer.write(begin(length=len(BODY)) + BODY[:-1])
-            await until(lambda: service.app[ADMISSION].bodies._newcomers)
+            await until(lambda: service.app[ADMISSION].bodies._waiting)
             writer.write(BODY[-1:])
             assert (await read_answer(reader)).status == 200
         assert not slow.done()
     await until(lambda: nothing_held(service.app[ADMISSION]))
 
 
-async def test_newcomers_do_not_wait_without_end(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_waiting_do_not_wait_without_end(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     service = await serve(max_requests=1, upload_stall_seconds=1)
     monkeypatch.setattr(bodies.Body, "waited", lambda body: 0.0)
     async with dripping(service, QUICK):
@@ -319,16 +319,16 @@ async def test_a_newcomer_that_is_cancelled_as_its_turn_comes_holds_up_nobody(mo
 
     streams = [StreamReader(Mock(connected=True), 2**16) for _ in range(4)]
     tasks = [asyncio.create_task(read(stream)) for stream in streams]
-    await until(lambda: len(admitted._newcomers) == 3)
+    await until(lambda: len(admitted._waiting) == 3)
     streams[0].feed_eof()
     await tasks[0]
     tasks[1].cancel()
-    admitted._let_in()
+    admitted._start_waiting()
     # The second has its turn now, and never learns of it.
     tasks[2].cancel()
     streams[3].feed_eof()
     await asyncio.wait_for(tasks[3], 20)
-    assert (len(admitted), admitted._newcomers) == (0, {})
+    assert (len(admitted), admitted._waiting) == (0, {})
 
 
 # Bytes of the disk
@@ -431,7 +431,7 @@ async def test_bodies_being_read_are_503_as_soon_as_the_drain_begins(
     with service.nothing_spent_or_left():
         async with dripping(service) as slow, service.connected() as (reader, writer):
             writer.write(begin())
-            await until(lambda: admission.bodies._newcomers)
+            await until(lambda: admission.bodies._waiting)
             admission.drain()
             await asyncio.wait_for(admission.emptied(), 20)
             for answer in (await slow, await read_answer(reader)):
