@@ -109,15 +109,15 @@ class VariationRun(CallHooks):
         """
         async with self._reserved:
             try:
-                reply = await self._draw()
+                reply = await self._generate()
             except BadReply as error:
                 raise await self._unread(error, hold) from error
             return await self._received(reply, hold)
 
-    async def _draw(self) -> Reply:
+    async def _generate(self) -> Reply:
         """Make the call, and count it by its outcome if it was prepared."""
         try:
-            reply = await self._services.gemini.draw(self._call, self)
+            reply = await self._services.gemini.generate_image(self._call, self)
         except Exception as error:
             if self._space:
                 self._services.report_call(error.code if isinstance(error, ServiceError) else ServiceError.code, None)

@@ -136,14 +136,14 @@ async def test_a_reply_over_the_limit_of_the_settings_is_a_failure(serve: Serve)
 
 
 async def test_an_unexpected_fault_of_one_leaves_the_others(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    thumbnails, draw, calls = service.app[THUMBNAILS], GeminiService.draw, iter((True, False))
+    thumbnails, generate, calls = service.app[THUMBNAILS], GeminiService.generate_image, iter((True, False))
 
     async def sometimes(self: GeminiService, *args: Any) -> object:
         if next(calls):
             raise ZeroDivisionError
-        return await draw(self, *args)
+        return await generate(self, *args)
 
-    monkeypatch.setattr(GeminiService, "draw", sometimes)
+    monkeypatch.setattr(GeminiService, "generate_image", sometimes)
     events = await events_of(thumbnails, order(2))
     [failed] = [event for event in events if isinstance(event, Failed)]
     assert type(failed.error) is ServiceError

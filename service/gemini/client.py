@@ -84,7 +84,7 @@ class GeminiService:
         """A body for the reply to one call, to be closed."""
         return ReplyBody(self._memory)
 
-    async def draw(self, call: Call, hooks: CallHooks | None = None) -> Reply:
+    async def generate_image(self, call: Call, hooks: CallHooks | None = None) -> Reply:
         """Get one picture. Raises GeminiError, whose `billed` says whether the call was billed."""
         hooks = hooks or CallHooks()
         with self._queue.join(call.model) as queued:

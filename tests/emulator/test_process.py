@@ -42,10 +42,10 @@ async def test_calls_are_retried_when_it_dies(
     async with open_gemini(GeminiAccess(KEY, emulator_process.base_url, retry=30)) as gemini:
         for _ in range(2):
             base_url = emulator_process.base_url
-            assert (await gemini.draw(Call("gemini-nano-banana-2.1", "a prompt", "1:8", "1K"))).picture
+            assert (await gemini.generate_image(Call("gemini-nano-banana-2.1", "a prompt", "1:8", "1K"))).picture
             os.kill(emulator_process.pid, signal.SIGKILL)
             await until(lambda: not emulator_process.up)
-            assert (await gemini.draw(Call("gemini-nano-banana-2.1", "a prompt", "1:8", "1K"))).picture
+            assert (await gemini.generate_image(Call("gemini-nano-banana-2.1", "a prompt", "1:8", "1K"))).picture
             assert emulator_process.base_url == base_url
     assert caplog.messages.count("the emulator ended with status -9") == 2
     assert caplog.messages.count("the emulator is up again") == 2

@@ -350,7 +350,7 @@ async def test_calls_over_real_sockets_do_not_resume_in_step(connect: Connect, q
         return await (busy if asked.number <= 20 else good)(asked)
 
     gemini = await connect(QuickEmulator(then=notes), retry=30)
-    await asyncio.gather(*(gemini.draw(CALL) for _ in range(20)))
+    await asyncio.gather(*(gemini.generate_image(CALL) for _ in range(20)))
     assert len(arrivals) == 40
     first, *others = arrivals[20:]
     # Spread over time, unlike the first 20.

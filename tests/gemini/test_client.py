@@ -36,7 +36,7 @@ async def test_the_request_has_the_prompt_the_options_and_the_reference(connect:
     base = tmp_path / "base.webp"
     base.write_bytes(picture_bytes(kind="WEBP"))
     call = Call("gemini-3-pro-image", "a prompt", "16:9", "2K", Reference(str(base), "image/webp"))
-    reply = await gemini.draw(call)
+    reply = await gemini.generate_image(call)
     assert sniff(reply.picture[:64]) == "png"
     assert reply.usage
     assert reply.usage["candidatesTokenCount"] == 1120
@@ -51,14 +51,14 @@ async def test_a_timeout_below_googles_minimum_is_enforced_by_the_client(connect
     emulator = QuickEmulator(delay_seconds=60)
     gemini = await connect(emulator, timeout=0.3)
     with pytest.raises(GeminiTimeout) as caught:
-        await gemini.draw(CALL)
+        await gemini.generate_image(CALL)
     assert caught.value.billed is None
     assert emulator.requests == 1
 
 
 async def test_the_deadline_that_is_sent_is_at_least_googles_minimum(connect: Connect) -> None:
     emulator = QuickEmulator()
-    await (await connect(emulator, timeout=2)).draw(CALL)
+    await (await connect(emulator, timeout=2)).generate_image(CALL)
     assert emulator.received[0].headers["x-server-timeout"] == "10"
 
 
@@ -69,14 +69,14 @@ async def test_variables_of_the_sdk_do_not_change_the_backend(
     monkeypatch.setenv("GOOGLE_API_KEY", "another key")
     monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", "http://127.0.0.1:9")
     emulator = QuickEmulator(api_key=KEY)
-    await (await connect(emulator)).draw(CALL)
+    await (await connect(emulator)).generate_image(CALL)
     assert emulator.requests == 1
 
 
 async def test_a_wrong_key_is_an_auth_error_without_the_key(connect: Connect) -> None:
     gemini = await connect(QuickEmulator(api_key="the right key"))
     with pytest.raises(GeminiAuth) as caught:
-        await gemini.draw(CALL)
+        await gemini.generate_image(CALL)
     assert KEY not in caught.value.detail
 
 
@@ -86,7 +86,7 @@ async def test_a_call_whose_connection_broke_is_not_retried(connect: Connect, fa
     gemini = await connect(emulator, retry=30)
     for number in (1, 2, 3):
         with pytest.raises(OutcomeUnknown) as caught:
-            await gemini.draw(CALL)
+            await gemini.generate_image(CALL)
         assert caught.value.billed is None
         assert emulator.requests == number
 
@@ -94,9 +94,9 @@ async def test_a_call_whose_connection_broke_is_not_retried(connect: Connect, fa
 async def test_a_call_whose_reused_connection_was_dropped_is_not_retried(connect: Connect) -> None:
     emulator = QuickEmulator(faults=[None, "drop"])
     gemini = await connect(emulator, retry=30)
-    await gemini.draw(CALL)
+    await gemini.generate_image(CALL)
     with pytest.raises(OutcomeUnknown):
-        await gemini.draw(CALL)
+        await gemini.generate_image(CALL)
     assert emulator.requests == 2
 
 
@@ -127,7 +127,7 @@ class RecordingHooks(CallHooks):
 
 async def test_the_hooks_are_called_for_each_attempt(connect: Connect) -> None:
     gemini, hooks = await connect(QuickEmulator(faults=["rate_limited"]), retry=10), RecordingHooks()
-    await gemini.draw(CALL, hooks)
+    await gemini.generate_image(CALL, hooks)
     assert hooks.calls == ["prepare", "sent", "refused", "prepare", "sent"]
 
 
@@ -135,7 +135,7 @@ async def test_sent_is_not_called_without_a_connection() -> None:
     hooks = RecordingHooks()
     async with open_gemini(GeminiAccess(KEY, "http://127.0.0.1:9", retry=0)) as gemini:
         with pytest.raises(GeminiUnavailable):
-            await gemini.draw(CALL, hooks)
+            await gemini.generate_image(CALL, hooks)
     assert hooks.calls == ["prepare", "refused"]
 
 
@@ -144,18 +144,18 @@ async def test_an_exception_of_prepare_prevents_the_call(connect: Connect) -> No
     gemini = await connect(emulator, concurrency=1)
     for _ in range(2):
         with pytest.raises(StorageFull):
-            await gemini.draw(CALL, RecordingHooks(StorageFull("no space is left")))
+            await gemini.generate_image(CALL, RecordingHooks(StorageFull("no space is left")))
     assert emulator.requests == 0
 
 
 async def test_all_calls_of_a_model_share_one_pause(connect: Connect) -> None:
     emulator = QuickEmulator(faults=["rate_limited"])
     gemini = await connect(emulator, retry=10)
-    first = asyncio.create_task(gemini.draw(CALL))
+    first = asyncio.create_task(gemini.generate_image(CALL))
     await until(lambda: pausing(gemini))
-    second = asyncio.create_task(gemini.draw(CALL))
+    second = asyncio.create_task(gemini.generate_image(CALL))
     other = Call("gemini-3-pro-image", "another model", "16:9", "1K")
-    await gemini.draw(other)
+    await gemini.generate_image(other)
     assert [each.model for each in emulator.received] == [CALL.model, other.model]
     await asyncio.gather(first, second)
     assert emulator.requests == 4
@@ -164,7 +164,7 @@ async def test_all_calls_of_a_model_share_one_pause(connect: Connect) -> None:
 async def test_queued_calls_wait_for_the_pause_too(connect: Connect) -> None:
     emulator = QuickEmulator(faults=["rate_limited"], delay_seconds=0.05)
     gemini = await connect(emulator, retry=10, concurrency=1)
-    await asyncio.gather(*(gemini.draw(CALL) for _ in range(3)))
+    await asyncio.gather(*(gemini.generate_image(CALL) for _ in range(3)))
     assert (emulator.requests, emulator.peak) == (4, 1)
 
 
@@ -177,7 +177,7 @@ async def test_a_retry_delay_shorter_than_the_backoff_is_ignored(
     emulator = QuickEmulator(then=error(status, "slow down", *details, retry_after=header))
     gemini = await connect(emulator, retry=FIRST_PAUSE_SECONDS / 3)
     with pytest.raises(GeminiError):
-        await gemini.draw(CALL)
+        await gemini.generate_image(CALL)
     assert emulator.requests == 1
 
 
@@ -185,7 +185,7 @@ async def test_a_retry_delay_shorter_than_the_backoff_is_ignored(
 async def test_a_delay_of_any_length_is_beyond_the_budget(connect: Connect, delay: str) -> None:
     emulator = QuickEmulator(then=error(429, "slow down", detail("RetryInfo", retryDelay=delay)))
     with pytest.raises(QuotaExhausted) as caught:
-        await (await connect(emulator, retry=30)).draw(CALL)
+        await (await connect(emulator, retry=30)).generate_image(CALL)
     assert emulator.requests == 1
     assert 9_999_999_999 <= int(caught.value.headers["Retry-After"]) <= LONGEST_DELAY_SECONDS
 
@@ -210,7 +210,7 @@ async def test_an_exhausted_quota_has_a_retry_after(
     details = [detail("RetryInfo", retryDelay=delay)] if delay else []
     gemini = await connect(QuickEmulator(then=error(429, "slow down", *details, retry_after=header)), retry=0)
     with pytest.raises(QuotaExhausted) as caught:
-        await gemini.draw(CALL)
+        await gemini.generate_image(CALL)
     assert abs(int(caught.value.headers["Retry-After"]) - seconds) <= 1
     assert "slow down" in caught.value.detail
 
@@ -218,7 +218,7 @@ async def test_an_exhausted_quota_has_a_retry_after(
 async def test_a_long_message_is_cut_and_put_on_one_line(connect: Connect) -> None:
     gemini = await connect(QuickEmulator(then=error(400, "no\n" * 5000)))
     with pytest.raises(GeminiError) as caught:
-        await gemini.draw(CALL)
+        await gemini.generate_image(CALL)
     assert len(caught.value.detail) < 300
     assert caught.value.detail.isprintable()
 
@@ -227,7 +227,7 @@ async def test_a_long_message_is_cut_and_put_on_one_line(connect: Connect) -> No
 async def test_any_other_status_is_a_502(connect: Connect, status: int) -> None:
     emulator = QuickEmulator(then=raw(status, b"odd", "text/plain"))
     with pytest.raises(GeminiError) as caught:
-        await (await connect(emulator, retry=30)).draw(CALL)
+        await (await connect(emulator, retry=30)).generate_image(CALL)
     assert caught.value.status == 502
     assert emulator.requests == 1
 
@@ -235,7 +235,7 @@ async def test_any_other_status_is_a_502(connect: Connect, status: int) -> None:
 async def test_a_refused_connection_is_unavailable_and_unbilled() -> None:
     async with open_gemini(GeminiAccess(KEY, "http://127.0.0.1:9", retry=0)) as gemini:
         with pytest.raises(GeminiUnavailable) as caught:
-            await gemini.draw(CALL)
+            await gemini.generate_image(CALL)
     assert caught.value.billed is False
 
 
@@ -243,7 +243,7 @@ async def test_a_refused_connection_is_retried_until_gemini_is_up() -> None:
     async with listening(QuickEmulator().create_app(), "127.0.0.1", 0) as [(host, port)]:
         pass
     async with open_gemini(GeminiAccess(KEY, f"http://{host}:{port}", retry=30)) as gemini:
-        drawing = asyncio.create_task(gemini.draw(CALL))
+        drawing = asyncio.create_task(gemini.generate_image(CALL))
         await until(lambda: pausing(gemini))
         emulator = QuickEmulator()
         async with listening(emulator.create_app(), host, port):
@@ -254,13 +254,13 @@ async def test_a_refused_connection_is_retried_until_gemini_is_up() -> None:
 async def test_a_cancelled_call_returns_its_slot(connect: Connect) -> None:
     emulator = QuickEmulator(delay_seconds=60)
     gemini = await connect(emulator, concurrency=1)
-    drawing = asyncio.create_task(gemini.draw(CALL))
+    drawing = asyncio.create_task(gemini.generate_image(CALL))
     await until(lambda: emulator.in_flight == 1)
     drawing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await drawing
     emulator.delay_seconds = 0
-    assert (await gemini.draw(CALL)).picture
+    assert (await gemini.generate_image(CALL)).picture
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ async def test_a_reply_without_end_is_aborted(
 
     gemini = await connect(QuickEmulator(then=endless), max_reply_bytes=100_000)
     with pytest.raises(kind, match=words) as caught:
-        await gemini.draw(CALL)
+        await gemini.generate_image(CALL)
     assert caught.value.billed is None
 
 

@@ -134,7 +134,7 @@ async def test_https_is_tunnelled_with_user_and_password(
     async with over_tls(emulator.create_app(), certificate) as address, proxying(address) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"http://user:{PASSWORD}@127.0.0.1:{proxy.port}")
         async with open_gemini(GeminiAccess(KEY, "https://gemini.test")) as gemini:
-            assert (await gemini.draw(CALL)).picture
+            assert (await gemini.generate_image(CALL)).picture
     assert proxy.lines == ["CONNECT gemini.test:443 HTTP/1.1"]
     assert b"Proxy-Authorization: Basic dXNlcjpwYXNzQHdvcmQ=" in proxy.asked[0]
     assert KEY.encode() not in proxy.asked[0]
@@ -146,7 +146,7 @@ async def test_http_is_forwarded_by_the_proxy(monkeypatch: pytest.MonkeyPatch) -
     async with listening(emulator.create_app(), "127.0.0.1", 0) as [address], proxying(address) as proxy:
         monkeypatch.setenv("http_proxy", f"127.0.0.1:{proxy.port}")
         async with open_gemini(GeminiAccess(KEY, "http://gemini.test")) as gemini:
-            assert (await gemini.draw(CALL)).picture
+            assert (await gemini.generate_image(CALL)).picture
     assert proxy.lines == [f"POST http://gemini.test/v1/models/{CALL.model}:generateContent HTTP/1.1"]
 
 
@@ -155,14 +155,14 @@ async def test_no_proxy_is_honoured(monkeypatch: pytest.MonkeyPatch, no_proxy: s
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", no_proxy)
     async with gemini_at(retry=0) as gemini:
-        assert (await gemini.draw(CALL)).picture
+        assert (await gemini.generate_image(CALL)).picture
 
 
 async def test_the_local_emulator_is_called_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "not even an address://")
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     async with gemini_at(local=True) as gemini:
-        assert (await gemini.draw(CALL)).picture
+        assert (await gemini.generate_image(CALL)).picture
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ async def test_a_refused_tunnel_is_unbilled_and_shows_no_secret(
         monkeypatch.setenv("HTTPS_PROXY", f"http://user:{PASSWORD}@127.0.0.1:{proxy.port}")
         async with open_gemini(GeminiAccess(KEY, "https://gemini.test", retry=0)) as gemini:
             with pytest.raises(GeminiUnavailable) as caught:
-                await gemini.draw(CALL)
+                await gemini.generate_image(CALL)
     assert caught.value.billed is False
     assert "user" not in caught.value.detail
     assert "word" not in caught.value.detail
@@ -198,7 +198,7 @@ async def test_a_refused_tunnel_is_retried_within_the_budget(
     async with over_tls(app, certificate) as address, proxying(address, refusal) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
         async with open_gemini(GeminiAccess(KEY, "https://gemini.test", retry=30)) as gemini:
-            drawing = asyncio.create_task(gemini.draw(CALL))
+            drawing = asyncio.create_task(gemini.generate_image(CALL))
             await until(lambda: proxy.asked)
             proxy.refusal = b""
             assert (await drawing).picture
@@ -210,7 +210,7 @@ async def test_a_plain_request_that_the_proxy_refuses_is_unbilled(monkeypatch: p
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
         async with open_gemini(GeminiAccess(KEY, "http://gemini.test", retry=0)) as gemini:
             with pytest.raises(GeminiUnavailable) as caught:
-                await gemini.draw(CALL)
+                await gemini.generate_image(CALL)
     assert caught.value.billed is False
 
 
@@ -218,7 +218,7 @@ async def test_a_proxy_that_is_down_is_unbilled(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("HTTPS_PROXY", f"http://user:{PASSWORD}@127.0.0.1:9")
     async with open_gemini(GeminiAccess(KEY, "https://gemini.test", retry=0)) as gemini:
         with pytest.raises(GeminiUnavailable) as caught:
-            await gemini.draw(CALL)
+            await gemini.generate_image(CALL)
     assert caught.value.billed is False
 
 
@@ -227,7 +227,7 @@ async def test_a_tunnel_that_hangs_is_unbilled(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
         async with open_gemini(GeminiAccess(KEY, "https://gemini.test", timeout=0.3)) as gemini:
             with pytest.raises(GeminiTimeout) as caught:
-                await gemini.draw(CALL)
+                await gemini.generate_image(CALL)
     assert caught.value.billed is False
 
 

@@ -92,7 +92,7 @@ async def test_429_and_503_are_retried_whatever_their_body_is(
 ) -> None:
     emulator = QuickEmulator(faults=[broken(status)[body]])
     gemini = await connect(emulator, retry=20)
-    assert (await gemini.draw(CALL)).picture
+    assert (await gemini.generate_image(CALL)).picture
     assert emulator.requests == 2
 
 
@@ -107,7 +107,7 @@ async def test_any_other_status_is_an_error_of_its_own_and_not_retried(
 ) -> None:
     emulator = QuickEmulator(then=broken(status)[body])
     with pytest.raises(kind, match=f"Gemini answered {status}") as caught:
-        await (await connect(emulator, retry=20)).draw(CALL)
+        await (await connect(emulator, retry=20)).generate_image(CALL)
     unknown = status >= 500 and body in ("large", "cut", "stalled")
     assert caught.value.billed is (None if unknown else False)
     assert emulator.requests == 1
@@ -122,7 +122,7 @@ async def test_an_error_that_counts_tokens_is_billed_and_not_retried(
 ) -> None:
     emulator = QuickEmulator(then=raw(status, dump(body)))
     with pytest.raises(GeminiError) as caught:
-        await (await connect(emulator, retry=20)).draw(CALL)
+        await (await connect(emulator, retry=20)).generate_image(CALL)
     assert (caught.value.billed, caught.value.worth_retrying) == (True, False)
     assert emulator.requests == 1
 
@@ -222,7 +222,7 @@ def test_a_long_error_is_searched_in_linear_time(words: str) -> None:
 async def test_a_lasting_quota_fails_at_once_whatever_the_budget(connect: Connect, fault: Fault) -> None:
     emulator = QuickEmulator(then=fault)
     with pytest.raises(QuotaExhausted) as caught:
-        await (await connect(emulator, retry=3600)).draw(CALL)
+        await (await connect(emulator, retry=3600)).generate_image(CALL)
     assert caught.value.headers["Retry-After"] == "3600"
     assert emulator.requests == 1
 
@@ -273,12 +273,12 @@ async def test_an_overload_beyond_the_budget_fails_at_once(connect: Connect) -> 
     later = email.utils.formatdate(time.time() + 600, usegmt=True)
     emulator = QuickEmulator(then=error(503, "busy", retry_after=later))
     with pytest.raises(GeminiUnavailable):
-        await (await connect(emulator, retry=30)).draw(CALL)
+        await (await connect(emulator, retry=30)).generate_image(CALL)
     assert emulator.requests == 1
 
 
 async def test_an_overload_has_a_retry_after(connect: Connect) -> None:
     gemini = await connect(QuickEmulator(then=error(503, "busy", detail("RetryInfo", retryDelay="90s"))), retry=30)
     with pytest.raises(GeminiUnavailable) as caught:
-        await gemini.draw(CALL)
+        await gemini.generate_image(CALL)
     assert caught.value.headers["Retry-After"] == "90"

@@ -50,7 +50,7 @@ async def test_no_redirect_is_followed(
     address, requests = elsewhere
     emulator = QuickEmulator(then=redirect(status, location and location.replace("{elsewhere}", address)))
     with pytest.raises(GeminiRejected) as caught:
-        await (await connect(emulator)).draw(CALL)
+        await (await connect(emulator)).generate_image(CALL)
     assert (caught.value.status, caught.value.code) == (502, "gemini_rejected")
     assert (caught.value.billed, caught.value.worth_retrying) == (None, False)
     assert str(status) in caught.value.detail
@@ -67,7 +67,7 @@ async def test_a_1xx_status_is_of_unknown_price(connect: Connect, status: int) -
         return web.Response()
 
     with pytest.raises((BadReply, OutcomeUnknown)) as caught:
-        await (await connect(QuickEmulator(then=answer))).draw(CALL)
+        await (await connect(QuickEmulator(then=answer))).generate_image(CALL)
     assert caught.value.billed is None
 
 
@@ -80,7 +80,7 @@ async def test_a_reply_with_any_other_status_is_read(connect: Connect, status: i
         asked.request.transport.close()
         return web.Response()
 
-    reply = await (await connect(QuickEmulator(then=answer))).draw(CALL)
+    reply = await (await connect(QuickEmulator(then=answer))).generate_image(CALL)
     assert sniff(reply.picture[:16]) == "png"
 
 
@@ -89,13 +89,13 @@ async def test_a_reply_with_long_headers_is_read(connect: Connect) -> None:
         body = dump(asked.reply(picture_part(await asked.paint())))
         return json_response(body, 200, {"X-Added-By-A-Proxy": "x" * 60_000})
 
-    assert (await (await connect(QuickEmulator(then=answer))).draw(CALL)).picture
+    assert (await (await connect(QuickEmulator(then=answer))).generate_image(CALL)).picture
 
 
 @pytest.mark.parametrize("fault", [raw(200), raw(204), raw(205), raw(299), raw(200, b" \r\n")])
 async def test_a_reply_without_a_body_is_bad_and_of_unknown_price(connect: Connect, fault: Responder) -> None:
     with pytest.raises(BadReply) as caught:
-        await (await connect(QuickEmulator(then=fault))).draw(CALL)
+        await (await connect(QuickEmulator(then=fault))).generate_image(CALL)
     assert (caught.value.billed, caught.value.worth_retrying) == (None, False)
 
 
@@ -109,7 +109,7 @@ async def test_a_truncated_body_is_outcome_unknown_whatever_its_encoding(connect
         return web.Response()
 
     with pytest.raises(OutcomeUnknown):
-        await (await connect(QuickEmulator(then=answer))).draw(CALL)
+        await (await connect(QuickEmulator(then=answer))).generate_image(CALL)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ async def test_a_reply_that_was_compressed_more_than_once_is_read(connect: Conne
         body = gzip.compress(gzip.compress(zlib.compress(dump(asked.reply(picture_part(await asked.paint()))))))
         return web.Response(body=body, headers=[("Content-Encoding", header) for header in headers])
 
-    assert (await (await connect(QuickEmulator(then=answer))).draw(CALL)).picture
+    assert (await (await connect(QuickEmulator(then=answer))).generate_image(CALL)).picture
 
 
 async def test_the_body_of_an_error_is_decompressed(connect: Connect) -> None:
@@ -129,7 +129,7 @@ async def test_the_body_of_an_error_is_decompressed(connect: Connect) -> None:
         return json_response(body, 400, {"Content-Encoding": "gzip"})
 
     with pytest.raises(GeminiRejected, match="no such aspect"):
-        await (await connect(QuickEmulator(then=answer))).draw(CALL)
+        await (await connect(QuickEmulator(then=answer))).generate_image(CALL)
 
 
 HIDDEN = f"\x1b[31m\u202e key={KEY} \x9b"
@@ -169,7 +169,7 @@ async def test_neither_the_key_nor_a_hidden_character_is_quoted(
     caplog.set_level(logging.DEBUG)
     gemini = await connect(QuickEmulator(then=fault), retry=0)
     with pytest.raises(GeminiError) as caught:
-        await gemini.draw(CALL)
+        await gemini.generate_image(CALL)
     assert caught.value.detail.isprintable()
     assert KEY[:8].lower() not in caught.value.detail.lower()
     assert ESCAPED[:24] not in caught.value.detail
@@ -178,12 +178,14 @@ async def test_neither_the_key_nor_a_hidden_character_is_quoted(
 
 async def test_no_password_of_a_url_is_quoted(connect: Connect) -> None:
     with pytest.raises(GeminiError, match=r"no way past http://\[user\]@proxy:3128"):
-        await (await connect(QuickEmulator(then=error(400, "no way past http://user:pass@proxy:3128")))).draw(CALL)
+        await (await connect(QuickEmulator(then=error(400, "no way past http://user:pass@proxy:3128")))).generate_image(
+            CALL
+        )
 
 
 async def test_the_usage_is_sanitized(connect: Connect) -> None:
     emulator = QuickEmulator(then=edited(lambda body: body["usageMetadata"].update({f"note {KEY}": [HIDDEN]})))
-    reply = await (await connect(emulator)).draw(CALL)
+    reply = await (await connect(emulator)).generate_image(CALL)
     assert reply.usage
     assert reply.usage["note [key]"] == [SHOWN]
 
@@ -191,11 +193,11 @@ async def test_the_usage_is_sanitized(connect: Connect) -> None:
 async def test_the_key_of_the_emulator_is_no_secret(connect: Connect) -> None:
     gemini = await connect(QuickEmulator(then=finished("SAFETY", "says the emulator")), local=True, api_key="emulator")
     with pytest.raises(GeminiError, match="says the emulator"):
-        await gemini.draw(CALL)
+        await gemini.generate_image(CALL)
 
 
 async def test_an_unknown_host_is_unbilled() -> None:
     async with open_gemini(GeminiAccess(KEY, "http://no-such-host.invalid", retry=0)) as gemini:
         with pytest.raises(GeminiUnavailable) as caught:
-            await gemini.draw(CALL)
+            await gemini.generate_image(CALL)
     assert caught.value.billed is False

@@ -96,7 +96,7 @@ class ScriptedGemini(GeminiService):
     ) -> float | GeminiError:
         """Make one call; returns the time of its answer, or its error."""
         try:
-            await self.draw(Call(model, name, "1:1", "1K"), hooks)
+            await self.generate_image(Call(model, name, "1:1", "1K"), hooks)
         except GeminiError as error:
             return error
         return now()
