@@ -1,4 +1,4 @@
-"""What a log line looks like, for people and for machines, and when it is written."""
+"""Text and JSON log lines, escaping, and buffered writes."""
 
 import asyncio
 import errno
@@ -19,7 +19,7 @@ from tests.helpers import until
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    """Leave the root logger to the other tests as it was."""
+    """Restore the root logger after the test."""
     root, quiet = logging.getLogger(), logging.getLogger("aiohttp")
     handlers, level, quiet_level = root.handlers[:], root.level, quiet.level
     root.handlers = []
@@ -82,7 +82,7 @@ def test_a_line_of_text_cannot_be_forged(capsys: pytest.CaptureFixture[str]) -> 
     assert "it said\\u000a2026" in line
 
 
-def test_an_exception_stays_on_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_exception_stays_in_its_json_line(capsys: pytest.CaptureFixture[str]) -> None:
     set_up_logging("info", "json")
     try:
         raise ZeroDivisionError
@@ -114,7 +114,7 @@ def test_an_answer_is_a_record_like_any_other(caplog: pytest.LogCaptureFixture) 
 
 
 class Lines(io.StringIO):
-    """What was written, each time."""
+    """The written batches."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -189,7 +189,7 @@ def test_without_a_loop_a_line_goes_at_once(log: logging.Logger, lines: Lines) -
     assert lines.written == ["now\n"]
 
 
-async def test_a_full_disk_stops_nobody(log: logging.Logger, lines: Lines) -> None:
+async def test_a_full_disk_raises_nothing(log: logging.Logger, lines: Lines) -> None:
     lines.full = True
     log.info("lost")
     log.warning("lost")

@@ -31,7 +31,7 @@ pytestmark = [
 
 
 def configured(folder: Path, port: int, service_port: int, output: Path) -> str:
-    """The sample with its own places changed, in the foreground and with nothing outside `folder`."""
+    """docs/nginx.conf adapted to run in the foreground and within `folder`."""
     temporary = "".join(
         f"{name}_temp_path {folder}/{name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
@@ -130,7 +130,7 @@ async def test_what_is_refused_behind_nginx_is_a_problem(nginx: Nginx) -> None:
     assert_problem(await nginx.get(url, If_Match='"other"'), 412, "precondition_failed")
     assert_problem(await nginx.get(url, If_Unmodified_Since=LONG_AGO), 412, "precondition_failed")
     Path(nginx.service.settings.area("output"), name).unlink()
-    # nginx looks at an open file once a second.
+    # open_file_cache_valid is one second.
     await until_async(lambda: nginx.is_gone(url))
     assert_problem(await nginx.get(url), 404, "not_found")
 
@@ -145,7 +145,7 @@ async def test_no_log_of_nginx_holds_a_signature(nginx: Nginx) -> None:
     await nginx.get(f"{url}&more=1")
     await nginx.get(f"/{name}?{urlsplit(url).query}")
     await nginx.get("/healthz?token=secret", Referer=f"{nginx.url}{url}")
-    # What nginx itself finds wrong with a request, and what it says of an unreadable file.
+    # A request that nginx itself refuses, and a file that it cannot read.
     for malformed in (f"GET {url} HTTP/9.9\r\n\r\n", f"GET {url} HTTP/1.1\r\nHost: a b\r\n\r\n",
                       f"GET {url}{'x' * 40_000} HTTP/1.1\r\n\r\n", f"{url} GET HTTP/1.1\r\n\r\n"):  # fmt: skip
         await _send(nginx, malformed)
@@ -162,7 +162,7 @@ async def test_no_log_of_nginx_holds_a_signature(nginx: Nginx) -> None:
     assert re.search(rf'"GET /api/download/{name} HTTP/1.1" 403 \d+ [\d.]+ "403" "req_[0-9a-f]{{32}}"', text)
 
 
-async def test_no_log_of_nginx_holds_a_signature_when_the_service_is_gone(nginx: Nginx, tmp_path: Path) -> None:
+async def test_no_log_of_nginx_holds_a_signature_when_the_service_is_down(nginx: Nginx, tmp_path: Path) -> None:
     url, name = nginx.link()
     folder = tmp_path / "alone"
     folder.mkdir()

@@ -21,7 +21,7 @@ FLAGS = (
 
 
 class Tab:
-    """One page: runs scripts in it, and takes its picture."""
+    """A browser page: runs scripts and takes screenshots."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
@@ -54,7 +54,7 @@ class Tab:
 
 @asynccontextmanager
 async def opened(url: str, folder: Path) -> AsyncIterator[Tab]:
-    """A page in a browser of its own; skips the test where there is none."""
+    """A page in a new browser; skips the test if no browser is installed."""
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not program:
         pytest.skip("no browser is installed")

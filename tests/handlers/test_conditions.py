@@ -35,7 +35,7 @@ async def _uncached(serve_all: Serve) -> Running:
 
 @pytest_asyncio.fixture(loop_scope="session", params=["memory", "disk", "big"])
 async def download(service: Running, _uncached: Running, request: pytest.FixtureRequest) -> tuple[Running, str, str]:
-    """A service, the path of an export and its tag, however the export is sent."""
+    """A service, the path of an export and its ETag, for each way of sending."""
     if request.param == "disk":
         service = _uncached
     path = place(service, DATA if request.param != "big" else bytes(MIB))
@@ -54,7 +54,7 @@ async def test_if_match_with_the_files_tag_is_answered(download: tuple[Running, 
 
 
 @pytest.mark.parametrize("tags", ["W/{}", '"other"', '"a", W/{}', "{bare}", "", "**", "{}x", '"{bare}', "w/{}"])
-async def test_if_match_without_it_is_412_and_tells_the_tag(download: tuple[Running, str, str], tags: str) -> None:
+async def test_if_match_with_other_tags_is_412_with_the_etag(download: tuple[Running, str, str], tags: str) -> None:
     service, path, etag = download
     given = tags.format(etag, bare=etag.strip('"'))
     got = await conditional(service, path, If_Match=given)

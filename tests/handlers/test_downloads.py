@@ -124,7 +124,7 @@ TRAVERSALS = [
 
 
 @pytest.mark.parametrize("spelling", TRAVERSALS)
-async def test_a_name_out_of_the_pattern_is_404(service: Running, spelling: str) -> None:
+async def test_a_name_outside_the_pattern_is_404(service: Running, spelling: str) -> None:
     name = put(service)
     wrong = spelling.format(name=name, upper=name.upper(), short=name[7:37])
     assert_problem(await service.get(f"/static/output/{wrong}"), 404, "not_found")
@@ -163,7 +163,7 @@ async def test_only_regular_files_are_served(service: Running, tmp_path: Path, k
     path.rmdir() if kind == "folder" else path.unlink()
 
 
-async def test_a_file_that_is_gone_is_404(service: Running) -> None:
+async def test_a_removed_file_is_404(service: Running) -> None:
     answer = await service.get(f"/static/output/export_{'0' * 32}.png")
     body = assert_problem(answer, 404, "not_found")
     assert body["detail"] == f"there is no output/export_{'0' * 32}.png"
@@ -381,7 +381,7 @@ async def test_a_client_that_stops_reading_is_dropped(serve: Serve) -> None:
 
 
 async def test_a_client_that_reads_slowly_is_not_dropped(serve: Serve) -> None:
-    """The kernel wants a third of its buffer to drain before it takes more: several deadlines, for a slow client."""
+    """The kernel accepts more once a third of its buffer is free, which takes a slow client several deadlines."""
     service = await serve(download_stall_seconds=0.3)
     path = Path(service.settings.area("output"), put(service, data=bytes(BIG)))
     async with service.connected() as (reader, writer):
@@ -412,7 +412,7 @@ async def test_many_downloads_at_once(service: Running) -> None:
 
 
 @pytest.mark.parametrize("gone", ["unlinked", "swept"])
-async def test_a_download_that_was_kept_ends_with_its_file(service: Running, gone: str) -> None:
+async def test_a_cached_download_ends_with_its_file(service: Running, gone: str) -> None:
     name = put(service)
     path = Path(service.settings.area("output"), name)
     assert (await service.get(f"/static/output/{name}")).status == 200
@@ -459,7 +459,7 @@ async def test_exports_that_nginx_may_be_unable_to_read_are_warned_of(
     assert ("STORAGE_MODE" in caplog.text) == warned
 
 
-async def test_nginx_is_told_what_to_send(serve: Serve) -> None:
+async def test_nginx_gets_the_file_to_send(serve: Serve) -> None:
     service = await serve(sign_urls=True, signing_secret=SECRET, accel_redirect_prefix="/_exports/")
     name = put(service, ".webp")
     url = service.app[EXPORTS].links.build(name)

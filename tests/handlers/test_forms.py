@@ -1,4 +1,4 @@
-"""Bodies of every malformed kind are refused in one form, counted as they come, and leave nothing behind."""
+"""Malformed bodies are refused as problem+json, bounded while they are read, and leave nothing behind."""
 
 import asyncio
 import errno
@@ -86,7 +86,7 @@ async def test_a_malformed_body_is_refused(service: Running, path: str, body: tu
     assert_problem(answer, answer.status, answer.json["code"])
 
 
-async def test_a_malformed_header_is_told_in_words(service: Running) -> None:
+async def test_a_malformed_header_is_described(service: Running) -> None:
     answer = await service.post("/api/exports", Part("image", PICTURE, headers=("caf\udce9: x",)))
     assert_problem(answer, 400, "malformed_body", "Invalid segment header name")
     assert "Error(" not in answer.json["detail"]
@@ -106,7 +106,7 @@ async def test_an_empty_query_is_none(service: Running) -> None:
     assert (await service.post("/api/exports?", upload(PICTURE), ("formats", "png"))).status == answer.status == 200
 
 
-async def test_a_field_of_an_unknown_name_is_told_as_it_was_sent(service: Running) -> None:
+async def test_an_unknown_field_is_quoted_as_it_was_sent(service: Running) -> None:
     answer = await service.thumbnails(("größe", "1"))
     assert_problem(answer, 422, "unknown_field", "größe")
 
@@ -187,7 +187,7 @@ async def test_an_encoded_part_is_415(service: Running, header: str) -> None:
 
 
 @pytest.mark.parametrize("transfer", ["7bit", "8bit", "binary", "Binary"])
-async def test_a_part_that_says_it_is_not_encoded_is_taken(service: Running, transfer: str) -> None:
+async def test_a_part_with_an_identity_transfer_encoding_is_accepted(service: Running, transfer: str) -> None:
     header = f"Content-Transfer-Encoding: {transfer}"
     answer = await service.exports(Part("image", picture_bytes(), "a.png", (header,)))
     assert answer.status == 200, answer.body
@@ -232,7 +232,7 @@ async def test_a_picture_without_a_file_name_is_a_picture(service: Running) -> N
 
 
 @pytest.mark.parametrize("filename", ["../../evil.png", "a\0b.png", "x" * 3000, "ü.png", "C:\\x.png", "%00"])
-async def test_the_name_of_a_file_is_nobodys_business(service: Running, filename: str) -> None:
+async def test_a_file_name_is_not_used(service: Running, filename: str) -> None:
     before = service.area("uploads")
     answer = await service.exports(Part("image", picture_bytes(), filename))
     assert answer.status in (200, 400), answer.body
@@ -390,7 +390,7 @@ async def test_a_body_that_stops_coming_is_408(serve: Serve, path: str) -> None:
     assert_problem(in_a_picture, 408, "body_timeout")
 
 
-async def test_a_client_that_goes_away_while_it_uploads_leaves_nothing(service: Running) -> None:
+async def test_a_client_that_disconnects_during_an_upload_leaves_nothing(service: Running) -> None:
     files = service.files()
     async with service.connected() as (_, writer):
         writer.write(head("/api/thumbnails", "Content-Length: 100000") + upload(PICTURE + bytes(WRITE_BYTES)).encode())

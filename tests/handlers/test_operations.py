@@ -1,4 +1,4 @@
-"""What operators ask."""
+"""Liveness, readiness and metrics."""
 
 import time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The page at `/`: what it is served with, what it is told, and that it needs no more than its policy allows."""
+"""The studio page: headers, configuration, and that it obeys its Content-Security-Policy."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -25,7 +25,7 @@ def studio(aiohttp_client: AiohttpClient, tmp_path: Path) -> Studio:
     async def start(**settings: object) -> TestClient[Any, Any]:
         base = Settings(storage_dir=tmp_path, gemini_emulator=True, api_keys=(), gemini_model="gemini-3-pro-image")
         app = create_app(base.model_copy(update=settings))
-        # The page asks neither workers nor Gemini, so that none are started.
+        # The page needs neither workers nor Gemini, so none are started.
         app.cleanup_ctx.clear()
         return await aiohttp_client(app)
 
@@ -117,7 +117,7 @@ async def test_labels_and_descriptions_point_at_fields_that_exist(studio: Studio
     assert {pointer for pointer in pointers if pointer} <= set(ids)
 
 
-async def test_config_tells_what_the_service_allows(studio: Studio) -> None:
+async def test_the_configuration_has_the_limits_of_the_service(studio: Studio) -> None:
     page = await read_page(await studio(max_variations=7, max_upload_bytes=1234, output_retention_days=2.5))
     config = page.config
     assert (config["emulator"], config["needs_key"]) == (True, False)

@@ -69,7 +69,7 @@ async def test_what_may_have_been_billed_is_sent_again_only_after_a_second_press
             await tab.screenshot(Path(folder, "again.png"))
         await tab.run(PRESS)
         await tab.wait_for("asked === 2 && document.querySelector('.card.failed')")
-        # The next failure asks anew.
+        # The next failure asks for confirmation again.
         assert await tab.run("document.querySelector('.card-more button').textContent") == "Try again"
 
 
@@ -82,7 +82,7 @@ async def test_a_double_click_confirms_nothing(tab: Tab) -> None:
     assert await tab.run("asked") == 1
 
 
-async def test_what_was_surely_not_billed_is_sent_again_at_once(tab: Tab) -> None:
+async def test_a_request_that_was_not_billed_is_repeated_at_once(tab: Tab) -> None:
     for refusal in (problem(503, "busy", True, False), problem(401, "unauthorized", False, False)):
         await generate(tab, refusal)
         await tab.wait_for("document.querySelector('.card.failed')")

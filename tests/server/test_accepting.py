@@ -1,4 +1,4 @@
-"""Connections are accepted as far as descriptors last; idle ones go first."""
+"""Accepting connections while file descriptors are short."""
 
 import asyncio
 import errno
@@ -32,10 +32,10 @@ def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_grace")
-async def test_the_connection_that_was_idle_longest_goes_for_a_new_one(
+async def test_the_longest_idle_connection_is_closed_for_a_new_one(
     service: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # What other tests left open would go first.
+    # Close the connections of other tests first.
     short_of(monkeypatch, connect=-10_000)
     assert (await service.raw(HEALTHZ)).status == 200
     short_of(monkeypatch, connect=1)
@@ -48,7 +48,7 @@ async def test_the_connection_that_was_idle_longest_goes_for_a_new_one(
             assert (await read_answer(second)).status == 200
 
 
-async def test_a_request_at_work_stays(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_at_work_is_not_closed(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     service = await serve(QuickEmulator(delay_seconds=1))
     asked = asyncio.create_task(service.thumbnails())
     await until(lambda: service.app[ADMISSION].inside["thumbnails"])
@@ -57,7 +57,7 @@ async def test_a_request_at_work_stays(serve: Serve, monkeypatch: pytest.MonkeyP
     assert (await asked).status == 200
 
 
-async def test_as_many_connections_make_way_as_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_as_many_connections_are_to_make_way_as_are_queued(monkeypatch: pytest.MonkeyPatch) -> None:
     short_of(monkeypatch, connect=0, accept=0)
     asked: list[int] = []
 
@@ -92,16 +92,16 @@ async def test_the_slowest_body_is_ended_for_a_new_connection(
         await until(lambda: len(service.app[ADMISSION].bodies))
         short_of(monkeypatch, connect=-10_000, accept=0)
 
-        async def knock() -> None:
+        async def ask_again() -> None:
             while True:
                 assert (await service.raw(HEALTHZ)).status == 200
 
-        knocking = asyncio.create_task(knock())
+        asking = asyncio.create_task(ask_again())
         async with asyncio.timeout(20):
             assert (await read_answer(reader)).status == 408
-            # What it still sends is not read for long.
+            # The rest of its body is not discarded for long.
             assert not await reader.read()
-        knocking.cancel()
+        asking.cancel()
 
 
 async def test_one_connection_at_a_time_is_accepted_when_there_is_no_descriptor(
@@ -112,7 +112,9 @@ async def test_one_connection_at_a_time_is_accepted_when_there_is_no_descriptor(
         assert (await service.raw(HEALTHZ)).status == 200
 
 
-async def test_connections_wait_where_none_can_be_had(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connections_stay_queued_while_none_can_be_accepted(
+    service: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
         short_of(patch, accept=0)
         patch.setattr(accepting.Reserve, "accept", lambda *_: None)
@@ -123,7 +125,7 @@ async def test_connections_wait_where_none_can_be_had(service: Running, monkeypa
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED])
-async def test_a_refusal_to_accept_is_waited_out_in_silence(
+async def test_an_error_of_accept_is_retried_without_a_log_line(
     service: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
 ) -> None:
     accept, refused = socket.socket.accept, 0

@@ -1,4 +1,4 @@
-"""The admission: who is let in, what is set aside, and that a refusal costs nothing."""
+"""Admission control: places, disk reservations, and refusals that cost nothing."""
 
 import asyncio
 import os
@@ -41,14 +41,14 @@ class GatedEmulator(QuickEmulator):
 
 @pytest.fixture
 def space(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The free bytes of the disk, as told to the service."""
+    """The free bytes of the disk, as the service measures them."""
     free = [10_000 * MIB]
 
     monkeypatch.setattr(LocalStore, "_free_bytes", lambda store: free[0])
     return iter([free])
 
 
-async def test_a_full_service_is_503_and_says_when_to_come_again(serve: Serve) -> None:
+async def test_a_full_service_is_503_with_retry_after(serve: Serve) -> None:
     gate = Gate()
     service = await serve(gate.emulator, max_requests=1)
     first = asyncio.create_task(service.thumbnails(*TINY))
@@ -102,7 +102,7 @@ async def test_pending_exports_bound_exports_only(serve: Serve, monkeypatch: pyt
     assert (await service.exports(upload(picture_bytes()), *TINY)).status == 200
 
 
-async def test_a_paid_picture_waits_however_long_the_line(serve: Serve) -> None:
+async def test_a_paid_picture_waits_however_long_the_queue(serve: Serve) -> None:
     service = await serve(max_pending_exports=1, export_workers=1, max_variations=12)
     answer = await service.thumbnails(("count", "12"), *TINY)
     assert len(answer.json["variations"]) == 12
@@ -141,7 +141,7 @@ async def test_each_variation_needs_its_64_mib(service: Running, space: Iterator
     assert_problem(answer, 507, "storage_full", "64 MiB")
 
 
-async def test_what_others_reserved_counts(serve: Serve, space: Iterator[list[int]]) -> None:
+async def test_reservations_of_others_count(serve: Serve, space: Iterator[list[int]]) -> None:
     gate = Gate()
     service = await serve(gate.emulator)
     next(space)[0] = 4 * VARIATION_BYTES
@@ -184,23 +184,21 @@ async def test_an_entry_that_is_cancelled_costs_nothing(service: Running, steps:
     assert (admission.reserved, admission.inside["thumbnails"]) == (0, 0)
 
 
-async def test_those_who_come_together_share_a_look_at_the_disk(
-    service: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    looks, probe = [], LocalStore.probe
+async def test_concurrent_requests_share_a_probe_of_the_disk(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    probes, probe = [], LocalStore.probe
 
     async def counted(store: LocalStore) -> int:
-        looks.append(store)
+        probes.append(store)
         return await probe(store)
 
     monkeypatch.setattr(LocalStore, "probe", counted)
     await asyncio.gather(*(service.app[ADMISSION].check("exports") for _ in range(20)))
-    assert len(looks) == 1
+    assert len(probes) == 1
 
 
 @contextmanager
 def replaced_by_a_file(folder: Path) -> Iterator[None]:
-    """The folder is gone, and a file stands in its place: nobody can write into it, root included."""
+    """Replace the directory by a file, so that not even root can write into it."""
     aside = folder.with_name(f"{folder.name}-aside")
     folder.rename(aside)
     folder.write_bytes(b"")
@@ -212,7 +210,7 @@ def replaced_by_a_file(folder: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("area", AREAS)
-async def test_storage_that_cannot_be_written_is_503_and_names_the_room(service: Running, area: str) -> None:
+async def test_storage_that_cannot_be_written_is_503_and_names_the_area(service: Running, area: str) -> None:
     requests = service.emulator.requests
     with replaced_by_a_file(service.settings.storage_dir / area):
         answers = [await service.thumbnails(), await service.exports(upload(picture_bytes()))]
@@ -226,7 +224,7 @@ async def test_storage_that_cannot_be_written_is_503_and_names_the_room(service:
     assert (await service.thumbnails(*TINY)).status == 200
 
 
-async def test_rooms_of_other_names_are_named_by_their_room(serve: Serve, tmp_path: Path) -> None:
+async def test_a_directory_of_another_name_is_named_by_its_area(serve: Serve, tmp_path: Path) -> None:
     service = await serve(output_dir=tmp_path / "a-private-name")
     with replaced_by_a_file(tmp_path / "a-private-name"):
         answer = await service.thumbnails()
@@ -234,7 +232,7 @@ async def test_rooms_of_other_names_are_named_by_their_room(serve: Serve, tmp_pa
     assert "private" not in answer.body.decode()
 
 
-async def test_nobody_enters_a_service_that_shuts_down(serve: Serve) -> None:
+async def test_a_service_that_shuts_down_admits_no_request(serve: Serve) -> None:
     gate = Gate()
     service = await serve(gate.emulator)
     admission = service.app[ADMISSION]
@@ -254,7 +252,7 @@ async def test_nobody_enters_a_service_that_shuts_down(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("fields", [[("script", "")], [("nonsense", "1")], [("count", "99")]])
-async def test_a_refused_request_gives_its_place_back(service: Running, fields: list[tuple[str, str]]) -> None:
+async def test_a_refused_request_releases_its_place(service: Running, fields: list[tuple[str, str]]) -> None:
     admission: Admission = service.app[ADMISSION]
     for path in ("/api/thumbnails", "/api/exports"):
         assert (await service.post(path, *fields)).status == 422
@@ -262,7 +260,7 @@ async def test_a_refused_request_gives_its_place_back(service: Running, fields: 
     assert admission.reserved == 0
 
 
-async def test_the_probes_of_the_door_leave_nothing(service: Running) -> None:
+async def test_the_probes_of_admission_control_leave_no_file(service: Running) -> None:
     with service.nothing_spent_or_left():
         await asyncio.gather(*(service.exports() for _ in range(10)))
     assert not [name for area in AREAS for name in os.listdir(service.settings.area(area)) if "probe" in name]

@@ -1,4 +1,4 @@
-"""Slow bodies: they hold no place, they give way, they do not delay the drain, and they leave nothing behind."""
+"""Slow bodies: they take no place, are ended when others wait, do not delay the drain, and leave nothing behind."""
 
 import asyncio
 import contextlib
@@ -42,7 +42,7 @@ def begin(path: str = "/api/exports", length: int = 1_000_000, *headers: str) ->
 async def dripping(
     service: Running, sent: bytes = BEGUN, path: str = "/api/exports"
 ) -> AsyncIterator[asyncio.Task[Answer]]:
-    """A body that began and goes on with a byte now and then; its answer."""
+    """Send the beginning of a body and then a byte now and then; yields its answer."""
 
     async def drip() -> Answer:
         async with service.connected() as (reader, writer):
@@ -115,9 +115,7 @@ async def test_without_an_average_a_body_may_drip(serve: Serve) -> None:
         assert (await read_answer(reader)).status == 200
 
 
-async def test_what_the_disk_takes_is_not_held_against_the_client(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_time_that_the_disk_takes_does_not_count_as_slow(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     service = await serve(upload_stall_seconds=0.3)
     spool = Admission.spool
 
@@ -223,10 +221,10 @@ async def test_a_disk_that_fills_while_the_body_comes_is_507_at_its_end(
     await until(lambda: nothing_held(service.app[ADMISSION]))
 
 
-# Who gives way
+# Which body is ended
 
 
-async def test_the_slowest_gives_way_to_a_newcomer(serve: Serve) -> None:
+async def test_the_slowest_body_is_ended_for_a_new_one(serve: Serve) -> None:
     service = await serve(max_requests=2)
     async with dripping(service, QUICK) as quick, dripping(service) as slow:
         expect = {"Expect": "100-continue"}
@@ -238,7 +236,7 @@ async def test_the_slowest_gives_way_to_a_newcomer(serve: Serve) -> None:
     await until(lambda: nothing_held(service.app[ADMISSION]))
 
 
-async def test_a_good_body_does_not_give_way_because_the_slow_ones_are_new(
+async def test_a_good_body_is_not_ended_while_slow_ones_are_in_their_grace_period(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = await serve(max_requests=2)
@@ -261,7 +259,7 @@ async def test_a_good_body_does_not_give_way_because_the_slow_ones_are_new(
 
 @pytest.mark.parametrize("sent", [b"", BEGUN, QUICK])
 @pytest.mark.slow
-async def test_connections_that_drip_and_reconnect_keep_nobody_out(serve: Serve, sent: bytes) -> None:
+async def test_slow_bodies_that_reconnect_keep_no_other_client_out(serve: Serve, sent: bytes) -> None:
     """MAX_REQUESTS=100 and 200 connections, scaled down by ten."""
     service = await serve(max_requests=10, upload_stall_seconds=1)
 
@@ -285,13 +283,13 @@ async def test_connections_that_drip_and_reconnect_keep_nobody_out(serve: Serve,
     await until(lambda: nothing_held(service.app[ADMISSION]))
 
 
-async def test_a_body_that_is_there_waits_for_no_turn(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_complete_body_waits_for_no_turn(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     service = await serve(max_requests=1)
     monkeypatch.setattr(bodies.Body, "waited", lambda body: 0.0)
     async with dripping(service) as slow:
         assert (await service.exports(upload(picture_bytes()), *TINY)).status == 200
         async with service.connected() as (reader, writer):
-            # It comes whole only while it is in line.
+            # It becomes complete only while it waits.
             writer.write(begin(length=len(BODY)) + BODY[:-1])
             await until(lambda: service.app[ADMISSION].bodies._waiting)
             writer.write(BODY[-1:])
@@ -300,7 +298,7 @@ async def test_a_body_that_is_there_waits_for_no_turn(serve: Serve, monkeypatch:
     await until(lambda: nothing_held(service.app[ADMISSION]))
 
 
-async def test_waiting_do_not_wait_without_end(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_wait_for_a_turn_is_bounded(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     service = await serve(max_requests=1, upload_stall_seconds=1)
     monkeypatch.setattr(bodies.Body, "waited", lambda body: 0.0)
     async with dripping(service, QUICK):
@@ -308,8 +306,8 @@ async def test_waiting_do_not_wait_without_end(serve: Serve, monkeypatch: pytest
     assert_problem(answer, 503, "busy", "bodies")
 
 
-async def test_a_newcomer_that_is_cancelled_as_its_turn_comes_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    # However slow this machine is, the first does not give way.
+async def test_a_waiting_body_that_is_cancelled_at_its_turn_blocks_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    # However slow this machine is, the first is not ended.
     monkeypatch.setattr(bodies, "GRACE_SECONDS", 600)
     admitted = bodies.Bodies(1, MinimumThroughput(20, 0))
 
@@ -324,7 +322,7 @@ async def test_a_newcomer_that_is_cancelled_as_its_turn_comes_holds_up_nobody(mo
     await tasks[0]
     tasks[1].cancel()
     admitted._start_waiting()
-    # The second has its turn now, and never learns of it.
+    # The second has its turn now, but is cancelled before it runs.
     tasks[2].cancel()
     streams[3].feed_eof()
     await asyncio.wait_for(tasks[3], 20)
@@ -374,7 +372,7 @@ async def test_a_connection_without_a_whole_head_holds_no_place_and_is_closed(
         assert len(service.app[ADMISSION].bodies) == 0
         with contextlib.suppress(ConnectionError):
             while not reader.at_eof():
-                # Every line is progress, and does not count.
+                # Header lines are progress that does not count.
                 writer.write(b"X: y\r\n" if sent else b"")
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(reader.read(100), 0.05)
@@ -392,7 +390,7 @@ async def test_requests_behind_a_slow_body_take_no_place(serve: Serve) -> None:
     await until(lambda: nothing_held(service.app[ADMISSION]))
 
 
-async def test_a_client_that_closes_its_side_is_gone(serve: Serve) -> None:
+async def test_a_half_closed_connection_counts_as_disconnected(serve: Serve) -> None:
     service = await serve()
     with service.nothing_spent_or_left():
         async with service.connected() as (reader, writer):
@@ -404,7 +402,7 @@ async def test_a_client_that_closes_its_side_is_gone(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("path", ROUTES)
-async def test_a_client_that_leaves_at_any_moment_leaves_nothing(serve: Serve, path: str) -> None:
+async def test_a_client_that_disconnects_at_any_moment_leaves_nothing(serve: Serve, path: str) -> None:
     service = await serve()
     service.app[ADMISSION].bodies._limit = 4
     body = form(upload(picture_bytes() + bytes(300_000)), ("script", ""))

@@ -1,4 +1,4 @@
-"""Below the routes: what is no request is refused, logged without what it quotes, and counted; where we listen."""
+"""Requests that the parser refuses, HTTP versions, and listening addresses."""
 
 import asyncio
 import logging
@@ -138,11 +138,11 @@ async def test_an_expectation_that_is_refused_is_logged_and_counted(
     assert await service.counter(name) == before + 1
 
 
-# Where we listen
+# Listening
 
 
 def reached(listeners: list[socket.socket], *hosts: str) -> list[bool]:
-    """Whether each address is answered; closes the listeners."""
+    """Whether each host accepts connections; closes the listeners."""
     port = listeners[0].getsockname()[1]
     try:
         for listener in listeners:

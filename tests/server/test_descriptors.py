@@ -1,4 +1,4 @@
-"""The service at its limit of file descriptors, as a process that has few."""
+"""The service as a process with few file descriptors."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ FEW = 256
 
 @contextlib.asynccontextmanager
 async def serving(storage: Path, *, descriptors: int = FEW, **environment: str) -> AsyncIterator[Server]:
-    """A service process that may have so many descriptors, as after `ulimit -n`."""
+    """A service process started under `ulimit -n`."""
     settings = {"STORAGE_DIR": str(storage), "PORT": "0", "EXPORT_WORKERS": "2"} | environment
     process = await asyncio.create_subprocess_exec(
         "sh", "-c", f'ulimit -n {descriptors} && exec "$0" "$@"', sys.executable, "-m", "service", "serve",
@@ -81,7 +81,7 @@ def limited(server: Server, descriptors: int) -> Iterator[None]:
 
 
 def put(storage: Path, count: int) -> list[str]:
-    """Links of so many exports that lie there."""
+    """Store so many exports; returns their links."""
     names = [f"export_{secrets.token_hex(16)}.png" for _ in range(count)]
     for name in names:
         (storage / "output" / name).write_bytes(picture_bytes())
@@ -89,7 +89,7 @@ def put(storage: Path, count: int) -> list[str]:
 
 
 async def statuses(server: Server, paths: Sequence[str]) -> list[int]:
-    """Of one download after the other."""
+    """The statuses of sequential downloads."""
     found = []
     for path in paths:
         async with server.client.get(server.url + path) as answer:
@@ -103,8 +103,8 @@ async def asked(server: Server, path: str) -> tuple[int, str]:
         return answer.status, await answer.text()
 
 
-async def asked_anew(server: Server, path: str) -> int:
-    """Over a connection of its own."""
+async def asked_over_a_new_connection(server: Server, path: str) -> int:
+    """Ask over a new connection."""
     async with aiohttp.ClientSession() as client, client.get(server.url + path) as answer:
         return answer.status
 
@@ -164,15 +164,15 @@ async def test_connections_cost_no_paid_picture(tmp_path: Path) -> None:
             assert all(len(variation["exports"]) == 3 for variation in body["variations"])
             assert len(list((tmp_path / "generated").iterdir())) == 4
             assert len(list((tmp_path / "output").iterdir())) == 12
-            # Whoever comes now is served: idle connections go first.
-            assert await asked_anew(server, "/readyz") == 200
+            # New connections are served, in place of idle ones.
+            assert await asked_over_a_new_connection(server, "/readyz") == 200
             assert (await server.ask(count=4))[0] == 200
         assert not list((tmp_path / "temp").iterdir())
 
 
 @pytest.mark.slow
-async def test_busy_connections_leave_some_for_work_and_are_told(tmp_path: Path) -> None:
-    """Each has a request of its own: none is idle, and none may be closed."""
+async def test_busy_connections_leave_descriptors_for_work(tmp_path: Path) -> None:
+    """Each has a request, so none is idle and may be closed."""
     async with serving(tmp_path, EMULATOR_DELAY_SECONDS="4", UPLOAD_STALL_SECONDS="30") as server:
         request = asyncio.create_task(server.ask(count=4))
         await _under_way(server, request)
@@ -189,7 +189,7 @@ async def test_busy_connections_leave_some_for_work_and_are_told(tmp_path: Path)
 
 
 @pytest.mark.slow
-async def test_many_downloads_leave_the_service_able_to_work(tmp_path: Path) -> None:
+async def test_many_downloads_leave_descriptors_for_work(tmp_path: Path) -> None:
     async with serving(tmp_path, EMULATOR_DELAY_SECONDS="0") as server:
         paths = put(tmp_path, 260)
         assert set(await statuses(server, paths)) == {200}
@@ -200,7 +200,7 @@ async def test_many_downloads_leave_the_service_able_to_work(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-async def test_downloads_at_once_are_answered_or_told_to_come_again(tmp_path: Path) -> None:
+async def test_concurrent_downloads_are_answered_or_503(tmp_path: Path) -> None:
     async with serving(tmp_path, EMULATOR_DELAY_SECONDS="0") as server:
         paths = put(tmp_path, 260)
         found = await asyncio.gather(*(asked_binary(server, path) for path in paths))
@@ -213,7 +213,7 @@ async def asked_binary(server: Server, path: str) -> int:
     return (await statuses(server, [path]))[0]
 
 
-async def test_a_limit_that_is_lowered_is_told_and_heals(tmp_path: Path) -> None:
+async def test_a_lowered_limit_is_not_ready_until_it_is_raised(tmp_path: Path) -> None:
     async with serving(tmp_path, descriptors=1024, EMULATOR_DELAY_SECONDS="0") as server:
         paths = put(tmp_path, 120)
         assert set(await statuses(server, paths[:100])) == {200}
@@ -228,8 +228,8 @@ async def test_a_limit_that_is_lowered_is_told_and_heals(tmp_path: Path) -> None
             status, body = await server.ask()
             assert (status, body["code"], body["billed"]) == (503, "storage_unavailable", False)
             assert not list((tmp_path / "generated").iterdir())
-            late = asyncio.create_task(asked_anew(server, "/healthz"))
-            # What the cache kept is given back.
+            late = asyncio.create_task(asked_over_a_new_connection(server, "/healthz"))
+            # The cache closes its files.
             async with asyncio.timeout(WAIT_SECONDS):
                 while await open_files(server, tmp_path / "output"):
                     await asyncio.sleep(0.1)
@@ -239,7 +239,7 @@ async def test_a_limit_that_is_lowered_is_told_and_heals(tmp_path: Path) -> None
         assert set(await statuses(server, paths)) == {200}
         assert (await export(server))[0] == 200
         assert (await server.ask())[0] == 200
-        # Nothing floods the log.
+        # The log is not flooded.
         assert len(server.log) < 400, server.log
         assert sum("file descriptors are free" in line and "refusing" in line for line in server.log) == 1
 

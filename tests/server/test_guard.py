@@ -1,4 +1,4 @@
-"""Who may ask: every path wants a key, or a host name and an origin of ours, unless it is on the list of open ones."""
+"""API keys, the Host rule and the Origin rule, which hold for every path that is not listed as open."""
 
 import itertools
 
@@ -11,7 +11,7 @@ from tests.helpers import Running, assert_problem, form
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 KEY = "k" * 16
-# What wants neither a key nor a host name of ours, and what wants no key.
+# Paths that need neither a key nor a known Host, and those that need no key.
 OPEN = {"/static/output/{name}", "/api/download/{name}", "/healthz", "/readyz"}
 PAGES = {"/", "/studio/{name}"}
 SIGNED = {"sign_urls": True, "signing_secret": "s" * 32}
@@ -27,7 +27,7 @@ async def test_only_the_routes_on_the_list_are_not_guarded() -> None:
 
 @pytest.mark.parametrize("path", ["/nowhere", "/metrics/", "/api", "/static", "/api/download", "/api/download/a/b",
                                   "/studio", "/v1/models", "/METRICS", "//", "/%00", "/healthz/x", "*"])  # fmt: skip
-async def test_a_path_that_is_not_on_the_list_wants_a_key_whether_it_exists_or_not(serve: Serve, path: str) -> None:
+async def test_a_path_that_is_not_listed_needs_a_key_whether_it_exists_or_not(serve: Serve, path: str) -> None:
     service = await serve(api_keys=KEY)
     for method in ("OPTIONS",) if path == "*" else ("GET", "HEAD", "POST", "DELETE", "OPTIONS", "PROPFIND"):
         raw = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
@@ -37,7 +37,7 @@ async def test_a_path_that_is_not_on_the_list_wants_a_key_whether_it_exists_or_n
     assert (await service.get("/nowhere", Authorization=f"Bearer {KEY}")).status == 404
 
 
-async def test_an_open_path_wants_no_key_and_a_wrong_method_there_is_405(serve: Serve) -> None:
+async def test_an_open_path_needs_no_key_and_a_wrong_method_there_is_405(serve: Serve) -> None:
     service = await serve(api_keys=KEY, **SIGNED)
     name = f"export_{'0' * 32}.png"
     expected = {"/": 200, "/healthz": 200, "/readyz": 200, "/studio/studio.css": 200, "/studio/none.css": 404,
@@ -50,7 +50,7 @@ async def test_an_open_path_wants_no_key_and_a_wrong_method_there_is_405(serve: 
     assert_problem(await service.ask("DELETE", "/metrics"), 401, "unauthorized")
 
 
-# Host names
+# Host
 
 
 def host_rule(service: Running, host: str) -> list[tuple[str, str, str]]:
@@ -68,7 +68,7 @@ def host_rule(service: Running, host: str) -> list[tuple[str, str, str]]:
                                   "localhost:８０", "::1", "[::1", "::1]", "[localhost]", "[::1]evil.example",
                                   "[::1].example", "[::1]80", "[::1%lo]", "[v1.1]", "ｌocalhost", "１27.0.0.1",
                                   "lo%63alhost", ".localhost", "localhost。"])  # fmt: skip
-async def test_without_keys_a_name_of_elsewhere_is_403_also_for_a_get(service: Running, host: str) -> None:
+async def test_without_keys_an_unknown_host_is_403_also_for_a_get(service: Running, host: str) -> None:
     for method, path, _ in host_rule(service, host):
         head = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
         async with service.connected() as (reader, writer):
@@ -81,7 +81,7 @@ async def test_without_keys_a_name_of_elsewhere_is_403_also_for_a_get(service: R
 @pytest.mark.parametrize("host", ["localhost", "LocalHost:8000", "localhost.", "localhost.:80", "127.1.2.3:443",
                                   "[::1]", "[::1]:8000", "[::ffff:127.0.0.1]:8000", "[::ffff:7f00:1]",
                                   "studio.localhost.", "127.0.0.1."])  # fmt: skip
-async def test_a_name_of_this_machine_may_ask(service: Running, host: str) -> None:
+async def test_a_loopback_host_is_accepted(service: Running, host: str) -> None:
     for path in ("/metrics", "/", "/studio/studio.css"):
         assert (await service.get(path, Host=host)).status == 200, path
         assert (await service.ask("HEAD", path, headers={"Host": host})).status == 200, path
@@ -99,7 +99,7 @@ async def test_probes_and_downloads_obey_no_host_rule(serve: Serve) -> None:
         assert (await service.get(f"/api/download/{name}", Host="cdn.example")).status in (403, 404)
 
 
-async def test_the_host_of_a_whole_address_counts(service: Running) -> None:
+async def test_the_host_of_an_absolute_form_target_counts(service: Running) -> None:
     for target, host, status in (
         ("http://evil.example/metrics", "localhost", 403),
         ("http://localhost/metrics", "evil.example", 200),
@@ -123,7 +123,7 @@ async def test_a_get_without_a_host_is_403(service: Running) -> None:
 
 @pytest.mark.parametrize("host", ["pictures.example", "PICTURES.example:8443", "pictures.example.",
                                   "xn--bcher-kva.example"])  # fmt: skip
-async def test_the_public_address_is_a_name_of_ours(serve: Serve, host: str) -> None:
+async def test_the_host_of_public_url_is_accepted(serve: Serve, host: str) -> None:
     name = "bücher.example" if host.startswith("xn--") else "Pictures.EXAMPLE"
     service = await serve(public_url=f"https://{name}/thumbs/")
     for path in ("/metrics", "/", "/api/exports"):
@@ -131,11 +131,11 @@ async def test_the_public_address_is_a_name_of_ours(serve: Serve, host: str) -> 
         assert_problem(await service.get(path, Host=f"x{host}"), 403, "cross_origin", "PUBLIC_URL")
 
 
-# Origins: scheme, name and port
+# Origin: scheme, host and port
 
 
 async def asked(service: Running, host: str, *origins: str) -> int:
-    """The status for a page's empty form; several origins come in a header each."""
+    """The status of an empty form; each origin is sent in a header of its own."""
     body = form()
     lines = [f"Host: {host}", *(f"Origin: {origin}" for origin in origins), f"Content-Length: {len(body)}",
              "Content-Type: multipart/form-data; boundary=----the-boundary"]  # fmt: skip
@@ -156,7 +156,7 @@ async def asked(service: Running, host: str, *origins: str) -> int:
         ("127.0.0.1:8000", ""),
     ],
 )
-async def test_our_own_origin_may_ask(service: Running, host: str, origin: str) -> None:
+async def test_the_own_origin_is_accepted(service: Running, host: str, origin: str) -> None:
     assert await asked(service, host, origin) == 422
 
 

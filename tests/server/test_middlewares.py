@@ -1,4 +1,4 @@
-"""What every request meets: its id, one form of error, keys, origins; what logs and metrics keep of it."""
+"""Request ids, problem+json, keys, origins, the access log and request metrics."""
 
 import itertools
 import json
@@ -85,7 +85,9 @@ async def test_what_is_no_http_request_is_400(service: Running, request_bytes: b
 
 
 @on_one_loop
-async def test_a_fault_of_ours_is_500_and_tells_nothing(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unexpected_exception_is_500_without_details(
+    service: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(service.app[ADMISSION], "enter", lambda kind: 1 / 0)
     answer = await service.thumbnails()
     body = assert_problem(answer, 500, "internal")
@@ -167,7 +169,7 @@ async def test_no_or_a_wrong_key_is_401(serve: Serve) -> None:
 @on_one_loop
 @pytest.mark.parametrize("target", ["http://localhost/api/exports", "http://localhost/metrics", "/%61pi/exports",
                                     "/%6detrics", "/./api/exports", "/x/../metrics"])  # fmt: skip
-async def test_no_spelling_of_a_path_goes_round_the_key(serve: Serve, target: str) -> None:
+async def test_no_encoding_of_a_path_bypasses_the_key(serve: Serve, target: str) -> None:
     service = await serve(api_keys=KEY)
     method = "GET" if target.endswith("metrics") else "POST"
     answer = await service.raw(f"{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
@@ -217,7 +219,7 @@ async def test_with_a_key_the_origin_does_not_matter(serve: Serve, bearer: dict[
     ids=str,
 )
 @on_one_loop
-async def test_a_page_of_elsewhere_is_403(service: Running, headers: dict[str, str]) -> None:
+async def test_a_foreign_origin_is_403(service: Running, headers: dict[str, str]) -> None:
     with service.nothing_spent_or_left():
         for path in ("/api/thumbnails", "/api/exports"):
             answer = await service.post(path, ("script", SCRIPT), headers=headers)
@@ -248,7 +250,7 @@ async def test_the_public_address_may_ask(serve: Serve) -> None:
 
 
 @on_one_loop
-async def test_the_port_that_browsers_leave_out_does_not_matter(serve: Serve) -> None:
+async def test_a_default_port_that_browsers_omit_is_equal(serve: Serve) -> None:
     service = await serve(public_url="https://pictures.example:443", cors_origins="https://app.example:443")
     for origin in ("https://pictures.example", "https://app.example"):
         assert (await thumbnails(service, Origin=origin)).status == 200

@@ -1,4 +1,4 @@
-"""The service as its operator meets it: a process of its own, signals, deaths."""
+"""The service as a process: signals, graceful shutdown, killed processes, the log."""
 
 import asyncio
 import fcntl
@@ -30,7 +30,7 @@ WAIT_SECONDS = 60.0
 
 @dataclass
 class Server:
-    """One service process, in a process group of its own."""
+    """A service process in a process group of its own."""
 
     process: asyncio.subprocess.Process
     url: str
@@ -99,7 +99,7 @@ async def start(storage: Path) -> AsyncIterator[Start]:
 
 
 def _default_signals() -> None:
-    """A shell that runs the tests in the background may have them ignored."""
+    """Undo that a shell ignores some signals for its background jobs."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
 
@@ -178,7 +178,7 @@ def _assert_both_came(status: int, body: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-async def test_a_closed_terminal_drains_however_often_it_is_told(start: Start) -> None:
+async def test_a_closed_terminal_counts_as_one_signal(start: Start) -> None:
     terminal, inner = os.openpty()
     server = await start(
         EMULATOR_DELAY_SECONDS="1.5", stderr=inner, preexec_fn=lambda: fcntl.ioctl(inner, termios.TIOCSCTTY)
@@ -186,7 +186,7 @@ async def test_a_closed_terminal_drains_however_often_it_is_told(start: Start) -
     os.close(inner)
     request = asyncio.create_task(server.ask(count=2))
     await _under_way(server, request)
-    # The kernel tells the leader of the session; its shell and the end of that shell would tell the group again.
+    # The kernel signals the session leader; the shell, and its exit, signal the process group again.
     os.close(terminal)
     for _ in range(2):
         await asyncio.sleep(0.2)
@@ -274,7 +274,7 @@ async def test_on_a_terminal_the_last_line_is_the_address_to_open(
     async with asyncio.timeout(WAIT_SECONDS):
         while b"Ctrl-C" not in shown:
             shown += await asyncio.to_thread(os.read, terminal, 65536)
-    # The lines of the access log are of this test, which asked whether the service is ready.
+    # Without the access log of this test's own requests for /readyz.
     *_, last = (line for line in shown.decode().splitlines() if " GET " not in line)
     assert last.endswith(f"open {address.format(url=server.url)} in a browser; Ctrl-C stops the service")
     server.process.send_signal(signal.SIGINT)
@@ -311,7 +311,7 @@ async def test_bodies_that_never_end_do_not_hold_up_the_end(start: Start) -> Non
     pairs = [await asyncio.open_connection("127.0.0.1", port) for _ in range(20)]
     for _, writer in pairs:
         writer.write(head + b"Content-Length: 40000000\r\n\r\n--x\r\n")
-    # Their bodies are all under way.
+    # All their bodies are being read.
     async with asyncio.timeout(WAIT_SECONDS):
         while await server.gauge("bodies_being_read") < 20:
             await asyncio.sleep(0.02)
@@ -348,7 +348,7 @@ async def test_after_sigkill_no_worker_and_no_emulator_is_left(start: Start) -> 
 
 
 @pytest.mark.slow
-async def test_a_worker_killed_during_a_request_costs_nobody_anything(start: Start, storage: Path) -> None:
+async def test_a_worker_killed_during_a_request_costs_no_export(start: Start, storage: Path) -> None:
     server = await start(EMULATOR_DELAY_SECONDS="0.5", EXPORT_WORKERS="2")
     request = asyncio.create_task(server.ask(count=4))
     await _until(lambda: any((storage / "temp").iterdir()))
@@ -442,7 +442,7 @@ async def test_a_bad_setting_is_one_line_and_no_start(tmp_path: Path, environmen
     assert "short" not in lines[0]
 
 
-async def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
+async def test_a_port_in_use_is_a_one_line_error(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -476,7 +476,7 @@ async def test_every_answer_is_in_the_log_when_the_service_has_stopped(start: St
 
 
 @pytest.mark.slow
-async def test_a_log_that_nobody_takes_stops_nothing(start: Start) -> None:
+async def test_a_log_pipe_that_nobody_reads_blocks_nothing(start: Start) -> None:
     server = await start()
     server.process._transport.get_pipe_transport(2).close()
     for _ in range(100):

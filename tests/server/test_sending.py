@@ -1,4 +1,4 @@
-"""Small answers sent in one piece: the head that aiohttp would have sent, and bodies that arrive whole."""
+"""Prepared responses: the head that aiohttp would have sent, and complete bodies."""
 
 import asyncio
 import contextlib
@@ -63,7 +63,7 @@ async def test_the_connection_lasts_as_long_as_it_was_asked_to(service: Running,
 
 @pytest.fixture
 def narrow() -> Iterator[socket.socket]:
-    """A client whose kernel takes little."""
+    """A client with a small receive buffer."""
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.setblocking(False)
@@ -71,7 +71,7 @@ def narrow() -> Iterator[socket.socket]:
 
 
 async def test_what_the_socket_does_not_take_follows(service: Running, narrow: socket.socket) -> None:
-    """Ten requests at once, read byte by byte at first: each body waits in part behind the one before."""
+    """Ten pipelined requests, read byte by byte at first: each body waits in part behind the one before."""
     name, loop = put(service, data=DATA), asyncio.get_running_loop()
     await loop.sock_connect(narrow, (service.host, service.port))
     await loop.sock_sendall(narrow, asking(name) * 10)
@@ -81,7 +81,7 @@ async def test_what_the_socket_does_not_take_follows(service: Running, narrow: s
     assert got.count(DATA) == 10
 
 
-async def test_a_client_that_takes_nothing_of_a_piece_is_dropped(serve: Serve) -> None:
+async def test_a_client_that_reads_nothing_of_a_prepared_response_is_disconnected(serve: Serve) -> None:
     service = await serve(download_stall_seconds=0.3)
     name, admission = put(service, data=DATA), service.app[ADMISSION]
     async with service.connected() as (_, writer):
@@ -92,7 +92,7 @@ async def test_a_client_that_takes_nothing_of_a_piece_is_dropped(serve: Serve) -
         await until(lambda: admission.inside["download"] == 0)
 
 
-async def test_a_client_that_leaves_the_end_of_a_piece_is_dropped(
+async def test_a_client_that_does_not_read_the_end_of_a_prepared_response_is_disconnected(
     serve: Serve, narrow: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writev = os.writev
@@ -115,7 +115,7 @@ async def test_a_client_that_leaves_the_end_of_a_piece_is_dropped(
     assert len(got) < 40_000
 
 
-async def test_clients_that_reset_leave_no_fault_behind(service: Running, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_reset_by_the_client_logs_no_error(service: Running, caplog: pytest.LogCaptureFixture) -> None:
     name, loop = put(service, data=DATA), asyncio.get_running_loop()
     assert (await service.get(f"/static/output/{name}")).body == DATA
     for _ in range(50):
@@ -123,7 +123,7 @@ async def test_clients_that_reset_leave_no_fault_behind(service: Running, caplog
         client.setblocking(False)
         await loop.sock_connect(client, (service.host, service.port))
         await loop.sock_sendall(client, asking(name) * 20)
-        # A reset, not an end.
+        # A RST instead of a FIN.
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         with contextlib.suppress(BlockingIOError):
             client.recv(1000)
@@ -133,7 +133,7 @@ async def test_clients_that_reset_leave_no_fault_behind(service: Running, caplog
     assert "fault" not in caplog.text
 
 
-async def test_a_client_that_the_network_lost_leaves_no_fault_behind(
+async def test_a_lost_client_logs_no_error(
     service: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def lost(*_: object) -> int:
@@ -146,7 +146,9 @@ async def test_a_client_that_the_network_lost_leaves_no_fault_behind(
     assert "fault" not in caplog.text
 
 
-async def test_a_piece_keeps_what_it_sends_when_the_file_goes(service: Running, narrow: socket.socket) -> None:
+async def test_a_prepared_response_is_complete_although_its_file_is_removed(
+    service: Running, narrow: socket.socket
+) -> None:
     name, loop = put(service, data=DATA), asyncio.get_running_loop()
     await loop.sock_connect(narrow, (service.host, service.port))
     await loop.sock_sendall(narrow, asking(name))

@@ -37,7 +37,7 @@ def download(service: Running) -> bytes:
 
 
 async def test_a_client_that_reads_too_slowly_is_dropped_though_it_never_stops(serve: Serve) -> None:
-    """It reads some 3 MB a second, where 100 MB are the least."""
+    """It reads about 3 MB a second, and the minimum is 100 MB."""
     service = await serve(download_stall_seconds=0.3, download_min_bytes_per_second=100 * MIB)
     async with service.connected() as (reader, writer):
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 128 * 1024)
