@@ -7,6 +7,7 @@ import json
 import os
 import random
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -20,6 +21,7 @@ import pytest
 from aiohttp import web
 from PIL import Image
 from yarl import URL
+from zlib_ng import zlib_ng
 
 from service.app import create_app
 from service.emulator.app import Emulator, Fault, _Gallery, _responder
@@ -27,6 +29,7 @@ from service.emulator.wire import GenerateRequest
 from service.server.connections import listening
 from service.settings import Settings
 from service.store.layout import AREAS
+from tests.imaging.pictures import RGB, chunk
 
 BOUNDARY = "----the-boundary"
 CONTENT_TYPE = f"multipart/form-data; boundary={BOUNDARY}"
@@ -40,6 +43,14 @@ def picture_bytes(
     out = io.BytesIO()
     Image.new(mode, size, colour).save(out, kind, **options)
     return out.getvalue()
+
+
+def swatch(size: tuple[int, int], colour: int) -> bytes:
+    """An RGB PNG of one colour, 0xRRGGBB: of a usual size in 2 ms of CPU, where Pillow takes 12."""
+    head = struct.pack(">IIBBBBB", *size, 8, RGB, 0, 0, 0)
+    rows = (b"\0" + colour.to_bytes(3) * size[0]) * size[1]
+    data = zlib_ng.compress(rows, 1)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 def decoded(data: bytes) -> Image.Image:
@@ -73,8 +84,7 @@ class _Swatches(_Gallery):
 
     async def picture(self, received: GenerateRequest) -> bytes:
         self.painted += 1
-        colour = f"#{self.painted * 0x2F4F1D % 0x1000000:06x}"
-        return await asyncio.to_thread(picture_bytes, received.pixels, colour, compress_level=1)
+        return await asyncio.to_thread(swatch, received.pixels, self.painted * 0x2F4F1D % 0x1000000)
 
 
 @dataclass(frozen=True, slots=True)
