@@ -1,62 +1,63 @@
-# Every target works on a fresh machine: it makes .venv itself, and again costs nothing when nothing changed.
+# Every target works on a fresh machine: it makes .venv first, and does nothing twice.
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
 .PHONY: run demo test test-slow coverage check bench fuzz clean
 
-run: .venv/.run
+run: $(VENV)/.run
 	$(BIN)/python -m service serve
 
-demo: .venv/.run
+demo: $(VENV)/.run
 	$(BIN)/python -m bench.demo
 
-# Tests wait more than they compute: four at a time suit two cores. One after the other: make test JOBS=0.
+# pytest-xdist runs this many workers; most tests wait more than they compute. In one process: make test JOBS=0.
 JOBS ?= 4
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 # The tests start many processes: without bytecode files each would compile the whole service.
 unexport PYTHONDONTWRITEBYTECODE
 
-test: .venv/.test
+test: $(VENV)/.test
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
-test-slow: .venv/.test
+test-slow: $(VENV)/.test
 	$(PYTEST) -m slow $(PYTEST_ARGS)
 
-check: .venv/.lint
+check: $(VENV)/.lint
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 	$(BIN)/python -m mypy
 
-bench: .venv/.test
+bench: $(VENV)/.test
 	$(BIN)/python -m bench
 
-fuzz: .venv/.test
+fuzz: $(VENV)/.test
 	$(BIN)/python -m tests.imaging.fuzz --seconds $(or $(SECONDS),600)
 
-# How much of `service` the tests reach, by file and in all.
-coverage: .venv/.test
+# Line and branch coverage of `service`, by file and in total.
+coverage: $(VENV)/.test
 	$(PYTEST) --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 clean:
-	rm -rf .venv
+	rm -rf $(VENV)
 
-.venv/bin/pip:
-	@echo 'Making a Python environment in .venv'
-	@$(PYTHON) -m venv .venv
+$(VENV)/bin/pip:
+	@echo 'Making a Python environment in $(VENV)'
+	@$(PYTHON) -m venv $(VENV)
 
-.venv/.run: setup.cfg pyproject.toml | .venv/bin/pip
+$(VENV)/.run: setup.cfg pyproject.toml | $(VENV)/bin/pip
 	@echo 'Installing the service and its libraries; the first time this takes about a minute'
 	@$(PIP) --editable .
 	@touch $@
 
-.venv/.test: .venv/.run
+$(VENV)/.test: $(VENV)/.run
 	@echo 'Installing what the tests need'
 	@$(PIP) --editable '.[test]'
 	@touch $@
 
-.venv/.lint: .venv/.test
+$(VENV)/.lint: $(VENV)/.test
 	@echo 'Installing the linters'
 	@$(PIP) --editable '.[test,lint]'
 	@touch $@

@@ -21,6 +21,7 @@ from service.errors import (
     GeminiUnavailable,
     QuotaExhausted,
 )
+from service.gemini import transport
 from service.gemini.refusals import LONGEST_DELAY_SECONDS, ErrorStatus, NotExecuted, refusal
 from tests.gemini.conftest import CALL, Connect
 from tests.helpers import QuickEmulator
@@ -83,6 +84,13 @@ def broken(status: int) -> dict[str, Fault]:
 
 
 BODIES = list(broken(500))
+
+
+@pytest.fixture(autouse=True)
+def patience(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The body that never comes is given up soon, and every other is waited for, however busy the machine is."""
+    stalls = "stalled" in request.node.name
+    monkeypatch.setattr(transport, "ERROR_BODY_SECONDS", 0.1 if stalls else 20)
 
 
 @pytest.mark.parametrize("body", BODIES)
