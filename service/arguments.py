@@ -1,4 +1,4 @@
-"""What a Python program may pass to ImageExportService, checked before any work."""
+"""Validation of the arguments of ImageExportService: a wrong type or value raises TypeError or ValueError at once."""
 
 import os
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from service.imaging.frame import MAX_SIDE
 
 
 def picture_data(value: object) -> bytes:
+    """The bytes of a picture file; raises TypeError, which says what is expected."""
     if not isinstance(value, (bytes, bytearray, memoryview)):
         raise TypeError(
             "image_data must be the bytes of a picture file (bytes, bytearray or memoryview),"
@@ -17,6 +18,7 @@ def picture_data(value: object) -> bytes:
 
 
 def base_path(value: object) -> str | None:
+    """The path of a base picture, if any; raises TypeError."""
     if value is None:
         return None
     if not isinstance(value, (str, os.PathLike)):
@@ -25,7 +27,7 @@ def base_path(value: object) -> str | None:
 
 
 def dimensions(value: object) -> tuple[int | None, int | None]:
-    """Width and height; raises TypeError for what is no pair, ValueError for sides that no export can have."""
+    """Width and height in pixels, None for unchanged; raises TypeError and ValueError."""
     if value is None:
         return None, None
     if not isinstance(value, (tuple, list)):
@@ -37,8 +39,8 @@ def dimensions(value: object) -> tuple[int | None, int | None]:
     return width, height
 
 
-def echoed(value: object) -> dict[str, Any]:
-    """The metadata that each export repeats."""
+def echoed_metadata(value: object) -> dict[str, Any]:
+    """A copy of the metadata that each export repeats; raises TypeError."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):

@@ -14,7 +14,7 @@ import click
 
 from service.errors import RequestError, ServiceError, SettingsError
 from service.settings import Settings, load_settings
-from service.streams import STDIN, lasting_streams, print_line, warn
+from service.streams import STDIN, print_line, tolerant_streams, warn
 
 if TYPE_CHECKING:
     from service.store.sweeping import Sweep
@@ -81,7 +81,7 @@ class _Commands(click.Group):
     """The group of commands. Errors are reported in one line, and closed standard streams do not end a command."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        with lasting_streams(), _errors_as_lines():
+        with tolerant_streams(), _errors_as_lines():
             return super().main(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:

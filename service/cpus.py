@@ -1,4 +1,4 @@
-"""How many CPUs this process may use: those it may run on, within the CPU quota of its container."""
+"""How many CPUs this process may use, by its CPU affinity and the CPU quota of its cgroups (v1 and v2)."""
 
 import contextlib
 import math
@@ -7,28 +7,28 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-# The hierarchies that may have a quota, by what /proc calls them: all of version 2, and the CPU's of version 1.
+# The cgroup hierarchies that may have a CPU quota, by their names in /proc: that of v2, and v1's cpu controller.
 _V2, _V1 = "", "cpu"
-# The fields of a line of mountinfo: the directory that is mounted, where, as what, with which options.
-_MOUNT = re.compile(r"\S+ \S+ \S+ (/\S*) (/\S*) .*?- (\S+) \S+ (\S+)")
+# Fields of a line of mountinfo: root within the file system, mount point, file system type, its options.
+_MOUNT = re.compile(r"\S+ \S+ \S+ (/\S*) (/\S*) .*? - (\S+) \S+ (\S+)")
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
-    """The CPUs that we may run on, at most the quota of our cgroup and of those above it, rounded up.
+    """The number of CPUs in our affinity mask, at most the quota of our cgroup and its ancestors, rounded up.
 
-    `root` is where /proc and the cgroups are found.
+    `root` is the directory that has /proc and /sys, for tests.
     """
     return max(1, min([len(os.sched_getaffinity(0)), *map(math.ceil, _quotas(root))]))
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """CPUs that each cgroup from ours upwards grants, of those that have a quota."""
+    """The quota, in CPUs, of our cgroup and each of its ancestors that has one."""
     groups = dict(_groups(root))
     for controller, mounted, top in _mounts(root):
         group = groups.get(controller)
         if group is None:
             continue
-        # Without a cgroup namespace the mount may show only a part, which begins at our cgroup or above it.
+        # In a container without a cgroup namespace the mount shows only a part, whose root is our cgroup or above it.
         below = group.relative_to(top) if group.is_relative_to(top) else PurePosixPath()
         for each in (below, *below.parents):
             quota = _quota(mounted / each, controller)
@@ -37,7 +37,7 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _groups(root: Path) -> Iterator[tuple[str, PurePosixPath]]:
-    """Our cgroup in each of these hierarchies: cgroups(7), /proc/[pid]/cgroup."""
+    """The hierarchies and our cgroup in each: /proc/[pid]/cgroup, see cgroups(7)."""
     for line in _lines(root / "proc/self/cgroup"):
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
@@ -48,7 +48,7 @@ def _groups(root: Path) -> Iterator[tuple[str, PurePosixPath]]:
 
 
 def _mounts(root: Path) -> Iterator[tuple[str, Path, PurePosixPath]]:
-    """Where these hierarchies are mounted, and from which cgroup on: proc(5), /proc/[pid]/mountinfo."""
+    """The hierarchies, their mount points, and the cgroup at each: /proc/[pid]/mountinfo, see proc(5)."""
     for line in _lines(root / "proc/self/mountinfo"):
         match = _MOUNT.match(line)
         if match is None:
@@ -61,7 +61,7 @@ def _mounts(root: Path) -> Iterator[tuple[str, Path, PurePosixPath]]:
 
 
 def _quota(directory: Path, controller: str) -> float | None:
-    """The CPUs that one cgroup grants; None where it has no quota, or none that can be read."""
+    """The quota of one cgroup in CPUs; None if it has none, or none that can be read."""
     if controller == _V2:
         text = " ".join(_lines(directory / "cpu.max"))
     else:

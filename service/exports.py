@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from service.arguments import base_path, dimensions, echoed, picture_data
+from service.arguments import base_path, dimensions, echoed_metadata, picture_data
 from service.bases import REFERENCE_ENCODING, REFERENCE_PLAN, Base, Needs, SharedBase, Source, source_of
 from service.encodings import default_encodings
 from service.errors import (
@@ -126,7 +126,7 @@ class ImageExportService:
         loop, after a fork, in a daemonic process), ImageError for a picture that cannot be decoded, and StorageFull or
         StorageUnavailable. A base that cannot be used, or a format that fails, is a warning in the result instead.
         """
-        data, path, echo = picture_data(image_data), base_path(base_image_path), echoed(metadata)
+        data, path, echo = picture_data(image_data), base_path(base_image_path), echoed_metadata(metadata)
         width, height = dimensions(normalize_dimensions)
         self.pool.claim()
         plan = ExportPlan(Frame(width, height), matte=self.settings.matte_rgb)

@@ -1,4 +1,4 @@
-"""How long files are kept: the rule of each area, by its setting or as asked."""
+"""Retention: sweeps an area by its setting, or by a number of days."""
 
 import logging
 from collections.abc import Callable
@@ -18,7 +18,10 @@ def sweep_area(
     dry_run: bool = False,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Sweep:
-    """Sweep one area by `days`, or by its setting, where 0 keeps for ever."""
+    """Remove files of an area older than `days`, or if None than its setting, where 0 keeps files for ever.
+
+    `stopped` is called before every file; True ends the sweep. Raises ValueError unless `days` > 0.
+    """
     keep = settings.retention_days(area) if days is None else days
     if days is None and keep == 0:
         return Sweep()
@@ -31,7 +34,7 @@ def sweep_area(
 
 
 def cleanup_old_files() -> dict[str, int]:
-    """Sweep temp/ and output/ by their settings: one line for cron, `python -c` and scripts."""
+    """Sweep temp/ and output/ by their settings, and count the files removed; for a cron line with `python -c`."""
     settings = load_settings()
     return {
         "temp_files_deleted": sweep_area(settings, "temp").files,

@@ -53,14 +53,14 @@ def _loop_runs() -> bool:
 
 
 class _Terminal:
-    """The controlling terminal. Closing it brings a SIGHUP from the shell and another from the kernel: one event."""
+    """The controlling terminal: when it is closed, the shell and the kernel send a SIGHUP each, which count as one."""
 
     def __init__(self) -> None:
         self._open = _has_terminal()
         self._closed = False
 
     def closed_before(self) -> bool:
-        """Whether a hang-up only repeats that the terminal was closed; one sent by hand does not."""
+        """Whether this SIGHUP only repeats that the terminal was closed; one sent by `kill` does not."""
         closed_now = self._open and not _has_terminal()
         before, self._closed = self._closed, closed_now
         return before

@@ -1,4 +1,4 @@
-"""Standard input, output and error of the commands, any of which may be closed, or closed meanwhile."""
+"""The standard streams of the commands, any of which may be closed at the start or later."""
 
 import contextlib
 import os
@@ -15,8 +15,8 @@ STDIN = "-"
 
 
 def read_standard_input(size: int) -> bytes:
-    """All of it, up to `size` bytes; raises InvalidField when it is closed, OSError when it cannot be read."""
-    # Typed as always there, but Python leaves it out where descriptor 0 is closed.
+    """Read up to `size` bytes; raises InvalidField when it is closed, OSError when it cannot be read."""
+    # None if descriptor 0 was closed at the start, against its type.
     stdin = cast("TextIO | None", sys.stdin)
     if stdin is None:
         raise InvalidField("standard input is closed")
@@ -32,7 +32,7 @@ def warn(text: str) -> None:
 
 
 def print_line(line: bytes) -> None:
-    """Print a line as it is, whatever the locale; raises OSError when nobody takes it."""
+    """Print bytes as they are, whatever the locale; raises OSError, such as BrokenPipeError."""
     try:
         click.echo(line)
     except OSError as error:
@@ -40,21 +40,21 @@ def print_line(line: bytes) -> None:
 
 
 @contextlib.contextmanager
-def lasting_streams() -> Iterator[None]:
-    """Let no closed terminal or pipe end the work, or change the exit status once all is done."""
-    sys.stderr = cast("TextIO", _Lasting(cast("TextIO | None", sys.stderr)))
+def tolerant_streams() -> Iterator[None]:
+    """Let no closed terminal or pipe on stderr end the work, or one on stdout change the exit status at the end."""
+    sys.stderr = cast("TextIO", _TolerantStream(cast("TextIO | None", sys.stderr)))
     try:
         yield
     finally:
         try:
             click.echo(nl=False)
         except OSError:
-            # The interpreter would try again at exit, and fail with status 120.
+            # At exit the interpreter would flush it again, fail, and exit with status 120.
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it stays open for the rest of the process
 
 
-class _Lasting:
-    """A text stream that drops what it cannot write."""
+class _TolerantStream:
+    """A text stream that drops text it cannot write."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream or open(os.devnull, "w")  # noqa: SIM115 - it stays open for the rest of the process
