@@ -1,4 +1,4 @@
-"""The CPU quota of a container, as cgroups of both versions tell it."""
+"""The CPU quota of a container, by cgroup v1 and v2."""
 
 import os
 import subprocess
@@ -58,7 +58,7 @@ def test_version_2(tmp_path: Path, quota: str, cpus: int) -> None:
         (("max", "max", "max"), 16),
     ],
 )
-def test_the_least_quota_on_the_way_up_counts(tmp_path: Path, quotas: tuple[str, ...], cpus: int) -> None:
+def test_the_smallest_quota_among_the_ancestors_counts(tmp_path: Path, quotas: tuple[str, ...], cpus: int) -> None:
     folders = ("kubepods.slice", "kubepods.slice/pod1", "kubepods.slice/pod1/main")
     files = {
         f"sys/fs/cgroup/{folder}/cpu.max": f"{quota} 100000\n" for folder, quota in zip(folders, quotas, strict=True)
@@ -89,7 +89,7 @@ def test_version_1(tmp_path: Path, quota: str, period: str, cpus: int) -> None:
 
 @pytest.mark.parametrize("cgroup", ["/docker/ab", "/docker/ab/inner", "/elsewhere", "/../.."])
 def test_a_mount_that_begins_at_our_cgroup(tmp_path: Path, cgroup: str) -> None:
-    """As in a container without a cgroup namespace: /proc has the path on the host, the mount only what is below."""
+    """As in a container without a cgroup namespace: /proc has the path on the host, the mount only our subtree."""
     folder = "sys/fs/cgroup/cpu,cpuacct"
     files = {f"{folder}/cpu.cfs_quota_us": "200000\n", f"{folder}/cpu.cfs_period_us": "100000\n"}
     assert usable_cpus(machine(tmp_path, f"2:cpu,cpuacct:{cgroup}\n", V1.format(top="/docker/ab"), files)) == 2
@@ -105,12 +105,12 @@ def test_both_versions_mounted_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "nonsense\n", "0:\n", "::\n", "0::\n", "\0\n"])
-def test_what_cannot_be_read_limits_nothing(tmp_path: Path, text: str) -> None:
+def test_files_that_cannot_be_read_limit_nothing(tmp_path: Path, text: str) -> None:
     assert usable_cpus(tmp_path / "nowhere") == 16
     assert usable_cpus(machine(tmp_path, text, text, {})) == 16
 
 
-def test_the_cores_we_may_run_on_are_the_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cpu_affinity_is_the_upper_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5})
     root = machine(tmp_path, "0::/\n", V2.format(top="/"), {"sys/fs/cgroup/cpu.max": "800000 100000\n"})
     assert usable_cpus(root) == 2

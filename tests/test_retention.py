@@ -1,3 +1,5 @@
+"""Retention settings, and the cleanup for cron."""
+
 from pathlib import Path
 
 import pytest

@@ -1,3 +1,5 @@
+"""The scheduler of sweeps, with a wall clock that can be set."""
+
 import asyncio
 import logging
 import os
@@ -30,7 +32,7 @@ HOUR = 3600.0
 
 @dataclass
 class Wall:
-    """A wall clock that can be set; APScheduler reads it, too."""
+    """A wall clock that can be set, and that APScheduler reads too."""
 
     step: float = 0.0
 
@@ -93,7 +95,7 @@ def fill(settings: Settings, old: int, young: int, area: str = "temp") -> None:
         make_old(settings.storage_dir / area / f"young-{number}", 0)
 
 
-async def test_a_stop_during_a_sweep_waits_for_it_and_is_no_fault(
+async def test_closing_waits_for_a_running_sweep_and_logs_no_fault(
     make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
@@ -117,7 +119,7 @@ async def test_a_stop_during_a_sweep_waits_for_it_and_is_no_fault(
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-async def test_a_stop_ends_the_sweep_of_a_huge_folder_after_the_file_it_is_at(
+async def test_closing_stops_a_long_sweep_after_its_current_file(
     make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = make_settings()
@@ -137,7 +139,7 @@ async def test_a_stop_ends_the_sweep_of_a_huge_folder_after_the_file_it_is_at(
     assert files(settings) == 4
 
 
-async def test_a_sweep_that_hangs_on_the_disk_holds_up_neither_the_stop_nor_a_disk_thread(
+async def test_a_sweep_that_hangs_on_the_disk_blocks_neither_closing_nor_a_disk_thread(
     make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     begun, go_on = threading.Event(), threading.Event()
@@ -159,7 +161,7 @@ async def test_a_sweep_that_hangs_on_the_disk_holds_up_neither_the_stop_nor_a_di
     await until(lambda: not thread.is_alive())
 
 
-async def test_the_end_of_a_sweep_is_told(make_settings: MakeSettings) -> None:
+async def test_the_end_of_a_sweep_is_reported(make_settings: MakeSettings) -> None:
     begun = time.time()
     async with ticking(make_settings()) as it:
         assert it.metric("image_export_last_sweep_timestamp_seconds") == 0
@@ -288,13 +290,15 @@ async def test_a_small_step_puts_nothing_off(make_settings: MakeSettings, wall: 
         assert files(settings) == 0
 
 
-async def test_what_the_caller_asks_for_is_never_put_off(make_settings: MakeSettings) -> None:
+async def test_a_sweep_on_request_is_never_put_off(make_settings: MakeSettings) -> None:
     settings = make_settings()
     fill(settings, old=11, young=0)
     assert await asyncio.to_thread(lambda: sweep_area(settings, "temp").files) == 11
 
 
-async def test_three_missed_intervals_are_told(make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_three_missed_intervals_are_reported(
+    make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     go_on = threading.Event()
     late = 0.0
 
@@ -314,7 +318,7 @@ async def test_three_missed_intervals_are_told(make_settings: MakeSettings, monk
         assert it.sweeper.state() == "ok"
 
 
-async def test_a_sweep_that_fails_is_no_sweep_and_the_next_one_comes(
+async def test_a_sweep_that_fails_does_not_count_and_the_next_one_runs(
     make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faults = iter([RuntimeError("can't start new thread")])

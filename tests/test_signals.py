@@ -1,4 +1,4 @@
-"""Stop signals that come before anything else is there to handle them: real processes, caught while they import."""
+"""Stop signals before an event loop handles them: real processes, signalled while they import."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""File descriptors: counted, and left to those who need them more."""
+"""File descriptors: counting them, and the reserves for more important uses."""
 
 import asyncio
 import errno
@@ -31,7 +31,7 @@ def store(tmp_path: Path) -> LocalStore:
     return store
 
 
-def test_what_is_open_is_not_free() -> None:
+def test_open_descriptors_are_not_free() -> None:
     before = descriptors.free()
     taken = [os.open("/dev/null", os.O_RDONLY) for _ in range(5)]
     assert descriptors.free() == before - 5
@@ -40,23 +40,23 @@ def test_what_is_open_is_not_free() -> None:
     assert descriptors.free() == before
 
 
-def test_what_is_more_easily_refused_leaves_more() -> None:
+def test_uses_that_are_more_easily_refused_leave_a_larger_reserve() -> None:
     assert descriptors.spare(0) == descriptors.free()
     assert CACHE > CONNECT > BEGIN > ACCEPT > FINISH > 0
 
 
-def test_a_process_with_few_leaves_as_large_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reserves_shrink_with_a_low_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (128, 128))
     assert descriptors.spare(BEGIN) == descriptors.free() - BEGIN // 2
 
 
-def test_no_limit_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_infinite_limit_leaves_many_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert descriptors.spare(BEGIN) > 100_000
 
 
 def short_of(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
-    """So many are free, of 256."""
+    """Have so many descriptors free, of 256."""
     monkeypatch.setattr(disk, "spare", lambda leave: free - leave)
     monkeypatch.setattr(hot, "spare", lambda leave: free - leave)
     monkeypatch.setattr(hot, "limit", lambda: 256)
@@ -70,7 +70,7 @@ async def space(store: LocalStore) -> None:
 @pytest.mark.parametrize(
     "begin", [LocalStore.probe, lambda store: store.open(KEY), lambda store: store.create(UPLOAD, Hold()), space]
 )
-async def test_what_may_be_refused_is_refused_in_time(
+async def test_new_work_is_refused_while_descriptors_are_short(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch, begin: Callable[[LocalStore], Awaitable[Any]]
 ) -> None:
     short_of(monkeypatch, BEGIN)
@@ -79,7 +79,7 @@ async def test_what_may_be_refused_is_refused_in_time(
     assert not any(list(root.iterdir()) for root in store.layout.roots.values())
 
 
-async def test_what_was_begun_waits_for_descriptors(
+async def test_work_that_was_begun_waits_for_descriptors(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     base = tmp_path / "base.png"
@@ -118,7 +118,7 @@ async def test_files_are_reserved_together_or_not_at_all(store: LocalStore, monk
     assert open_descriptors() <= before
 
 
-async def test_waiting_for_descriptors_has_an_end(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_waiting_for_descriptors_has_a_limit(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     short_of(monkeypatch, 0)
     monkeypatch.setattr(disk, "WAIT_SECONDS", 0)
     with pytest.raises(OutOfDescriptors):
@@ -131,7 +131,9 @@ async def opened(store: LocalStore, number: int) -> StoredFile:
     return await store.open(key, whole=MIN_BYTES)
 
 
-async def test_kept_files_have_a_bounded_share(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cached_files_have_a_bounded_share_of_the_descriptors(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(hot, "limit", lambda: 5 * hot.SHARE)
     cache = HotFiles(1000 * MIN_BYTES)
     files = [await opened(store, number) for number in range(9)]
@@ -141,7 +143,7 @@ async def test_kept_files_have_a_bounded_share(store: LocalStore, monkeypatch: p
     cache.close()
 
 
-async def test_kept_files_give_way_while_descriptors_are_short(
+async def test_cached_files_are_closed_while_descriptors_are_short(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = HotFiles(1000 * MIN_BYTES)
@@ -156,13 +158,13 @@ async def test_kept_files_give_way_while_descriptors_are_short(
     assert all(file.body.closed for file in files)
 
 
-async def test_all_disk_threads_are_there_from_the_start() -> None:
+async def test_all_disk_threads_run_from_the_start() -> None:
     before = set(threading.enumerate())
     await disk.start_disk_threads()
     assert len(set(threading.enumerate()) - before) == disk.DISK_THREADS
 
 
-async def test_a_disk_thread_that_cannot_be_started_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_disk_thread_that_cannot_be_started_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     real, started = threading.Thread.start, 0
 
     def refuse_the_tenth(thread: threading.Thread) -> None:

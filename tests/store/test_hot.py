@@ -1,4 +1,4 @@
-"""Hot files: found while they are what they were, closed when others were used later."""
+"""The LRU cache of open files: hits while a file is unchanged, eviction, and closed descriptors."""
 
 import asyncio
 import secrets
@@ -38,7 +38,7 @@ async def test_small_files_come_with_their_data(store: LocalStore) -> None:
     large.close()
 
 
-async def test_a_kept_file_is_found(store: LocalStore) -> None:
+async def test_a_cached_file_is_found(store: LocalStore) -> None:
     hot, key = HotFiles(len(DATA)), new_key()
     assert hot.get(key) is None
     file = await opened(store, key)
@@ -50,12 +50,12 @@ async def test_a_kept_file_is_found(store: LocalStore) -> None:
 
 
 @pytest.mark.parametrize("change", ["removed", "replaced", "renamed", "written"])
-async def test_a_file_that_changed_is_not_found(store: LocalStore, change: str) -> None:
+async def test_a_file_that_changed_is_a_miss(store: LocalStore, change: str) -> None:
     hot, key, other = HotFiles(len(DATA)), new_key(), new_key()
     path = Path(store.local(key))
     file = await opened(store, key)
     hot.keep(key, file)
-    # The clock of the file system stands still between two changes that follow at once.
+    # The timestamps of the file system are too coarse to tell two changes apart that follow at once.
     await asyncio.sleep(0.02)
     Path(store.local(other)).write_bytes(DATA)
     match change:
@@ -73,7 +73,7 @@ async def test_a_file_that_changed_is_not_found(store: LocalStore, change: str) 
     hot.close()
 
 
-async def test_the_files_used_last_are_kept(store: LocalStore) -> None:
+async def test_the_least_recently_used_file_is_evicted(store: LocalStore) -> None:
     hot, keys = HotFiles(2 * len(DATA)), [new_key() for _ in range(3)]
     files = [await opened(store, key) for key in keys]
     hot.keep(keys[0], files[0])
@@ -85,7 +85,7 @@ async def test_the_files_used_last_are_kept(store: LocalStore) -> None:
     hot.close()
 
 
-async def test_tiny_files_are_as_few_as_others(store: LocalStore) -> None:
+async def test_tiny_files_count_as_much_as_small_ones(store: LocalStore) -> None:
     hot = HotFiles(4 * MIN_BYTES)
     files = [await opened(store, new_key(), b"x") for _ in range(9)]
     for number, file in enumerate(files):
@@ -94,7 +94,7 @@ async def test_tiny_files_are_as_few_as_others(store: LocalStore) -> None:
     hot.close()
 
 
-async def test_without_memory_nothing_is_kept(store: LocalStore) -> None:
+async def test_without_memory_nothing_is_cached(store: LocalStore) -> None:
     hot, key = HotFiles(0), new_key()
     file = await opened(store, key)
     hot.keep(key, file)
@@ -103,7 +103,7 @@ async def test_without_memory_nothing_is_kept(store: LocalStore) -> None:
     assert file.data == DATA
 
 
-async def test_what_was_removed_is_let_go(store: LocalStore) -> None:
+async def test_removed_files_are_closed(store: LocalStore) -> None:
     hot = HotFiles(2 * len(DATA))
     kept, swept = new_key(), new_key()
     files = {key: await opened(store, key) for key in (kept, swept)}

@@ -1,3 +1,5 @@
+"""The store on a local disk: durable writes, preallocation, holds, cancelled requests and full disks."""
+
 import asyncio
 import errno
 import fcntl
@@ -86,7 +88,7 @@ async def test_a_written_file_is_whole_held_and_hashed(store: LocalStore) -> Non
 @pytest.mark.parametrize(
     ("number", "kind"), [(errno.ENOSPC, StorageFull), (errno.EDQUOT, StorageFull), (errno.EROFS, StorageUnavailable)]
 )
-async def test_a_failed_write_leaves_nothing_and_names_the_room(
+async def test_a_failed_write_leaves_nothing_and_names_the_area(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
 ) -> None:
     def refuse(descriptor: int) -> None:
@@ -100,7 +102,7 @@ async def test_a_failed_write_leaves_nothing_and_names_the_room(
         assert list(store.layout.roots[area].iterdir()) == []
 
 
-async def test_what_has_space_is_written_to_a_disk_that_filled_up_meanwhile(disk: LocalStore) -> None:
+async def test_preallocated_space_can_be_written_after_the_disk_filled_up(disk: LocalStore) -> None:
     picture = os.urandom(3 * MIB)
     async with held() as hold, disk.space(4 * MIB) as space:
         fill_up(disk.layout.roots["temp"])
@@ -113,14 +115,14 @@ async def test_what_has_space_is_written_to_a_disk_that_filled_up_meanwhile(disk
     assert sorted(files_in(disk)) == sorted([RAW, KEY, "temp/of-another-process"])
 
 
-async def test_space_that_is_not_there_is_refused_and_leaves_nothing(disk: LocalStore) -> None:
+async def test_too_much_space_is_refused_and_leaves_nothing(disk: LocalStore) -> None:
     with pytest.raises(StorageFull, match="generated/"):
         async with disk.space(9 * MIB):
             pass
     assert files_in(disk) == []
 
 
-async def test_a_picture_whose_name_finds_no_room_stays_in_temp(
+async def test_a_picture_whose_directory_takes_no_more_names_stays_in_temp(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **descriptors: int) -> None:
@@ -135,7 +137,7 @@ async def test_a_picture_whose_name_finds_no_room_stays_in_temp(
     assert Path(store.local(space.key)).read_bytes() == b"picture"
 
 
-async def test_a_picture_larger_than_its_space_finds_more(store: LocalStore) -> None:
+async def test_a_picture_larger_than_its_space_is_stored_whole(store: LocalStore) -> None:
     picture = os.urandom(100_000)
     async with held() as hold, store.space(4096) as space:
         digest = await store.write(RAW, picture, hold, space)
@@ -166,7 +168,7 @@ async def test_space_that_was_not_needed_is_given_back(disk: LocalStore) -> None
         pass
 
 
-async def test_space_is_missing_from_the_disk_but_not_from_what_is_free(disk: LocalStore) -> None:
+async def test_preallocated_space_still_counts_as_free(disk: LocalStore) -> None:
     before = await disk.free_bytes()
     async with held() as hold, AsyncExitStack() as stack:
         for _ in range(3):
@@ -177,7 +179,7 @@ async def test_space_is_missing_from_the_disk_but_not_from_what_is_free(disk: Lo
     assert await disk.free_bytes() == before - 4096
 
 
-async def test_space_that_is_set_aside_while_the_disk_is_looked_at_counts_once(
+async def test_space_that_appears_while_free_bytes_are_counted_counts_once(
     disk: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, loop, statvfs = await disk.free_bytes(), asyncio.get_running_loop(), os.statvfs
@@ -192,7 +194,7 @@ async def test_space_that_is_set_aside_while_the_disk_is_looked_at_counts_once(
         assert await disk.free_bytes() <= before
 
 
-async def test_space_that_is_given_back_before_the_disk_is_looked_at_counts_once(
+async def test_space_that_goes_before_free_bytes_are_counted_counts_once(
     disk: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, loop, statvfs = await disk.free_bytes(), asyncio.get_running_loop(), os.statvfs
@@ -210,7 +212,7 @@ async def test_space_that_is_given_back_before_the_disk_is_looked_at_counts_once
 
 
 @pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EINVAL])
-async def test_a_file_system_that_sets_nothing_aside_is_used_all_the_same(
+async def test_a_file_system_that_cannot_preallocate_is_used_all_the_same(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def refuse(*_: int) -> None:
@@ -223,8 +225,8 @@ async def test_a_file_system_that_sets_nothing_aside_is_used_all_the_same(
     assert files_in(store) == [RAW]
 
 
-async def goes_away_while_a_file_is_made(request: Coroutine[None, None, None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cancel the request between the making of its file and the lock on it."""
+async def cancelled_while_a_file_is_made(request: Coroutine[None, None, None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cancel the request after its file was created and before it is locked."""
     made, went_away, flock = threading.Event(), threading.Event(), fcntl.flock
 
     def late(descriptor: int, operation: int) -> None:
@@ -243,7 +245,7 @@ async def goes_away_while_a_file_is_made(request: Coroutine[None, None, None], m
         await until(lambda: open_descriptors() <= before, 5)
 
 
-async def test_space_for_a_request_that_went_away_is_given_back(
+async def test_space_for_a_request_that_was_cancelled_is_given_back(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def request() -> None:
@@ -251,11 +253,13 @@ async def test_space_for_a_request_that_went_away_is_given_back(
             pass
 
     await store.probe()
-    await goes_away_while_a_file_is_made(request(), monkeypatch)
+    await cancelled_while_a_file_is_made(request(), monkeypatch)
     await until(lambda: files_in(store) == [], 5)
 
 
-async def test_a_write_goes_on_when_its_request_goes_away(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_write_goes_on_when_its_request_is_cancelled(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begun, went_away, fsync = threading.Event(), threading.Event(), os.fsync
 
     def late(descriptor: int) -> None:
@@ -277,7 +281,7 @@ async def test_a_write_goes_on_when_its_request_goes_away(store: LocalStore, mon
 
 
 @pytest.mark.parametrize("written", [False, True])
-async def test_a_request_that_goes_away_while_every_disk_thread_is_busy_loses_and_leaves_nothing(
+async def test_a_request_that_is_cancelled_while_every_disk_thread_is_busy_loses_and_leaves_nothing(
     store: LocalStore, written: bool
 ) -> None:
     threads, ready, free = ThreadPoolExecutor(1), asyncio.Event(), threading.Event()
@@ -308,7 +312,7 @@ def no_descriptor_left(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, name, refuse)
 
 
-async def test_what_has_space_is_written_without_another_descriptor(
+async def test_preallocated_space_is_written_without_another_descriptor(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with held() as hold, store.space(4096) as space:
@@ -377,7 +381,7 @@ async def test_descriptors_of_the_areas_are_kept_and_closed_with_the_store(tmp_p
      (errno.ENFILE, StorageUnavailable), (errno.EACCES, StorageUnavailable), (errno.EIO, StorageUnavailable),
      (errno.ESTALE, StorageUnavailable), (errno.ENOMEM, StorageUnavailable)],
 )  # fmt: skip
-async def test_only_what_says_that_a_file_is_absent_is_not_found(
+async def test_only_errors_that_mean_absence_are_not_found(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
 ) -> None:
     async with held() as hold:
@@ -416,7 +420,7 @@ async def test_reserved_files_are_held(store: LocalStore) -> None:
     assert sweep(store.layout.roots["temp"], 1).files == 3
 
 
-async def test_files_made_for_a_request_that_went_away_go_away(
+async def test_files_made_for_a_request_that_was_cancelled_are_removed(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def request() -> None:
@@ -424,7 +428,7 @@ async def test_files_made_for_a_request_that_went_away_go_away(
             await store.reserve(1, hold)
 
     await store.probe()
-    await goes_away_while_a_file_is_made(request(), monkeypatch)
+    await cancelled_while_a_file_is_made(request(), monkeypatch)
     await until(lambda: files_in(store) == [], 5)
 
 
@@ -462,7 +466,7 @@ async def test_an_open_file_outlives_its_name(store: LocalStore) -> None:
     file.close()
 
 
-async def test_a_file_opened_for_a_request_that_went_away_is_closed(
+async def test_a_file_opened_for_a_request_that_was_cancelled_is_closed(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with held() as hold:
@@ -502,7 +506,7 @@ async def test_the_etag_changes_with_the_file(store: LocalStore) -> None:
     assert all(tag.startswith('"') for tag in tags)
 
 
-async def test_probe_names_the_room_that_cannot_be_written(store: LocalStore) -> None:
+async def test_probe_names_the_area_that_cannot_be_written(store: LocalStore) -> None:
     await store.probe()
     store.layout.roots["generated"].rmdir()
     with pytest.raises(StorageUnavailable, match="generated/"):
@@ -550,10 +554,10 @@ async def test_readers_see_whole_files_only(store: LocalStore) -> None:
     assert set(seen) <= set(contents)
 
 
-def test_rooms_inside_each_other_are_refused(tmp_path: Path) -> None:
-    rooms = {area: tmp_path / area for area in AREAS} | {"output": tmp_path / "temp" / "output"}
+def test_areas_inside_each_other_are_refused(tmp_path: Path) -> None:
+    areas = {area: tmp_path / area for area in AREAS} | {"output": tmp_path / "temp" / "output"}
     with pytest.raises(SettingsError, match="OUTPUT_DIR"):
-        LocalStore(Layout(rooms)).prepare()
+        LocalStore(Layout(areas)).prepare()
 
 
 def test_temp_on_another_file_system_is_refused(tmp_path: Path) -> None:
@@ -568,7 +572,7 @@ def test_temp_on_another_file_system_is_refused(tmp_path: Path) -> None:
         temp.rmdir()
 
 
-def test_a_room_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+def test_an_area_that_cannot_be_created_is_refused(tmp_path: Path) -> None:
     (tmp_path / "uploads").write_text("a file")
     with pytest.raises(SettingsError, match=r"UPLOADS_DIR.*STORAGE_DIR"):
         LocalStore(Layout({area: tmp_path / area for area in AREAS})).prepare()

@@ -1,4 +1,4 @@
-"""Locks as network file systems have them, and file systems that have none."""
+"""Advisory locks as on network file systems, and file systems without them."""
 
 import errno
 import fcntl
@@ -25,7 +25,7 @@ Flock = Callable[[int, int], None]
 
 
 def like_nfs(flock: Flock = fcntl.flock) -> Flock:
-    """As Linux NFS, which makes a lock of the whole range of it: a descriptor must be open for what it locks."""
+    """Like Linux NFS, which implements flock by byte-range locks: a descriptor must be open for what it locks."""
 
     def locked(descriptor: int, operation: int) -> None:
         access = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
@@ -120,7 +120,7 @@ def test_an_area_whose_locks_do_not_work_is_refused(
     assert list((tmp_path / "uploads").iterdir()) == []
 
 
-def test_a_storage_whose_locks_do_not_work_is_one_line_and_no_start(tmp_path: Path) -> None:
+def test_a_storage_whose_locks_do_not_work_stops_the_start_with_one_line(tmp_path: Path) -> None:
     code = "import fcntl; fcntl.flock = lambda *_: None; from service.cli import main; main(['serve'])"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60,

@@ -1,4 +1,4 @@
-"""Who may read what the service makes."""
+"""Permissions of the files and directories that the service creates."""
 
 import asyncio
 import os

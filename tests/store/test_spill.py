@@ -1,4 +1,4 @@
-"""Files for replies that memory has no room for."""
+"""Spill files, for replies that do not fit into memory."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-async def test_it_is_there_before_it_is_needed_and_gone_afterwards(scratch: Scratch) -> None:
+async def test_a_spill_file_exists_before_it_is_needed_and_is_removed_afterwards(scratch: Scratch) -> None:
     async with spill_file(scratch, spill_key(request_id(), 2)):
         key, before = spill_key(request_id(), 1), descriptors() - 1
     async with spill_file(scratch, key) as file:
@@ -47,7 +47,7 @@ async def test_it_is_there_before_it_is_needed_and_gone_afterwards(scratch: Scra
     assert descriptors() == before
 
 
-async def test_a_file_that_got_another_name_stays(scratch: Scratch) -> None:
+async def test_a_spill_file_that_was_renamed_stays(scratch: Scratch) -> None:
     key = spill_key(request_id(), 1)
     async with spill_file(scratch, key) as file:
         file.write(b"abc", 0)
@@ -55,7 +55,7 @@ async def test_a_file_that_got_another_name_stays(scratch: Scratch) -> None:
     assert (scratch.layout.roots["generated"] / "kept.reply").read_bytes() == b"abc"
 
 
-async def test_a_folder_that_is_gone_is_told_before_any_call(scratch: Scratch) -> None:
+async def test_a_missing_directory_is_an_error_when_the_file_is_opened(scratch: Scratch) -> None:
     scratch.layout.roots["temp"].rmdir()
     before = descriptors()
     with pytest.raises(StorageUnavailable, match=r"^temp/"):
@@ -94,7 +94,7 @@ async def test_closing_waits_for_what_is_being_written(scratch: Scratch) -> None
     assert file.write(b"late", 0) == 0
 
 
-async def test_a_file_that_was_cut_is_told(scratch: Scratch) -> None:
+async def test_reading_a_file_that_was_cut_is_an_error(scratch: Scratch) -> None:
     file = SpillFile(await scratch.make(spill_key(request_id(), 1)))
     file.write(b"abc", 0)
     with pytest.raises(StorageUnavailable):

@@ -1,3 +1,5 @@
+"""The walk of a sweep: which files it removes, and which it must not."""
+
 import errno
 import fcntl
 import os
@@ -23,7 +25,9 @@ def test_only_older_files_go(tmp_path: Path) -> None:
     assert kept.exists()
 
 
-def test_a_room_that_cannot_be_listed_is_an_error_of_that_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_area_that_cannot_be_listed_is_an_error_of_that_area(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(_: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -32,7 +36,7 @@ def test_a_room_that_cannot_be_listed_is_an_error_of_that_room(tmp_path: Path, m
     assert sweep(tmp_path, 1).errors == [f"{tmp_path.name}: Input/output error"]
 
 
-def test_folders_are_walked_and_stay(tmp_path: Path) -> None:
+def test_subdirectories_are_swept_and_stay(tmp_path: Path) -> None:
     inner = make(tmp_path / "x" / "y" / "z", 2)
     assert sweep(tmp_path, 1).files == 1
     assert inner.parent.is_dir()
@@ -50,7 +54,7 @@ def test_days_must_be_more_than_zero(tmp_path: Path, days: float) -> None:
         sweep(tmp_path, days)
 
 
-def test_a_missing_room_has_nothing_to_sweep(tmp_path: Path) -> None:
+def test_a_missing_area_has_nothing_to_sweep(tmp_path: Path) -> None:
     assert sweep(tmp_path / "gone", 1).files == 0
 
 
@@ -64,7 +68,7 @@ def test_links_are_neither_followed_nor_removed(tmp_path: Path) -> None:
     assert outside.exists()
 
 
-def test_a_folder_swapped_for_a_link_during_the_walk_leads_nowhere(
+def test_a_directory_swapped_for_a_link_during_the_walk_is_not_followed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outside = make(tmp_path / "outside" / "precious", 99)
@@ -130,7 +134,7 @@ def test_a_sweep_that_is_stopped_ends_before_the_next_file_and_leaves_no_descrip
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_huge_folder_is_never_in_memory_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_huge_directory_is_never_in_memory_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweeping, "BATCH_ENTRIES", 100)
     for number in range(10_000):
         os.close(os.open(tmp_path / f"file-{number:030}", os.O_CREAT | os.O_WRONLY))

@@ -1,4 +1,4 @@
-"""The bench that worker tests work at, pools that are closed at the end, and jobs for them."""
+"""Fixtures of the worker tests: pools that are closed at the end, and jobs for them."""
 
 import os
 from collections.abc import AsyncIterator
@@ -30,6 +30,6 @@ def picture(tmp_path: Path) -> InspectJob:
 
 @pytest.fixture
 def endless(tmp_path: Path) -> InspectJob:
-    """A job that a worker never finishes: opening a pipe that nobody writes to."""
+    """A job that never ends: its worker waits for somebody to write to a named pipe."""
     os.mkfifo(tmp_path / "pipe")
     return InspectJob(str(tmp_path / "pipe"))

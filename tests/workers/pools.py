@@ -1,4 +1,4 @@
-"""Pools of real workers, what they report, and which processes there are."""
+"""Pools of real workers that record their events, and the list of worker processes."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ class Clock:
 
 
 class Pools:
-    """Makes pools and notes what they report."""
+    """Makes pools and records their events."""
 
     def __init__(self) -> None:
         self.events: list[str] = []

@@ -1,4 +1,4 @@
-"""The check of a base, which leaves its pixels for the exports: the same as if each export had decoded it."""
+"""Checking a base prepares its pixels for the exports, which are the same as if each had decoded it."""
 
 from dataclasses import replace
 from itertools import product

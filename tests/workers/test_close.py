@@ -1,4 +1,4 @@
-"""The end of a pool, and starts that hang: nobody waits for ever, and no process is left."""
+"""Closing a pool, and starts that hang: no caller waits for ever, and no process is left."""
 
 import asyncio
 import contextlib
@@ -77,7 +77,7 @@ async def test_closing_ends_a_job_between_two_workers(pools: Pools) -> None:
     assert workers() <= others
 
 
-async def test_two_who_close_both_come_back(pools: Pools, endless: InspectJob) -> None:
+async def test_two_concurrent_closes_both_return(pools: Pools, endless: InspectJob) -> None:
     pool = pools()
     job = asyncio.create_task(pool.run(endless, "a"))
     await until(lambda: pool.alive)
@@ -86,7 +86,7 @@ async def test_two_who_close_both_come_back(pools: Pools, endless: InspectJob) -
         await job
 
 
-async def test_a_stopped_worker_is_ended_too(pools: Pools, picture: InspectJob) -> None:
+async def test_closing_kills_a_stopped_worker_too(pools: Pools, picture: InspectJob) -> None:
     pool = pools()
     await pool.start()
     [pid] = pool.pids
@@ -122,7 +122,7 @@ async def test_a_fork_server_that_dies_costs_no_job(pools: Pools, endless: Inspe
     server = forkserver_pid()
     assert server
     os.kill(server, signal.SIGKILL)
-    # With it went the worker, as the executor sees it; a picture that is sent now could still go to that one.
+    # The executor has lost its worker, which still runs and could read what is written to the pipe before this.
     await until(lambda: "died" in pools.events and pool.alive)
     data = await asyncio.to_thread(Path(picture.source).read_bytes)
     await asyncio.to_thread(Path(endless.source).write_bytes, data)
@@ -130,7 +130,7 @@ async def test_a_fork_server_that_dies_costs_no_job(pools: Pools, endless: Inspe
     assert isinstance(await pool.run(picture, "b"), Picture)
 
 
-async def test_closing_while_the_fork_server_hangs_comes_back(
+async def test_closing_returns_while_the_fork_server_hangs(
     pools: Pools, picture: InspectJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await pools().start()
@@ -173,12 +173,12 @@ async def test_closing_at_any_moment_leaves_nothing(
         kinds = (BrokenProcessPool, asyncio.CancelledError, Picture, ImagingError)
         assert all(isinstance(outcome, kinds) for outcome in outcomes), outcomes
         assert workers() <= others
-    # Nothing waits for the garbage collector, which may be long in coming.
+    # Descriptors are not left to the garbage collector, which may run much later.
     await until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors)
 
 
 @pytest.mark.parametrize("stopped", ["pool.pids[0]", "forkserver_pid()"])
-def test_the_interpreter_ends_whatever_hangs(tmp_path: Path, stopped: str) -> None:
+def test_the_interpreter_exits_whatever_hangs(tmp_path: Path, stopped: str) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         textwrap.dedent(f"""
@@ -207,14 +207,14 @@ def test_the_interpreter_ends_whatever_hangs(tmp_path: Path, stopped: str) -> No
                     os.kill(pid, signal.SIGCONT)
 
 
-async def test_a_caller_whose_turn_came_as_the_pool_was_closed_starts_nothing(
+async def test_a_caller_that_got_a_slot_just_before_the_pool_was_closed_starts_nothing(
     pools: Pools, picture: InspectJob
 ) -> None:
     others = workers()
     pool = pools()
     job = asyncio.create_task(pool.run(picture, "a"))
     await asyncio.sleep(0)
-    # It has its slot, and did not run since.
+    # It was given its slot, and has not run since.
     assert pool.busy == 1
     await pool.close()
     with pytest.raises(BrokenProcessPool):
@@ -242,7 +242,7 @@ async def test_the_end_of_a_forked_child_leaves_the_workers_alone(pools: Pools, 
     await pool.start()
     before = pool.pids
 
-    # It collects its garbage, and runs what is registered for the end of an interpreter.
+    # The child collects garbage, and runs the exit handlers of the interpreter.
     child = multiprocessing.get_context("fork").Process(target=gc.collect)
     child.start()
     await asyncio.to_thread(child.join, 60)
@@ -253,7 +253,7 @@ async def test_the_end_of_a_forked_child_leaves_the_workers_alone(pools: Pools, 
 
 @pytest.mark.parametrize("seconds", [0.02, 1.5])
 def test_a_pool_whose_loop_was_closed_amid_a_job_can_be_closed(endless: InspectJob, seconds: float) -> None:
-    # In a process of its own: asyncio complains of the tasks that such a loop leaves behind.
+    # In a process of its own, because asyncio reports the pending tasks of such a loop.
     script = textwrap.dedent(f"""
         import asyncio
         from service.imaging.plan import InspectJob, WorkerLimits

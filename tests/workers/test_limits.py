@@ -1,4 +1,4 @@
-"""How long a job may take: by the CPU clock of its worker, and four times that by the wall clock."""
+"""Time limits of a job: CPU time of its worker, and four times as much wall time."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ def spin() -> None:
 
 
 class Spinning(InspectJob):
-    """A job that uses its worker's CPU for ever, while it is read."""
+    """A job that computes for ever while its worker unpickles it."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return spin, ()
@@ -31,7 +31,7 @@ class Spinning(InspectJob):
 async def test_a_job_that_computes_for_too_long_is_killed(
     pools: Pools, picture: InspectJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # On a busy machine the clock must not come first.
+    # On a busy machine the wall limit must not be reached first.
     monkeypatch.setattr(slot_module, "WALL_FACTOR", 100)
     pool = pools(deadline=0.3)
     outcome = await pool.run(Spinning("any"), "a")

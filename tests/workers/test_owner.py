@@ -1,4 +1,4 @@
-"""ImageExportService where its workers cannot be used: it works, or says so at once."""
+"""ImageExportService in several loops, after a fork and in a daemonic process: it works, or raises at once."""
 
 import subprocess
 import sys
@@ -87,7 +87,7 @@ DAEMONIC = "RuntimeError: a daemonic process may have no workers: use ImageExpor
         ("beside_another(service); use(service)", [BESIDE, "3", "9"]),
     ],
 )
-def test_it_works_or_says_at_once_why_not(tmp_path: Path, steps: str, printed: list[str]) -> None:
+def test_the_service_works_or_raises_at_once(tmp_path: Path, steps: str, printed: list[str]) -> None:
     environment = {"STORAGE_DIR": str(tmp_path), "EXPORT_WORKERS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", PROGRAM + steps]
     answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)

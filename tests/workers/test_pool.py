@@ -1,4 +1,4 @@
-"""The pool with real worker processes; the picture of a job is a file, so faults are made by killing and by limits."""
+"""The pool with real worker processes, which are killed or run into their limits."""
 
 import asyncio
 import errno
@@ -37,7 +37,7 @@ async def test_a_job_is_answered_by_its_result_or_its_refusal(pools: Pools, pict
     assert isinstance(await pool.run(InspectJob("/nowhere"), "b"), Undecodable)
 
 
-async def test_a_killed_idle_worker_is_replaced_and_nobody_notices(pools: Pools, picture: InspectJob) -> None:
+async def test_a_killed_idle_worker_is_replaced_unnoticed(pools: Pools, picture: InspectJob) -> None:
     pool = pools()
     await pool.start()
     for _ in range(3):
@@ -64,7 +64,7 @@ async def test_an_idle_worker_that_dies_again_is_restarted_with_backoff_which_no
     monkeypatch.setattr(slot_module, "FIRST_BACKOFF_SECONDS", 3600)
     monkeypatch.setattr(slot_module, "MAX_BACKOFF_SECONDS", 3600)
     pool = await pool_without_workers(pools)
-    # Long enough for several starts, one after the other.
+    # This takes as long as several restarts would.
     for _ in range(5):
         await pools().start()
     assert not pool.alive
@@ -229,7 +229,7 @@ async def test_an_input_that_kills_fresh_workers_is_poison_for_a_while(
 
 
 def _kill_when_reading(pid: int, path: str) -> None:
-    """Opening the other end blocks until the worker reads the pipe: then it surely has the job."""
+    """Opening the other end blocks until the worker reads the pipe, and so has the job."""
     with open(path, "wb"):
         os.kill(pid, signal.SIGKILL)
 

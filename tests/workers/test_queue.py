@@ -129,7 +129,7 @@ async def test_a_caller_cancelled_at_its_turn_passes_the_slot_on(
     first, second = (asyncio.create_task(pool.run(picture, "b", DEFAULT_PLACE)) for _ in range(2))
     await until(lambda: pool.waiting == 2)
     await asyncio.to_thread(_finish, endless.source)
-    # The slot is given to the first in the same turn of the loop in which it is cancelled.
+    # The first job gets the slot in the same iteration of the loop in which it is cancelled.
     release = pool._release
 
     def release_and_cancel(slot: Slot) -> None:

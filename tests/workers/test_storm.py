@@ -1,4 +1,4 @@
-"""The storm: hundreds of jobs while workers are killed from outside, hang, run out of memory and crash."""
+"""Stress test: hundreds of jobs while workers are killed from outside, hang, run out of memory and crash."""
 
 import asyncio
 import contextlib
@@ -25,12 +25,12 @@ from tests.workers.pools import workers
 WORKERS = 3
 LIMITS = WorkerLimits(memory_bytes=272 * 1024 * 1024)
 DEADLINE_SECONDS = 2.0
-# How many jobs are good, hungry, crashing and endless.
+# How many jobs are good, need too much memory, crash, and never end.
 STORM, SQUALL = (300, 12, 4, 3), (24, 1, 1, 0)
-# Each slot loses its worker once in so many jobs that no good one can lose three fresh workers in a row.
+# Workers are killed so rarely that no good job can lose three fresh ones.
 JOBS_BETWEEN_KILLS = 8
 
-# A kill may find a slow one three times, too.
+# A slow job may be hit by three kills, too.
 REASONS = {
     "hungry": ("more memory", "killed 3 workers"),
     "crashing": ("killed 3 workers",),
@@ -39,7 +39,7 @@ REASONS = {
 
 
 class Crash(InspectJob):
-    """A job that takes its worker down while it is read, as a fault in a decoder would."""
+    """A job that crashes its worker while it is unpickled, as a bug in a decoder would."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os._exit, (1,)
@@ -82,7 +82,7 @@ class Storm:
 
 
 @pytest.mark.parametrize("counts", [SQUALL, pytest.param(STORM, marks=pytest.mark.slow)], ids=["squall", "storm"])
-async def test_every_good_job_survives_the_storm_and_every_bad_one_is_named(
+async def test_every_good_job_is_answered_and_every_bad_one_is_refused(
     tmp_path: Path, counts: tuple[int, int, int, int]
 ) -> None:
     Image.effect_noise((320, 180), 60).convert("RGB").save(tmp_path / "picture.png")

@@ -1,4 +1,4 @@
-"""The socket of the workers' fork server, where the machine's temporary directory will not do: real processes."""
+"""The directory of the fork server's socket when the system's temporary directory is unusable: real processes."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ async def main():
 
 asyncio.run(main())
 """
-# The machine's temporary directories can be read, not written, and what a test needs is at /mnt.
+# Runs a command with read-only temporary directories; the directory of the test is mounted at /mnt.
 NO_TEMP = """
 mount --bind "$0" /mnt || exit
 for d in /tmp /var/tmp /usr/tmp; do
@@ -36,7 +36,7 @@ exec "$@"
 
 @pytest.fixture
 def tmp_path() -> Iterator[Path]:
-    """A short one: pytest's own leaves no room for a socket's path when tests run side by side."""
+    """A short path: pytest's own is too long for a socket when tests run side by side."""
     with tempfile.TemporaryDirectory() as path:
         yield Path(path)
 
@@ -50,7 +50,7 @@ def picture(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def long_path(tmp_path: Path) -> Callable[[str], str]:
-    """Makes a directory whose path leaves no room for a socket's: at most 107 bytes."""
+    """Makes a directory whose path is too long for a socket, whose own path may have 107 bytes."""
 
     def make(name: str) -> str:
         path = tmp_path / name.ljust(110, "x")
@@ -66,7 +66,7 @@ async def run(*arguments: object, wrapped: tuple[str, ...] = (), **environment: 
         cwd="/proc", env=bare_environment(PYTHONPATH=str(ROOT), EXPORT_WORKERS="1", **environment),
     )  # fmt: skip
     out, errors = await process.communicate()
-    # A click progress bar ends in carriage returns.
+    # Lines of a progress bar end in carriage returns.
     return process.returncode or 0, out.decode(), [line for line in errors.decode().splitlines() if "TMPDIR" in line]
 
 
@@ -74,7 +74,7 @@ def exporting(picture: Path, out: Path) -> tuple[object, ...]:
     return "-m", "service", "export", picture, "--out", out, "--formats", "jpeg"
 
 
-async def test_one_too_long_is_named_and_the_storage_has_the_socket(
+async def test_a_path_too_long_is_reported_and_the_storage_holds_the_socket(
     tmp_path: Path, picture: Path, long_path: Callable[[str], str]
 ) -> None:
     storage, temp = tmp_path / "storage", long_path("temp")
@@ -88,7 +88,7 @@ async def test_one_too_long_is_named_and_the_storage_has_the_socket(
     assert list(Path(temp).iterdir()) == []
 
 
-async def test_without_any_the_storage_has_the_socket(tmp_path: Path, picture: Path) -> None:
+async def test_without_a_temporary_directory_the_storage_holds_the_socket(tmp_path: Path, picture: Path) -> None:
     wrapped = ("unshare", "--mount", "sh", "-c", NO_TEMP, str(tmp_path))
     if os.geteuid():
         pytest.skip("only root may take the temporary directories away")
@@ -102,7 +102,7 @@ async def test_without_any_the_storage_has_the_socket(tmp_path: Path, picture: P
 
 
 @pytest.mark.parametrize("command", ["export", "check", "serve"])
-async def test_where_neither_will_do_it_ends_at_once_with_one_line(
+async def test_without_any_usable_directory_the_program_exits_with_one_line(
     tmp_path: Path, picture: Path, long_path: Callable[[str], str], command: str
 ) -> None:
     temp, storage = long_path("temp"), long_path("storage")
@@ -115,13 +115,15 @@ async def test_where_neither_will_do_it_ends_at_once_with_one_line(
     assert "a worker did not start" not in out
 
 
-async def test_python_is_told_once(tmp_path: Path, picture: Path, long_path: Callable[[str], str]) -> None:
+async def test_a_python_program_gets_one_warning(
+    tmp_path: Path, picture: Path, long_path: Callable[[str], str]
+) -> None:
     status, _, named = await run("-c", SCRIPT, picture, TMPDIR=long_path("temp"), STORAGE_DIR=str(tmp_path / "storage"))
     assert status == 0
     assert len(named) == 1
 
 
-async def test_one_that_will_do_is_not_spoken_of(tmp_path: Path, picture: Path) -> None:
+async def test_a_usable_temporary_directory_is_not_mentioned(tmp_path: Path, picture: Path) -> None:
     storage = tmp_path / "storage"
     status, _, named = await run(*exporting(picture, tmp_path), TMPDIR=str(tmp_path), STORAGE_DIR=str(storage))
     assert (status, named) == (0, [])

@@ -1,3 +1,5 @@
+"""What runs in a worker process, called in this process, in a pool and with little memory."""
+
 import hashlib
 import os
 import pickle
@@ -48,7 +50,7 @@ def test_a_file_is_filled_in_place(bench: Bench) -> None:
     assert target.stat().st_size < 1_000_000
 
 
-def test_inspecting_tells_the_upright_size_and_true_format(bench: Bench) -> None:
+def test_inspecting_returns_the_upright_size_and_true_format(bench: Bench) -> None:
     source = bench.folder / "renamed.png"
     source.write_bytes(pictures.webp(orientation=8))
     assert worker.run(InspectJob(str(source))) == Picture(64, 96, "webp")
@@ -68,7 +70,7 @@ def test_inspecting_tells_the_upright_size_and_true_format(bench: Bench) -> None
         (pictures.png(8, RGB, size=(1, 1))[:16] + b"\0\0\xc3\x50" * 2 + bytes(20), TooManyPixels),
     ],
 )
-def test_a_bad_picture_is_a_value(bench: Bench, data: bytes, kind: type[ImagingError]) -> None:
+def test_a_bad_picture_is_returned_as_a_value(bench: Bench, data: bytes, kind: type[ImagingError]) -> None:
     refusal = bench.run(data)
     assert type(refusal) is kind
     assert str(bench.folder) not in str(refusal)
@@ -80,7 +82,7 @@ def test_inspecting_decodes_nothing(bench: Bench) -> None:
     assert isinstance(worker.run(InspectJob(str(source))), Picture)
 
 
-def test_a_fault_of_ours_is_a_value_that_tells_its_cause(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_returned_as_a_value_with_its_cause(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def mistaken(*_: object) -> None:
         raise ZeroDivisionError("of ours")
 
@@ -92,14 +94,14 @@ def test_a_fault_of_ours_is_a_value_that_tells_its_cause(bench: Bench, monkeypat
     assert "ZeroDivisionError: of ours" in fault.__notes__[0]
 
 
-def test_a_missing_picture_is_a_value_without_its_path(tmp_path: Path) -> None:
+def test_a_missing_picture_is_returned_as_a_value_without_its_path(tmp_path: Path) -> None:
     refusal = worker.run(InspectJob(str(tmp_path / "absent")))
     assert isinstance(refusal, Undecodable)
     assert str(tmp_path) not in refusal.detail
 
 
 @pytest.mark.parametrize("base", [b"", b"rubbish", pictures.jpeg()[:700]])
-def test_without_a_usable_base_the_picture_stands_alone(bench: Bench, base: bytes) -> None:
+def test_without_a_usable_base_the_picture_is_exported_alone(bench: Bench, base: bytes) -> None:
     outcome = bench.export(pictures.png(8, RGB), base=base)
     assert not outcome.composited
     assert [back.code for back in outcome.warnings] == ["composite_failed"]
@@ -115,12 +117,12 @@ def test_a_missing_base_is_named_without_its_path(bench: Bench) -> None:
     assert str(bench.folder) not in outcome.warnings[0].detail
 
 
-def test_a_format_that_cannot_be_encoded_does_not_take_the_others_along(bench: Bench) -> None:
+def test_a_format_that_cannot_be_encoded_leaves_the_others(bench: Bench) -> None:
     wide = pictures.saved(Image.new("RGB", (16_384, 1)), "PNG")
     outcome = bench.run(wide)
     assert isinstance(outcome, ExportOutcome)
     assert [file.format for file in outcome.files] == ["png", "jpeg"]
-    assert [(back.code, back.format) for back in outcome.warnings] == [("encode_failed", "webp")]
+    assert [(warning.code, warning.format) for warning in outcome.warnings] == [("encode_failed", "webp")]
     assert bench.made("webp") == b""
 
 
@@ -131,19 +133,19 @@ def test_a_full_storage_is_named_for_each_format(bench: Bench) -> None:
     outcome = worker.run(full)
     assert isinstance(outcome, ExportOutcome)
     assert [file.format for file in outcome.files] == ["jpeg"]
-    assert [(back.code, back.format) for back in outcome.warnings] == [("storage_full", "png")]
+    assert [(warning.code, warning.format) for warning in outcome.warnings] == [("storage_full", "png")]
 
 
-def _without_room(job: ExportJob) -> Outcome:
+def _with_small_files_only(job: ExportJob) -> Outcome:
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
     return worker.run(job)
 
 
 def test_a_file_that_could_not_be_finished_is_left_empty(bench: Bench, pool: ProcessPoolExecutor) -> None:
-    outcome = pool.submit(_without_room, bench.job(pictures.jpeg())).result()
+    outcome = pool.submit(_with_small_files_only, bench.job(pictures.jpeg())).result()
     assert isinstance(outcome, ExportOutcome)
     assert outcome.files == ()
-    assert [(back.code, back.format) for back in outcome.warnings] == [
+    assert [(warning.code, warning.format) for warning in outcome.warnings] == [
         ("encode_failed", "png"),
         ("encode_failed", "jpeg"),
         ("encode_failed", "webp"),
@@ -151,7 +153,7 @@ def test_a_file_that_could_not_be_finished_is_left_empty(bench: Bench, pool: Pro
     assert [bench.made(encoding.format) for encoding in TRIO] == [b""] * 3
 
 
-def test_a_link_in_the_place_of_a_target_is_not_followed(bench: Bench) -> None:
+def test_a_target_that_is_a_link_is_not_followed(bench: Bench) -> None:
     job = bench.job(pictures.jpeg(), encodings=(WebpEncoding(),))
     victim = bench.folder / "victim"
     victim.write_bytes(b"mine")
