@@ -104,7 +104,7 @@ def test_a_missing_picture_is_returned_as_a_value_without_its_path(tmp_path: Pat
 def test_without_a_usable_base_the_picture_is_exported_alone(bench: Bench, base: bytes) -> None:
     outcome = bench.export(pictures.png(8, RGB), base=base)
     assert not outcome.composited
-    assert [back.code for back in outcome.warnings] == ["composite_failed"]
+    assert [warning.code for warning in outcome.warnings] == ["composite_failed"]
     assert bench.image().tobytes() == pictures.image().tobytes()
 
 
@@ -113,7 +113,7 @@ def test_a_missing_base_is_named_without_its_path(bench: Bench) -> None:
     (bench.folder / "base").unlink()
     outcome = worker.run(job)
     assert isinstance(outcome, ExportOutcome)
-    assert [back.code for back in outcome.warnings] == ["composite_failed"]
+    assert [warning.code for warning in outcome.warnings] == ["composite_failed"]
     assert str(bench.folder) not in outcome.warnings[0].detail
 
 
