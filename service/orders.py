@@ -30,7 +30,7 @@ class Order:
     encodings: tuple[Encoding, ...] | None = None
     request_id: str = field(default_factory=request_id)
 
-    def plan_over(self, matte: tuple[int, int, int]) -> ExportPlan:
+    def effective_plan(self, matte: tuple[int, int, int]) -> ExportPlan:
         """The plan, or the default plan with this matte."""
         return self.plan or ExportPlan(default_frame(self.aspect_ratio, self.image_size), matte=matte)
 

@@ -60,7 +60,7 @@ class ThumbnailService:
     async def _check(self, order: Order) -> SharedBase | None:
         if order.base is None:
             return None
-        plan = order.plan_over(self._exports.settings.matte_rgb)
+        plan = order.effective_plan(self._exports.settings.matte_rgb)
         return await self._exports.check(order.base, order.needs(plan))
 
     @staticmethod

@@ -71,7 +71,7 @@ class VariationRun(CallHooks):
     """Takes one variation from its call to its exports, and puts an event into `events` for each step.
 
     The steps, in order: `prepare` (about to be sent), `sent`, `refused` (after which it may be prepared again),
-    `_received` or `_unread`, and `_exported`.
+    `_received` or `_unreadable`, and `_exported`.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class VariationRun(CallHooks):
         self._space: Preallocated | None = None
 
     async def run(self) -> None:
-        """Every end but a cancellation is an event."""
+        """Run to the end; every outcome but a cancellation is an event."""
         try:
             async with held() as hold:
                 await self._exported(await self._receive(hold))
@@ -111,7 +111,7 @@ class VariationRun(CallHooks):
             try:
                 reply = await self._generate()
             except BadReply as error:
-                raise await self._unread(error, hold) from error
+                raise await self._unreadable(error, hold) from error
             return await self._received(reply, hold)
 
     async def _generate(self) -> Reply:
@@ -155,7 +155,7 @@ class VariationRun(CallHooks):
         await self._reserved.aclose()
 
     async def _received(self, reply: Reply, hold: Hold) -> Raw:
-        """Keep the picture as it came; raises BadReply, which names the file, if it is none."""
+        """Store the bytes as received; raises BadReply, which names the file, if they are no picture."""
         kind = sniff(reply.picture[:SNIFF_BYTES])
         key = self._raw_key(TABLE[kind].suffix if kind else ".bin")
         with _billed(True):
@@ -165,8 +165,8 @@ class VariationRun(CallHooks):
             raise BadReply("what Gemini sent is not a picture", billed=True, storage_path=key)
         return Raw(key, Source(self._store.local(key), sha256, len(reply.picture), kind), reply.usage)
 
-    async def _unread(self, error: BadReply, hold: Hold) -> BadReply:
-        """Keep a reply in which no picture could be read, whole; returns the error that names its file."""
+    async def _unreadable(self, error: BadReply, hold: Hold) -> BadReply:
+        """Store the whole reply, in which no picture could be read; returns the error that names its file."""
         key, body, detail = self._raw_key(".reply"), self._body, error.detail
         with _billed(error.billed):
             if body.spilled:
@@ -191,15 +191,15 @@ class VariationRun(CallHooks):
         self._events.put_nowait(Variation(self._variation.id, raw.key, metadata, exported))
 
     async def _export(self, raw: Raw) -> ExportSet:
-        """Raises NoExport whatever the fault was; it says why, and names the raw, which was paid for."""
+        """Export the raw; raises NoExport for any fault, which says why and names the raw: it was paid for."""
         exports, order = self._services.exports, self._order
-        plan = order.plan_over(exports.settings.matte_rgb)
+        plan = order.effective_plan(exports.settings.matte_rgb)
         encodings = order.encodings or exports.encodings()
         try:
             return await exports.export(raw.source, self._base, plan, encodings, Priority.PAID)
         except ServiceError as error:
-            telling = isinstance(error, TooCostly | StorageFull | StorageUnavailable)
-            raise _no_export(error.detail, raw, error.status if telling else NoExport.status) from error
+            keeps_status = isinstance(error, TooCostly | StorageFull | StorageUnavailable)
+            raise _no_export(error.detail, raw, error.status if keeps_status else NoExport.status) from error
         except Exception as error:
             log.exception("no export of %s", raw.key)
             raise _no_export("its export met an unexpected fault", raw, NoExport.status) from error

@@ -221,7 +221,7 @@ async def test_a_bad_base_under_an_upload_is_refused(service: Running, data: byt
     ],
 )
 def test_an_order_expects_the_size_of_its_exports(order: Order, size: Size | None) -> None:
-    assert order.needs(order.plan_over((255, 255, 255))).size == size
+    assert order.needs(order.effective_plan((255, 255, 255))).size == size
 
 
 def test_pixels_that_could_fill_the_disk_are_not_kept() -> None:
