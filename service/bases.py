@@ -20,8 +20,8 @@ MAX_REFERENCE_BYTES = 7_000_000
 REFERENCE_LONGEST = 2400
 REFERENCE_ENCODING = JpegEncoding(quality=90)
 REFERENCE_PLAN = ExportPlan(Frame(longest=REFERENCE_LONGEST))
-# Raw pixels of the base, for each variation: the disk space that is reserved for a variation has room for these. Larger
-# exports decode the base themselves.
+# Raw pixels of the base, for each variation: within the disk space that is reserved for a variation. For larger exports
+# they are not kept, and each export decodes the base.
 PREPARED_BYTES = 16 * 1024 * 1024
 
 

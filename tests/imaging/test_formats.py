@@ -1,12 +1,16 @@
 """The table of formats, by which everything else recognizes, reads, names and encodes them."""
 
+from pathlib import Path
+
 import pytest
 from PIL import Image
 
 from service.imaging.encode import encode
-from service.imaging.formats import FORMATS, NAMES, TABLE, Format, listed, sniff
+from service.imaging.formats import FORMATS, NAMES, READABLE, TABLE, Format, listed, sniff
 from service.imaging.probe import probe
 from service.store.layout import EXPORT_NAME
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -49,4 +53,12 @@ def test_a_line_end_in_a_riff_length_is_a_length() -> None:
 
 def test_words_are_listed_as_in_a_sentence() -> None:
     assert listed(["a", "b", "c"], "and") == "a, b and c"
-    assert listed((row.label for row in TABLE.values()), "or") == "PNG, JPEG or WebP"
+    assert READABLE == "PNG, JPEG or WebP"
+
+
+def test_the_docs_list_every_format() -> None:
+    api, python = ((DOCS / name).read_text() for name in ("api.md", "python.md"))
+    assert f"comma-separated: {', '.join(f'`{name}`' for name in FORMATS)} |" in api
+    assert f"the bytes of a {READABLE} file" in python
+    keys = [f'`"{name}"`' for name in FORMATS]
+    assert f"a dict of {listed(keys, 'and')}" in python
