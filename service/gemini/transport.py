@@ -76,6 +76,8 @@ def session(proxy: URL | None = None) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
         headers={"Accept-Encoding": ACCEPTED},
+        # Calls are independent, and a jar of what every server sets would grow without bound.
+        cookie_jar=aiohttp.DummyCookieJar(),
         middlewares=(_insert_reference, _check_status),
         response_class=_Response,
         auto_decompress=False,

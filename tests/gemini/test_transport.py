@@ -1,6 +1,7 @@
 """The HTTP session: redirects, statuses, encodings, and that the key is not leaked."""
 
 import asyncio
+import contextlib
 import gzip
 import logging
 import zlib
@@ -9,11 +10,22 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from service.emulator.faults import PendingRequest, Responder, edited, error, finished, json_response, parts, raw
+from service.emulator.faults import (
+    PendingRequest,
+    Responder,
+    edited,
+    error,
+    finished,
+    json_response,
+    one_picture,
+    parts,
+    raw,
+)
 from service.emulator.wire import dump, picture_part
 from service.errors import BadReply, GeminiError, GeminiRejected, GeminiUnavailable, OutcomeUnknown
 from service.gemini.client import GeminiAccess, open_gemini
 from service.imaging.formats import sniff
+from service.server.connections import listening
 from tests.gemini.conftest import CALL, Connect
 from tests.helpers import KEY, QuickEmulator
 
@@ -201,3 +213,22 @@ async def test_an_unknown_host_is_unbilled() -> None:
         with pytest.raises(GeminiUnavailable) as caught:
             await gemini.generate_image(CALL)
     assert caught.value.billed is False
+
+
+async def test_cookies_are_not_sent_back() -> None:
+    cookies: list[str | None] = []
+
+    async def answer(asked: PendingRequest) -> web.StreamResponse:
+        cookies.append(asked.request.headers.get("Cookie"))
+        response = await one_picture(asked)
+        response.set_cookie("affinity", "a server")
+        return response
+
+    async with contextlib.AsyncExitStack() as stack:
+        app = QuickEmulator(then=answer).create_app()
+        [(_, port)] = await stack.enter_async_context(listening(app, "127.0.0.1", 0))
+        # By name: a cookie jar ignores the cookies of an IP address.
+        gemini = await stack.enter_async_context(open_gemini(GeminiAccess(KEY, f"http://localhost:{port}")))
+        for _ in range(2):
+            assert (await gemini.generate_image(CALL)).picture
+    assert cookies == [None, None]
