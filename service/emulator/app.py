@@ -1,4 +1,4 @@
-"""Gemini's REST API as an aiohttp app that draws pictures locally: `python -m service.emulator` runs it."""
+"""Gemini's REST API as an aiohttp app that draws pictures locally; run by `python -m service.emulator`."""
 
 import asyncio
 import os

@@ -17,14 +17,14 @@ log = logging.getLogger(__name__)
 
 # Scenes are drawn with this many pixels and scaled, for smooth edges and for the time that a 4K picture takes.
 _CANVAS_PIXELS = 4_200_000
-# More than this many times as wide as the picture shows no better.
+# A larger scale is not visible in the picture.
 _MAX_SCALE = 4
 _WATERMARK = "emulator"
 _ANCHORS = {"left": "la", "center": "ma", "right": "ra"}
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class Composition:
     """The box of the title (left, top, right, bottom) and the focus of the scene, as fractions of the picture."""
 
     box: tuple[float, float, float, float]
@@ -34,22 +34,22 @@ class Layout:
 
 
 _WIDE = (
-    Layout((0.06, 0.12, 0.64, 0.88), (0.81, 0.36), "left", "left"),
-    Layout((0.40, 0.12, 0.95, 0.88), (0.20, 0.36), "left", "right"),
-    Layout((0.06, 0.44, 0.94, 0.90), (0.68, 0.26), "left", "bottom"),
+    Composition((0.06, 0.12, 0.64, 0.88), (0.81, 0.36), "left", "left"),
+    Composition((0.40, 0.12, 0.95, 0.88), (0.20, 0.36), "left", "right"),
+    Composition((0.06, 0.44, 0.94, 0.90), (0.68, 0.26), "left", "bottom"),
 )
 _SQUARE = (
-    Layout((0.07, 0.48, 0.93, 0.90), (0.66, 0.27), "left", "bottom"),
-    Layout((0.07, 0.48, 0.93, 0.90), (0.50, 0.27), "center", "bottom"),
-    Layout((0.07, 0.48, 0.93, 0.90), (0.30, 0.25), "left", "bottom"),
+    Composition((0.07, 0.48, 0.93, 0.90), (0.66, 0.27), "left", "bottom"),
+    Composition((0.07, 0.48, 0.93, 0.90), (0.50, 0.27), "center", "bottom"),
+    Composition((0.07, 0.48, 0.93, 0.90), (0.30, 0.25), "left", "bottom"),
 )
 _STRIP = (
-    Layout((0.03, 0.12, 0.74, 0.88), (0.86, 0.40), "left", "left"),
-    Layout((0.27, 0.12, 0.95, 0.88), (0.13, 0.40), "left", "right"),
+    Composition((0.03, 0.12, 0.74, 0.88), (0.86, 0.40), "left", "left"),
+    Composition((0.27, 0.12, 0.95, 0.88), (0.13, 0.40), "left", "right"),
 )
 _COLUMN = (
-    Layout((0.07, 0.52, 0.93, 0.92), (0.50, 0.27), "center", "bottom"),
-    Layout((0.07, 0.34, 0.93, 0.78), (0.50, 0.19), "center", "bottom"),
+    Composition((0.07, 0.52, 0.93, 0.92), (0.50, 0.27), "center", "bottom"),
+    Composition((0.07, 0.34, 0.93, 0.78), (0.50, 0.19), "center", "bottom"),
 )
 
 
@@ -57,25 +57,25 @@ def draw(script: str, size: tuple[int, int], variant: str, reference: bytes | No
     """A PNG of `size`. Each `variant` is a different picture; a readable `reference` becomes the background."""
     rng = Random(f"{variant}\n{script}")  # noqa: S311 - has to be deterministic
     words = set(re.findall(r"\w+", script.lower()[:4000]))
-    layout = rng.choice(_layouts(size))
+    composition = rng.choice(_compositions(size))
     palette = rng.choice(PALETTES)
     photo = _opened(reference) if reference else None
     if photo:
         canvas = _photo_canvas(photo, _canvas_size(size), palette, rng)
     else:
         canvas = Image.new("RGB", _canvas_size(size))
-        scene = Scene(canvas, palette, (layout.focus[0] * canvas.width, layout.focus[1] * canvas.height), rng)
+        scene = Scene(canvas, palette, (composition.focus[0] * canvas.width, composition.focus[1] * canvas.height), rng)
         scene_for(words, rng)(scene)
     picture = canvas.resize(size, Image.Resampling.BICUBIC)
-    _shade(picture, layout, mix(palette.near, (0, 0, 0), 0.4))
-    _draw_title(picture, title_of(script), layout, palette)
+    _shade(picture, composition, mix(palette.near, (0, 0, 0), 0.4))
+    _draw_title(picture, title_of(script), composition, palette)
     _draw_watermark(picture)
     out = io.BytesIO()
     picture.save(out, "PNG", compress_level=3)
     return out.getvalue()
 
 
-def _layouts(size: tuple[int, int]) -> tuple[Layout, ...]:
+def _compositions(size: tuple[int, int]) -> tuple[Composition, ...]:
     ratio = size[0] / size[1]
     if ratio > 2.6:
         return _STRIP
@@ -113,27 +113,27 @@ def _photo_canvas(photo: Image.Image, size: tuple[int, int], palette: Palette, r
     return canvas
 
 
-def _shade(picture: Image.Image, layout: Layout, colour: Colour) -> None:
+def _shade(picture: Image.Image, composition: Composition, colour: Colour) -> None:
     """Darken the area behind the title."""
     ramp = Image.linear_gradient("L").point(lambda level: round((level / 255) ** 1.6 * 200))
-    mask = ramp.rotate({"bottom": 0, "left": -90, "right": 90}[layout.shade])
+    mask = ramp.rotate({"bottom": 0, "left": -90, "right": 90}[composition.shade])
     picture.paste(colour, (0, 0), mask.resize(picture.size))
 
 
-def _draw_title(picture: Image.Image, text: str, layout: Layout, palette: Palette) -> None:
+def _draw_title(picture: Image.Image, text: str, composition: Composition, palette: Palette) -> None:
     shown, font = choose_font(text)
     if not shown:
         return
     width, height = picture.size
     left, top, right, bottom = (
-        round(share * side) for share, side in zip(layout.box, (width, height) * 2, strict=True)
+        round(share * side) for share, side in zip(composition.box, (width, height) * 2, strict=True)
     )
     bar = max(3, min(width, height) // 70)
     title = set_title(shown, font, right - left, bottom - top - 3 * bar, smallest=max(10, min(width, height) / 14))
-    align = "right" if is_rtl(shown) else layout.align
+    align = "right" if is_rtl(shown) else composition.align
     x = {"left": left, "center": (left + right) / 2, "right": right}[align]
     spare = bottom - top - 3 * bar - title.leading * len(title.lines)
-    y = top + (spare if layout.shade == "bottom" else spare / 2)
+    y = top + (spare if composition.shade == "bottom" else spare / 2)
     start = x - {"left": 0, "center": 5, "right": 10}[align] * bar
     ImageDraw.Draw(picture).rounded_rectangle((start, y, start + 10 * bar, y + bar), bar / 2, fill=palette.accent)
     _draw_lines(picture, title, (x, y + 3 * bar), _ANCHORS[align], palette)

@@ -1,1 +1,1 @@
-"""The client of Gemini: calls with retries, replies, the table of models, the prompt."""
+"""The Gemini client: calls with retries, replies, the table of models, the prompt."""

@@ -24,7 +24,7 @@ def return_large_buffers() -> None:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
 
 
-class SpillFile(Protocol):
+class BodyFile(Protocol):
     """A file that was opened before the call. Its methods block, so they are called in threads."""
 
     def write(self, data: Bytes, offset: int) -> int:
@@ -64,7 +64,7 @@ class ReplyMemory:
             self.used += size
 
     def adjust(self, size: int) -> None:
-        """Release bytes (a negative `size`), or reserve some regardless of the limit where they would be lost."""
+        """Release bytes (a negative `size`), or reserve bytes that would be lost otherwise, regardless of the limit."""
         self.used += size
         if size < 0:
             self._released.set()
@@ -77,7 +77,7 @@ class ReplyBody:
     """
 
     def __init__(self, memory: ReplyMemory) -> None:
-        self.file: SpillFile | None = None
+        self.file: BodyFile | None = None
         self.spilled = 0
         self._rest = bytearray()
         self._disk_full = False
@@ -110,7 +110,7 @@ class ReplyBody:
             await self._spill(self.file)
         self._reserve_exactly(len(self._rest))
 
-    async def _spill(self, file: SpillFile) -> None:
+    async def _spill(self, file: BodyFile) -> None:
         """Move what is in memory to the file, as far as the disk takes it."""
         written = await asyncio.to_thread(file.write, self._rest, self.spilled)
         self._disk_full = written < len(self._rest)

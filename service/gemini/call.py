@@ -1,4 +1,4 @@
-"""A call of Gemini and its callbacks. Imports neither aiohttp nor the SDK, which are slow to load."""
+"""A call to Gemini and its callbacks. Imports neither aiohttp nor the SDK, which are slow to load."""
 
 import base64
 from dataclasses import dataclass, field

@@ -8,7 +8,7 @@ from service.errors import SettingsError
 
 
 def proxy_for(url: str) -> URL | None:
-    """The proxy for a URL, with its user and password if any; raises SettingsError if the variable is no usable URL."""
+    """The proxy for a URL, with its user and password if any; raises SettingsError if it is not a usable URL."""
     target = URL(url)
     proxy = getproxies().get(target.scheme)
     if not proxy or proxy_bypass(f"{target.raw_host}:{target.port}"):

@@ -30,7 +30,7 @@ class CallQueue:
 
     @contextmanager
     def join(self, model: str) -> Iterator[QueuedCall]:
-        """Queue a call until it has ended; raises the last refusal if the pause is longer than any budget."""
+        """Register a call until it has ended; raises the last refusal if the pause is longer than any budget."""
         breaker = self._breakers.get(model)
         if breaker is None:
             breaker = self._breakers[model] = Breaker(model, self._budget)
@@ -142,7 +142,7 @@ class CallQueue:
             breaker.timer = asyncio.get_running_loop().call_at(when, self._on_timer, breaker)
 
     def _kept_until(self, breaker: Breaker) -> float:
-        """A breaker without calls is kept during a pause that new calls can wait for."""
+        """Until when a breaker without calls is kept: to the end of a pause that new calls can wait for."""
         usable = breaker.refusal and breaker.resume_at - _now() <= self._budget
         return breaker.resume_at if usable and len(self._breakers) <= MAX_IDLE_BREAKERS else -math.inf
 

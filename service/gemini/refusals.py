@@ -28,7 +28,7 @@ from service.quoting import excerpt
 # The limit of Google's Duration: 10,000 years.
 LONGEST_DELAY_SECONDS = 315_576_000_000
 LASTING_RETRY_AFTER_SECONDS = 3600
-# So many characters of an error are searched for its reason, on the event loop.
+# Only the beginning of an error is searched for its reason: the search runs on the event loop.
 SEARCHED = 16 * 1024
 
 # A daily or zero quota does not clear within a request.
@@ -76,7 +76,7 @@ class ErrorStatus(Exception):
         return self.body.decode("utf-8-sig", "replace")
 
     def says(self, pattern: re.Pattern[str]) -> bool:
-        """Whether the beginning of the text matches."""
+        """Whether the pattern matches in the first SEARCHED characters."""
         return bool(pattern.search(self.text, 0, SEARCHED))
 
     @cached_property
