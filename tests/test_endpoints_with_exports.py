@@ -21,17 +21,8 @@ from PIL import Image
 
 from service.bases import Base
 from service.emulator.app import Emulator, Fault
-from service.emulator.faults import (
-    BLOCK_REASONS,
-    FAULTS,
-    FINISH_REASONS,
-    PendingRequest,
-    edited,
-    error,
-    finished,
-    one_picture,
-    parts,
-)
+from service.emulator.faults import BLOCK_REASONS, FAULTS, FINISH_REASONS
+from service.emulator.responders import PendingRequest, edited, error, finished, one_picture, parts
 from service.emulator.wrappings import WRAPPINGS
 from service.errors import ServiceError, StorageFull, StorageUnavailable
 from service.exports import Source

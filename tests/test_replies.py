@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from service.emulator.faults import PendingRequest, Responder, json_response, raw
+from service.emulator.responders import PendingRequest, Responder, json_response, raw
 from service.emulator.wire import Json, dump, picture_part
 from service.errors import StorageUnavailable
 from service.server.keys import GEMINI

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from service.emulator.faults import FAULTS, PendingRequest, error, raw
+from service.emulator.faults import FAULTS
+from service.emulator.responders import PendingRequest, error, raw
 from service.errors import Blocked
 from service.gemini.call import Reference
 from service.orders import Event, Failed, Order, Sent

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from service.emulator.faults import repainted
+from service.emulator.responders import repainted
 from service.exports import ImageExportService
 from tests.conftest import Serve, settings_in
 from tests.helpers import QuickEmulator, Running, decoded, picture_bytes, upload

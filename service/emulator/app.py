@@ -12,7 +12,8 @@ from aiohttp import web
 
 from service.emulator import wire
 from service.emulator.drawing import draw
-from service.emulator.faults import FAULTS, PendingRequest, Responder, json_response, one_picture
+from service.emulator.faults import FAULTS
+from service.emulator.responders import PendingRequest, Responder, json_response, one_picture
 from service.gemini import models
 from service.gemini.prompts import script_of
 

@@ -13,7 +13,7 @@ from google.genai import errors, types
 
 from service.emulator import wire
 from service.emulator.app import Emulator
-from service.emulator.faults import PendingRequest, one_picture
+from service.emulator.responders import PendingRequest, one_picture
 from tests.emulator.helpers import KEY, MODEL, Connect, Serve, ask, config, drawn, picture_bytes
 from tests.helpers import QuickEmulator
 

@@ -8,7 +8,8 @@ from google.genai import errors, types
 from pydantic import ValidationError
 
 from service.emulator.app import Emulator
-from service.emulator.faults import BLOCK_REASONS, FAULTS, FINISH_REASONS, error, repainted
+from service.emulator.faults import BLOCK_REASONS, FAULTS, FINISH_REASONS
+from service.emulator.responders import error, repainted
 from service.emulator.wrappings import WRAPPINGS
 from tests.emulator.helpers import Connect, ask, drawn, pictures
 from tests.helpers import QuickEmulator

@@ -7,7 +7,7 @@ import random
 import pytest
 from aiohttp import web
 
-from service.emulator.faults import PendingRequest, error, one_picture
+from service.emulator.responders import PendingRequest, error, one_picture
 from service.errors import GeminiError, GeminiUnavailable, OutcomeUnknown, StorageFull
 from service.gemini import queue
 from service.gemini.backoff import SHORTEST_INTERVAL_SECONDS

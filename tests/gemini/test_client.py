@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from service.emulator.faults import PendingRequest, error, raw
+from service.emulator.responders import PendingRequest, error, raw
 from service.emulator.wire import detail
 from service.errors import (
     BadReply,

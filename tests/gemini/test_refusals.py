@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from service.emulator.app import Fault
-from service.emulator.faults import PendingRequest, Responder, error, raw
+from service.emulator.responders import PendingRequest, Responder, error, raw
 from service.emulator.wire import Json, detail, dump
 from service.emulator.wire import error as error_body
 from service.errors import (

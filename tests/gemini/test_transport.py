@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from service.emulator.faults import (
+from service.emulator.responders import (
     PendingRequest,
     Responder,
     edited,

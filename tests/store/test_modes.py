@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from service.emulator.faults import PendingRequest, one_picture
+from service.emulator.responders import PendingRequest, one_picture
 from service.store.holds import held
 from service.store.layout import AREAS, PRIVATE, SHARED, Layout, Modes, raw_key, request_id, upload_key
 from service.store.local import LocalStore
