@@ -100,7 +100,7 @@ class Breaker:
         insort(self.held_back, call, key=ARRIVAL)
 
     def refuse(self, call: QueuedCall, refusal: NotExecuted, now: float) -> None:
-        """Open, or extend the pause; the refusal's error gets the pause as its Retry-After."""
+        """Open, or extend the pause."""
         # A call that was sent before the last refusal says nothing new, as long as the pause lasts.
         is_news = call.started_at >= self._refused_at or now >= self.resume_at
         pause = self._next_pause(now) if is_news else 0
@@ -111,7 +111,6 @@ class Breaker:
         call.refusals += 1
         for each in self.calls:
             each.deadline = min(each.deadline, now + self.budget)
-        refusal.error.headers |= self._retry_after(now)
 
     def _next_pause(self, now: float) -> float:
         self._refused_probes = 1 if now >= self._probe_accepted_at else self._refused_probes + 1
@@ -119,14 +118,14 @@ class Breaker:
         return _jittered(min(doubled, LONGEST_PAUSE_SECONDS), 0.5, 1)
 
     def error(self, refusal: NotExecuted, now: float) -> GeminiError:
-        """A copy of a refusal's error, with the rest of the pause as its Retry-After."""
-        error = copy.copy(refusal.error)
-        error.headers = error.headers | self._retry_after(now)
-        return error
+        """A copy of a refusal's error, with the rest of the pause as its Retry-After.
 
-    def _retry_after(self, now: float) -> dict[str, str]:
-        """Empty for a quota that lasts, whose error has a Retry-After of its own."""
-        return retry_after(self.resume_at - now) if self.resume_at < math.inf else {}
+        The error of a lasting quota, whose pause never ends, has a Retry-After of its own.
+        """
+        error = copy.copy(refusal.error)
+        if self.resume_at < math.inf:
+            error.headers = error.headers | retry_after(self.resume_at - now)
+        return error
 
     def answer(self, call: QueuedCall, now: float) -> None:
         """Gemini executed this call: close if it was sent after the last refusal, and end the budgets of the others."""

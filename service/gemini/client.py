@@ -102,7 +102,7 @@ class GeminiService:
                     over = queued.out_of_budget
                     await hooks.refused()
                     if over or not hooks.wanted:
-                        raise refused.error from None
+                        raise self._queue.error(queued, refused) from None
 
     async def _attempt(self, call: Call, sent: Callable[[], None]) -> Reply:
         reference = await asyncio.to_thread(call.reference.encode) if call.reference else b""

@@ -66,6 +66,10 @@ class CallQueue:
         finally:
             self._leave(call, slots=1)
 
+    def error(self, call: QueuedCall, refusal: NotExecuted) -> GeminiError:
+        """The error of a refused call that is not retried, with its Retry-After."""
+        return call.breaker.error(refusal, _now())
+
     def sent(self, call: QueuedCall) -> None:
         """The call is in flight: its breaker may release the next one."""
         call.breaker.sent(call, _now())
