@@ -13,6 +13,8 @@ from service.server.throughput import MinimumThroughput
 
 # Grace period before a body may be ended as slow; its rate is averaged over at least this long.
 GRACE_SECONDS = 1.0
+# The share of it that is always left: refusing clients that reconnect at once, as fast as they come, takes all CPU.
+SHORTEST_GRACE = 0.3
 POLL_SECONDS = 0.02
 # The rate below which a body is slow if UPLOAD_MIN_BYTES_PER_SECOND is 0.
 SLOW_BYTES_PER_SECOND = 10_240
@@ -147,9 +149,9 @@ class Bodies:
     def end_slowest(self, wanted: int) -> None:
         """End up to `wanted` slow bodies, or the slowest one if none is slow, after a grace period.
 
-        The period is shorter the more places are wanted.
+        The period is shorter the more places are wanted, down to SHORTEST_GRACE of it.
         """
-        grace = GRACE_SECONDS * self._limit / (self._limit + wanted)
+        grace = GRACE_SECONDS * max(SHORTEST_GRACE, self._limit / (self._limit + wanted))
         slowest = sorted(self._reading, key=_rank)
         least = self._rule.bytes_per_second or SLOW_BYTES_PER_SECOND
         # While slow ones are in their grace period, no other is ended in their place.

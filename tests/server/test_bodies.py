@@ -306,6 +306,17 @@ async def test_the_wait_for_a_turn_is_bounded(serve: Serve, monkeypatch: pytest.
     assert_problem(answer, 503, "busy", "bodies")
 
 
+async def test_a_slow_body_has_a_grace_period_however_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited = [0.0]
+    monkeypatch.setattr(bodies, "GRACE_SECONDS", 100)
+    monkeypatch.setattr(bodies.Body, "waited", lambda body: waited[0])
+    admitted = bodies.Bodies(1, MinimumThroughput(20, 0))
+    async with admitted.reading(StreamReader(Mock(connected=True), 2**16)):
+        for waited[0], left in ((29, 1), (31, 0)):
+            admitted.end_slowest(10_000)
+            assert len(admitted) == left
+
+
 async def test_a_waiting_body_that_is_cancelled_at_its_turn_blocks_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     # However slow this machine is, the first is not ended.
     monkeypatch.setattr(bodies, "GRACE_SECONDS", 600)
