@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, TypeVar
 
-from service.quoting import visible, whole_characters
+from service.quoting import visible, without_surrogates
 
 
 class SettingsError(Exception):
@@ -48,7 +48,7 @@ class ServiceError(Exception):
         billed: bool | None = False,
         storage_path: str | None = None,
     ) -> None:
-        self.detail = visible(whole_characters(detail))
+        self.detail = visible(without_surrogates(detail))
         super().__init__(self.detail)
         if status is not None:
             self.status = status

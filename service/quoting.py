@@ -20,7 +20,7 @@ _SEPARATORS = (
 _USER_INFO = re.compile(r"(?<=://)[^\s/@]+@")
 
 
-def whole_characters(text: str) -> str:
+def without_surrogates(text: str) -> str:
     """Replace lone surrogates, which UTF-8 cannot encode, by `?`."""
     return text.encode(errors="replace").decode()
 
@@ -62,5 +62,5 @@ def log_safe(text: str, key: str, keep: str = "") -> str:
 
 def excerpt(text: str, key: str) -> str:
     """The beginning of a text from outside, on one line, sanitized."""
-    plain = visible(whole_characters(without_secrets(" ".join(text.split())[:_SEARCHED], key)))
+    plain = visible(without_surrogates(without_secrets(" ".join(text.split())[:_SEARCHED], key)))
     return plain if len(plain) <= EXCERPT else f"{plain[:EXCERPT]}…"

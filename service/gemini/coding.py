@@ -35,21 +35,21 @@ class ContentDecoder:
         self._waiting = b""
         self._inflater: Any = None
         # Whether a gzip member is being decoded, whether it gave any data, and whether the rest is ignored.
-        self._begun = self._given = self._over = False
+        self._decoding = self._has_output = self._ignoring = False
 
     def feed(self, data: bytes) -> None:
-        if not self._over:
+        if not self._ignoring:
             self._waiting += data
 
     def piece(self) -> bytes:
         # Two bytes tell whether the data is compressed.
-        if not self._begun and len(self._waiting) > 1:
+        if not self._decoding and len(self._waiting) > 1:
             self._begin()
-        if self._over or not self._begun:
+        if self._ignoring or not self._decoding:
             return b""
         data, self._waiting = self._waiting, b""
         piece = self._inflate(data) if self._inflater else data
-        self._given = self._given or bool(piece)
+        self._has_output = self._has_output or bool(piece)
         return piece
 
     async def next_piece(self) -> bytes:
@@ -58,15 +58,15 @@ class ContentDecoder:
 
     def end(self) -> Iterator[bytes]:
         """The remaining pieces, at the end of the body."""
-        self._begun, self._over = True, self._over or not (self._begun or not self._given)
+        self._decoding, self._ignoring = True, self._ignoring or not (self._decoding or not self._has_output)
         while piece := self.piece():
             yield piece
 
     def _begin(self) -> None:
         inflater = _inflater(self._encoding, self._waiting)
         # After a whole gzip member comes another one, or padding.
-        self._over = self._given and not self._waiting.startswith(_GZIP_MAGIC)
-        self._begun, self._inflater = True, inflater
+        self._ignoring = self._has_output and not self._waiting.startswith(_GZIP_MAGIC)
+        self._decoding, self._inflater = True, inflater
 
     def _inflate(self, data: bytes) -> bytes:
         before = self._inflater.copy()
@@ -76,7 +76,7 @@ class ContentDecoder:
             return self._salvage(before, data)
         self._waiting = self._inflater.unconsumed_tail
         if self._inflater.eof:
-            self._begun, self._waiting = False, self._inflater.unused_data
+            self._decoding, self._waiting = False, self._inflater.unused_data
         return piece
 
     def _salvage(self, inflater: Any, data: bytes) -> bytes:
@@ -87,8 +87,8 @@ class ContentDecoder:
                 pieces.append(inflater.decompress(data[at : at + 1], PIECE))
                 if (size := size + len(pieces[-1])) > PIECE:
                     break
-        if size or self._given:
-            self._over = True
+        if size or self._has_output:
+            self._ignoring = True
             return b"".join(pieces)
         self._inflater = None
         return data

@@ -12,7 +12,7 @@ from service.errors import BadReply, Blocked, GeminiError, GeminiFailed, NoImage
 from service.gemini import blobs, wire
 from service.gemini.wire import Bytes, Json, ParsedReply
 from service.imaging.formats import sniff
-from service.quoting import excerpt, visible, whole_characters, without_key, without_secrets
+from service.quoting import excerpt, visible, without_key, without_secrets, without_surrogates
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +192,7 @@ class _Reader:
 
     def _quoted(self, text: str) -> str:
         # A longer string makes the usage too large anyway: no need to search it.
-        return text if len(text) > MAX_USAGE_BYTES else visible(whole_characters(without_secrets(text, self._key)))
+        return text if len(text) > MAX_USAGE_BYTES else visible(without_surrogates(without_secrets(text, self._key)))
 
     def _usage_to_show(self) -> Json | None:
         usage: Json = _copied(self._usage, lambda text: self._quoted(self._parsed.text(text)))
