@@ -1,0 +1,93 @@
+"""What a call costs: its usage metadata at the published rates, in whole nano-dollars (1e-9 USD)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from service.gemini import models
+
+NANO = 1_000_000_000
+_MICRO = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Nano-dollars a token: of the prompt, of text and thought that came, of pictures that came."""
+
+    prompt: int
+    text: int
+    image: int
+
+
+# ai.google.dev/gemini-api/docs/pricing, November 2026: USD per million tokens are thousands of nano-dollars a token.
+RATES: Mapping[str, Rates] = {
+    "gemini-nano-banana-2.1": Rates(1_500, 7_500, 30_000),
+    "gemini-3.1-flash-lite-image": Rates(250, 1_500, 30_000),
+    "gemini-3-pro-image": Rates(2_000, 12_000, 120_000),
+}
+
+
+def list_price(model: str, image_size: str) -> int | None:
+    """The list price of one picture; None where the table of models does not know."""
+    price = models.price(model, image_size)
+    return None if price is None else round(price * NANO)
+
+
+def cost(model: str, usage: Mapping[str, Any] | None) -> int | None:
+    """What a call with this `usageMetadata` costs; None where the rates or the counts are unknown."""
+    rates = RATES.get(model)
+    if rates is None or not usage:
+        return None
+    prompt, candidates = _count(usage, "promptTokenCount"), _count(usage, "candidatesTokenCount")
+    thoughts, image = _count(usage, "thoughtsTokenCount"), _image_tokens(usage)
+    pictures = candidates if image is None else image
+    text = max(candidates - pictures, 0) + thoughts
+    return prompt * rates.prompt + text * rates.text + pictures * rates.image
+
+
+def usd(nano: int) -> float:
+    """As answers show it: rounded half up to whole micro-dollars."""
+    return (nano + _MICRO // 2) // _MICRO / 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Pricing:
+    """The prices of one model and size, in nano-dollars; the emulator's pictures cost nothing."""
+
+    model: str
+    image_size: str
+    emulated: bool = False
+
+    @property
+    def list_price(self) -> int | None:
+        """Of one picture; None for a model outside the table."""
+        return 0 if self.emulated else list_price(self.model, self.image_size)
+
+    def cost(self, usage: Mapping[str, Any] | None) -> tuple[int | None, bool]:
+        """What a call cost, and whether that is an estimate: without its usage it is the list price."""
+        counted = 0 if self.emulated else cost(self.model, usage)
+        return (counted, False) if counted is not None else (self.list_price, self.list_price is not None)
+
+
+def _image_tokens(usage: Mapping[str, Any]) -> int | None:
+    """The tokens of pictures; None if the usage does not tell them from others."""
+    details = _member(usage, "candidatesTokensDetails")
+    if not isinstance(details, list) or not details:
+        return None
+    return sum(
+        _count(each, "tokenCount") for each in details if isinstance(each, dict) and each.get("modality") == "IMAGE"
+    )
+
+
+def _count(usage: Mapping[str, Any], name: str) -> int:
+    """A count of tokens, which may also come as its digits; 0 for anything else."""
+    value = _member(usage, name)
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 18:
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
+
+
+def _member(usage: Mapping[str, Any], name: str) -> Any:
+    """A member in camel case, as Gemini spells it, or in snake case, as some proxies do."""
+    snake = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
+    return usage.get(name, usage.get(snake))
