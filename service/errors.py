@@ -1,7 +1,7 @@
 """The exception hierarchy: one class for each error code, with its HTTP status."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from service.quoting import visible, without_surrogates
 
@@ -14,23 +14,26 @@ class ServiceError(Exception):
     """An error that is reported to the client.
 
     `detail` is one sentence, and never contains a path of the machine. `billed` says whether a call to Gemini was paid
-    for (None: unknown), `storage_path` is the key of what was kept of its reply.
+    for (None: unknown), `storage_path` is the key of what was kept of its reply, `usage` what Gemini counted.
 
     ServiceError (internal, 500)
     ├── RequestError                      the client's mistake, nothing was spent
-    │   ├── 400 MalformedRequest MalformedBody DuplicateField NotUtf8
+    │   ├── 400 MalformedRequest MalformedBody DuplicateField NotUtf8 InvalidIdempotencyKey
     │   ├── 401 Unauthorized   403 BadSignature CrossOrigin
-    │   ├── 404 NotFound   405 MethodNotAllowed   408 BodyTimeout   410 LinkExpired   412 PreconditionFailed
+    │   ├── 404 NotFound   405 MethodNotAllowed   408 BodyTimeout   409 NoRaw StillRunning
+    │   ├── 410 LinkExpired RawGone Deleted   412 PreconditionFailed
     │   ├── 413 TooLarge   415 UnsupportedMediaType UnsupportedEncoding UnsupportedImage
     │   ├── 416 RangeNotSatisfiable   417 ExpectationFailed
-    │   └── 422 MissingField UnknownField InvalidField ImageError
+    │   ├── 422 MissingField UnknownField InvalidField ImageError IdempotencyMismatch UnpricedModel
+    │   └── 429 BudgetExhausted
     ├── GeminiError                       a call failed; `billed` says what is known of its price
     │   ├── 422 Blocked NoImage
     │   ├── 429 QuotaExhausted CreditsExhausted
     │   ├── 502 GeminiAuth GeminiRejected GeminiFailed BadReply OutcomeUnknown
     │   ├── 503 GeminiUnavailable
     │   └── 504 GeminiTimeout
-    ├── NoExport (502)                    a picture came, but no export could be made of it
+    ├── 502 NoExport RawMissing           a picture came, but no export could be made of it
+    ├── 409 Cancelled                     a call that never went out
     └── 503 Busy Draining StorageUnavailable NotReady   507 StorageFull
     """
 
@@ -47,6 +50,7 @@ class ServiceError(Exception):
         headers: Mapping[str, str] | None = None,
         billed: bool | None = False,
         storage_path: str | None = None,
+        usage: Mapping[str, Any] | None = None,
     ) -> None:
         self.detail = visible(without_surrogates(detail))
         super().__init__(self.detail)
@@ -55,6 +59,7 @@ class ServiceError(Exception):
         self.headers = dict(headers or {})
         self.billed = billed
         self.storage_path = storage_path
+        self.usage = usage
 
     @property
     def worth_retrying(self) -> bool:
@@ -82,6 +87,10 @@ class NotUtf8(RequestError):
     code, status, title = "not_utf8", 400, "A text field is not UTF-8"
 
 
+class InvalidIdempotencyKey(RequestError):
+    code, status, title = "invalid_idempotency_key", 400, "The Idempotency-Key is not allowed"
+
+
 class Unauthorized(RequestError):
     code, status, title = "unauthorized", 401, "No valid API key"
 
@@ -106,8 +115,24 @@ class BodyTimeout(RequestError):
     code, status, title, retryable = "body_timeout", 408, "The body came too slowly", True
 
 
+class NoRaw(RequestError):
+    code, status, title = "no_raw", 409, "There is no picture of this variation"
+
+
+class StillRunning(RequestError):
+    code, status, title = "running", 409, "The request is still running"
+
+
 class LinkExpired(RequestError):
     code, status, title = "link_expired", 410, "The link has expired"
+
+
+class RawGone(RequestError):
+    code, status, title = "raw_gone", 410, "The picture as received is gone"
+
+
+class Deleted(RequestError):
+    code, status, title = "deleted", 410, "The request was deleted"
 
 
 class PreconditionFailed(RequestError):
@@ -144,6 +169,18 @@ class UnknownField(RequestError):
 
 class InvalidField(RequestError):
     code, status, title = "invalid_field", 422, "A field's value is not allowed"
+
+
+class IdempotencyMismatch(RequestError):
+    code, status, title = "idempotency_mismatch", 422, "The Idempotency-Key belongs to another request"
+
+
+class UnpricedModel(RequestError):
+    code, status, title = "unpriced_model", 422, "The model's price is unknown, and there is a budget"
+
+
+class BudgetExhausted(RequestError):
+    code, status, title, retryable = "budget_exhausted", 429, "The budget of the day is used up", True
 
 
 class ImageError(RequestError):
@@ -224,6 +261,14 @@ class NoExport(ServiceError):
     code, status, title = "no_export", 502, "No export could be made"
 
 
+class Cancelled(ServiceError):
+    code, status, title, retryable = "cancelled", 409, "The call was cancelled before it was sent", True
+
+
+class RawMissing(ServiceError):
+    code, status, title = "raw_missing", 502, "The picture was received, and is not there any more"
+
+
 class Busy(ServiceError):
     code, status, title, retryable = "busy", 503, "The service is full", True
 
@@ -279,3 +324,17 @@ def image_error(code: str, detail: str) -> ImageError:
         if kind.code == code:
             return kind(detail)
     return ImageError(detail)
+
+
+def error_of(code: str, detail: str, *, retryable: bool, **more: Any) -> ServiceError:
+    """An error from what was written down of it; `more` as for ServiceError."""
+    kinds = [kind for kind in _all_kinds(ServiceError) if kind.code == code]
+    # One code may stand for two classes, which differ in that.
+    kind = next((kind for kind in kinds if kind.retryable == retryable), kinds[0] if kinds else ServiceError)
+    return kind(detail, **more)
+
+
+def _all_kinds(root: type[ServiceError]) -> Iterator[type[ServiceError]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from _all_kinds(child)

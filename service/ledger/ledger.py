@@ -1,0 +1,250 @@
+"""The ledger as the service uses it: each method is one step, durable when it returns."""
+
+import contextlib
+import os
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from service.errors import SettingsError
+from service.ledger import queries, statements, steps
+from service.ledger.database import NAME, Database, connect, read, values_of
+from service.ledger.rows import CallRow, DayRow, EventRow, OwnerRow, RequestRow, UsageRow
+from service.ledger.steps import CallId, Failure, NewRequest, Opened, Receipt, Rules
+from service.ledger.writer import Writer
+from service.settings import Settings
+from service.store.layout import AREAS
+
+HEALABLE = 10_000
+HOUR = 3600 * 1_000_000
+DAY = 24 * HOUR
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+def microseconds() -> int:
+    """The time as the ledger writes it."""
+    return time.time_ns() // 1000
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerAccess:
+    """Where the ledger is, and what it obeys.
+
+    `url` empty: an SQLite file below `directory`, which must not lie in one of the `swept` directories.
+    """
+
+    directory: Path
+    rules: Rules
+    url: str = field(default="", repr=False)
+    swept: tuple[Path, ...] = ()
+
+    def connect(self, *, read_only: bool = False) -> Database:
+        """Open it, and bring its tables up to date; raises SettingsError, one line without a password. Blocks."""
+        directory = self.directory.resolve()
+        for swept in self.swept:
+            if directory.is_relative_to(swept.resolve()):
+                raise SettingsError(f"LEDGER_DIR={str(directory)!r} lies in {str(swept)!r}, which is swept")
+        return connect(self.url, self.directory, read_only=read_only)
+
+
+def ledger_access(settings: Settings) -> LedgerAccess:
+    """What the settings say of the ledger."""
+    rules = Rules(round(settings.idempotency_key_hours * HOUR), settings.budget_nano)
+    url = settings.database_url.get_secret_value() if settings.database_url else ""
+    return LedgerAccess(settings.ledger_directory, rules, url, tuple(map(settings.area, AREAS)))
+
+
+class Ledger:
+    """Rows of requests, calls, events and money, written by one thread.
+
+    Every method raises StorageFull or StorageUnavailable when the database refuses; then nothing was written. A step
+    that returns False came too late: another one was made before, and nothing may follow it.
+    """
+
+    def __init__(self, writer: Writer, owner: str, rules: Rules, clock: Callable[[], int] = microseconds) -> None:
+        self.owner = owner
+        self._writer = writer
+        self._rules = rules
+        self._clock = clock
+
+    async def _step(self, step: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._writer.run(lambda database: step(database, *args, **kwargs))
+
+    # The steps of one's own requests
+
+    async def open(self, new: NewRequest) -> Opened:
+        """Write a request before anything is spent, or find the one that has its key; raises BudgetExhausted."""
+        now = self._clock()
+        return await self._step(steps.open_request, new, self.owner, self._rules, now)
+
+    async def send(self, call: CallId) -> bool:
+        now = self._clock()
+        return await self._step(steps.send, call, self.owner, now)
+
+    async def refuse(self, call: CallId) -> bool:
+        return await self._step(steps.refuse, call, self.owner)
+
+    async def receive(self, call: CallId, receipt: Receipt) -> bool:
+        now = self._clock()
+        return await self._step(steps.receive, call, self.owner, receipt, now)
+
+    async def export(self, call: CallId, result: str, receipt: Receipt | None = None) -> bool:
+        now = self._clock()
+        return await self._step(steps.export, call, self.owner, result, now, receipt)
+
+    async def fail(self, call: CallId, failure: Failure) -> bool:
+        now = self._clock()
+        return await self._step(steps.fail, call, self.owner, failure, now)
+
+    async def lose(self, call: CallId, error: str) -> bool:
+        now = self._clock()
+        return await self._step(steps.lose, call, self.owner, error, now)
+
+    async def cancel(self, call: CallId, error: str) -> bool:
+        now = self._clock()
+        return await self._step(steps.cancel, call, error, now)
+
+    # What is asked of it
+
+    async def request(self, request_id: str) -> tuple[RequestRow, list[CallRow]] | None:
+        """A request and its calls; None if there is none, or it was deleted."""
+        return await self._step(queries.request_with_calls, request_id)
+
+    async def holder(self, principal: str, route: str, key: str) -> RequestRow | None:
+        """The request that an idempotency key means now."""
+        return await self._step(steps.holder_of_key, principal, route, key, self._rules, self._clock())
+
+    async def newest(
+        self, principal: str | None, limit: int, before: RequestRow | None = None
+    ) -> list[tuple[RequestRow, list[CallRow]]]:
+        """The newest requests of a principal (None: of all), those older than `before`, and their calls."""
+        return await self._step(queries.newest, principal, limit, before)
+
+    async def newest_of_key(
+        self, principal: str | None, route: str, key: str
+    ) -> tuple[RequestRow, list[CallRow]] | None:
+        """The newest request that was made with an idempotency key, whether it still has it or not."""
+        return await self._step(queries.newest_of_key, principal, route, key)
+
+    async def events(self, request_id: str, after: int, limit: int = 100) -> list[EventRow]:
+        return await self._step(queries.events_after, request_id, after, limit)
+
+    async def usage(self, principal: str | None, first: str, last: str) -> list[UsageRow]:
+        """Calls and money of the UTC days `first` to `last`, of a principal or (None) of all."""
+        return await self._step(queries.usage, principal, first, last)
+
+    async def today(self) -> DayRow:
+        """The money of all in the current UTC day."""
+        day = steps.day_of(self._clock())
+        return await self._step(queries.money_of, day)
+
+    async def states(self) -> dict[str, int]:
+        """How many calls are in each state."""
+        return await self._writer.run(lambda db: dict(db.run(statements.COUNT_STATES)))
+
+    async def mark_cancelled(self, request_id: str) -> None:
+        now = self._clock()
+        await self._writer.run(lambda db: db.run(statements.CANCEL_REQUEST, {"id": request_id, "now": now}))
+
+    async def delete(self, request_id: str) -> None:
+        """Blank what a request said and got; its calls and their money stay."""
+        now = self._clock()
+        await self._step(steps.delete, request_id, now)
+
+    async def forget(self, finished_before: int) -> None:
+        """Remove requests that ended before then (microseconds), unless their key is still held."""
+        created_before = self._clock() - self._rules.key_lifetime
+        await self._writer.run(
+            lambda db: db.run(
+                statements.FORGET_REQUESTS, {"finished_before": finished_before, "created_before": created_before}
+            )
+        )
+
+    # Recovery
+
+    async def dead_owners(self) -> list[str]:
+        """Owners whose process has ended; none but this process can take them over until `bury`."""
+        return await self._step(_dead_owners, self.owner)
+
+    async def take_over(self, dead: str) -> list[tuple[RequestRow, list[CallRow]]]:
+        """Make the open requests of a dead owner one's own."""
+        return await self._step(steps.take_over, dead, self.owner)
+
+    async def bury(self, dead: str) -> None:
+        """Forget a dead owner, all of whose requests were taken over."""
+        await self._step(_bury, dead)
+
+    async def healable(self) -> list[tuple[RequestRow, CallRow]]:
+        """Calls that were given up, the newest HEALABLE of them: their pictures may have turned up."""
+        return await self._step(queries.healable, HEALABLE)
+
+    async def named_raws(self) -> list[str]:
+        """The keys of every raw and reply that a row names."""
+        return [key for (key,) in await self._writer.run(lambda db: db.run(statements.NAMED_RAWS))]
+
+    async def probe(self) -> None:
+        """Raises StorageFull or StorageUnavailable while the database refuses commits."""
+        await self._writer.probe()
+
+    async def named_uploads(self) -> list[str]:
+        """The keys of every upload that a row names."""
+        return [key for (key,) in await self._writer.run(lambda db: db.run(statements.NAMED_UPLOADS))]
+
+    async def protected(self) -> set[str]:
+        """Keys that no sweep may remove: raws without exports, uploads of requests that have not ended."""
+        return await self._step(queries.protected)
+
+
+def _dead_owners(database: Database, own: str) -> list[str]:
+    others = list(read(database, OwnerRow, statements.READ_OWNERS, {"id": own}))
+    return [other.id for other in others if database.lock_owner(other.id)]
+
+
+def _bury(database: Database, owner: str) -> None:
+    database.run(statements.REMOVE_OWNER, {"id": owner})
+    database.forget_owner(owner)
+
+
+def read_protected(access: LedgerAccess) -> set[str]:
+    """`protected`, for a process that only sweeps; raises SettingsError, StorageUnavailable."""
+    if not access.url and not (access.directory / NAME).exists():
+        return set()
+    database = access.connect(read_only=True)
+    try:
+        return queries.protected(database)
+    finally:
+        database.close()
+
+
+@contextlib.asynccontextmanager
+async def open_ledger(
+    access: LedgerAccess, committed: Callable[[float | None], None] = lambda seconds: None
+) -> AsyncIterator[Ledger]:
+    """The ledger, with this process as the owner of what it opens; raises SettingsError, one line."""
+    owner = secrets.token_hex(16)
+    writer = Writer(lambda: _connect_as(owner, access), committed)
+    await writer.start()
+    try:
+        yield Ledger(writer, owner, access.rules)
+        # What is still open is for another process, which finds this one's row and no lock on it.
+        await writer.run(
+            lambda database: _bury(database, owner) if not queries.open_requests(database, owner) else None
+        )
+    finally:
+        await writer.close()
+
+
+def _connect_as(owner: str, access: LedgerAccess) -> Database:
+    """Connect, and lock the owner's id for as long as the connection lasts."""
+    database = access.connect()
+    if database.lock_owner(owner):
+        row = OwnerRow(owner, socket.gethostname(), os.getpid(), microseconds())
+        with database.transaction():
+            database.run(statements.INSERT_OWNER, values_of(row))
+    return database

@@ -1,0 +1,94 @@
+"""What can be asked of the ledger: requests, calls, events and money, as they are."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from service.ledger import statements
+from service.ledger.database import Database, Values, read
+from service.ledger.rows import CallRow, DayRow, EventRow, RequestRow, UsageRow
+
+# The error of a call whose raw is not there, so that it heals when the raw turns up.
+MISSING = '%"code": "raw_missing"%'
+
+
+def state_of(calls: Sequence[CallRow]) -> str:
+    """What became of a request, by the last attempt of each variation."""
+    last = {call.number: call.state for call in calls}.values()
+    if any(state in ("planned", "sending", "received") for state in last):
+        return "running"
+    exported = sum(state == "exported" for state in last)
+    if exported:
+        return "succeeded" if exported == len(last) else "partial"
+    return "cancelled" if all(state == "cancelled" for state in last) else "failed"
+
+
+def cost_of(calls: Sequence[CallRow]) -> int:
+    return sum(call.cost or 0 for call in calls)
+
+
+def possible_of(calls: Sequence[CallRow]) -> int:
+    """List prices of what is out or unknown."""
+    return sum(call.list_price or 0 for call in calls if call.state in ("sending", "unknown"))
+
+
+def calls_of(database: Database, request_id: str) -> list[CallRow]:
+    return list(read(database, CallRow, statements.READ_CALLS, {"id": request_id}))
+
+
+def request_with_calls(database: Database, request_id: str) -> tuple[RequestRow, list[CallRow]] | None:
+    request = next(read(database, RequestRow, statements.READ_REQUEST, {"id": request_id}), None)
+    return None if request is None or request.deleted else (request, calls_of(database, request_id))
+
+
+def newest_of_key(
+    database: Database, principal: str | None, route: str, key: str
+) -> tuple[RequestRow, list[CallRow]] | None:
+    values: Values = {"principal": principal, "route": route, "idempotency_key": key}
+    request = next(read(database, RequestRow, statements.NEWEST_OF_KEY, values), None)
+    return (request, calls_of(database, request.id)) if request else None
+
+
+def newest(
+    database: Database, principal: str | None, limit: int, before: RequestRow | None = None
+) -> list[tuple[RequestRow, list[CallRow]]]:
+    """The newest requests of a principal (None: of all), those older than `before`, and their calls."""
+    values: dict[str, Any] = {"principal": principal, "limit": limit}
+    statement = statements.NEWEST
+    if before:
+        statement = statements.NEWEST_BEFORE
+        values |= {"created": before.created, "id": before.id}
+    return [
+        (request, calls_of(database, request.id)) for request in list(read(database, RequestRow, statement, values))
+    ]
+
+
+def events_after(database: Database, request_id: str, after: int, limit: int) -> list[EventRow]:
+    return list(read(database, EventRow, statements.READ_EVENTS, {"id": request_id, "after": after, "limit": limit}))
+
+
+def money_of(database: Database, day: str) -> DayRow:
+    """The money of all on a day."""
+    values: Values = {"day": day, "principal": ""}
+    return next(read(database, DayRow, statements.READ_DAY, values), DayRow(day, "", 0, 0, 0))
+
+
+def usage(database: Database, principal: str | None, first: str, last: str) -> list[UsageRow]:
+    values = {"principal": principal, "first": first, "last": last}
+    return list(read(database, UsageRow, statements.USAGE, values))
+
+
+def open_requests(database: Database, owner: str) -> list[RequestRow]:
+    return list(read(database, RequestRow, statements.OPEN_REQUESTS_OF, {"owner": owner}))
+
+
+def healable(database: Database, limit: int) -> list[tuple[RequestRow, CallRow]]:
+    """Calls that were given up and may still be received, with their requests, the newest first."""
+    calls = list(read(database, CallRow, statements.HEALABLE, {"missing": MISSING, "limit": limit}))
+    found = [(request_with_calls(database, call.request_id), call) for call in calls]
+    return [(request[0], call) for request, call in found if request]
+
+
+def protected(database: Database) -> set[str]:
+    """Keys that no sweep may remove."""
+    rows = database.run(statements.RECEIVED_RAWS) + database.run(statements.UNFINISHED_UPLOADS)
+    return {key for (key,) in rows}

@@ -1,0 +1,141 @@
+"""Every SQL statement of the ledger, portable between SQLite and PostgreSQL, with named parameters.
+
+Each step of a call is one UPDATE that names the states it may come from and, but for recovery, its owner: no row back
+means that somebody else was first.
+"""
+
+from service.ledger.rows import OPEN, CallRow, DayRow, EventRow, OwnerRow, RequestRow, columns, placeholders
+
+_OPEN = ", ".join(f"'{state}'" for state in OPEN)
+_CALL = columns(CallRow)
+_REQUEST = columns(RequestRow)
+# Of one principal, or of all.
+_OWN = "(CAST(:principal AS TEXT) IS NULL OR principal = :principal)"
+
+READ_VERSION = "SELECT max(version) FROM schema"
+CREATE_VERSION = "CREATE TABLE IF NOT EXISTS schema (version BIGINT NOT NULL)"
+INSERT_PROBE = "INSERT INTO probes (data) VALUES (:data)"
+DELETE_PROBE = "DELETE FROM probes"
+WRITE_VERSION = "INSERT INTO schema (version) VALUES (:version)"
+
+# Requests and their events
+
+INSERT_REQUEST = (
+    f"INSERT INTO requests ({_REQUEST}) VALUES ({placeholders(RequestRow)}) ON CONFLICT DO NOTHING RETURNING id"
+)
+READ_REQUEST = f"SELECT {_REQUEST} FROM requests WHERE id = :id"
+HOLDER_OF_KEY = (
+    f"SELECT {_REQUEST} FROM requests"
+    " WHERE principal = :principal AND route = :route AND idempotency_key = :idempotency_key AND key_held = 1"
+)
+NEWEST_OF_KEY = (
+    f"SELECT {_REQUEST} FROM requests WHERE {_OWN}"
+    " AND route = :route AND idempotency_key = :idempotency_key AND deleted IS NULL"
+    " ORDER BY created DESC, id DESC LIMIT 1"
+)
+NEWEST = f"SELECT {_REQUEST} FROM requests WHERE {_OWN} AND deleted IS NULL ORDER BY created DESC, id DESC LIMIT :limit"
+NEWEST_BEFORE = (
+    f"SELECT {_REQUEST} FROM requests WHERE {_OWN} AND deleted IS NULL"
+    " AND (created < :created OR (created = :created AND id < :id))"
+    " ORDER BY created DESC, id DESC LIMIT :limit"
+)
+FREE_KEY = "UPDATE requests SET key_held = 0 WHERE id = :id"
+CANCEL_REQUEST = "UPDATE requests SET cancelled = :now WHERE id = :id AND cancelled IS NULL AND finished IS NULL"
+FINISH_REQUEST = "UPDATE requests SET finished = :now WHERE id = :id"
+REOPEN_REQUEST = "UPDATE requests SET finished = NULL, owner = :owner WHERE id = :id"
+BLANK_REQUEST = "UPDATE requests SET deleted = :now, spec = '', upload = NULL WHERE id = :id"
+BLANK_CALLS = "UPDATE calls SET result = NULL, error = NULL, usage = NULL WHERE request_id = :id"
+FORGET_EVENTS = "DELETE FROM events WHERE request_id = :id"
+FORGET_REQUESTS = (
+    "DELETE FROM requests WHERE finished < :finished_before AND (key_held = 0 OR created < :created_before)"
+)
+# Locks the request's row until the end of the transaction, so that events are numbered without a gap.
+NEXT_EVENT = "UPDATE requests SET last_event = last_event + 1 WHERE id = :id RETURNING last_event"
+INSERT_EVENT = f"INSERT INTO events ({columns(EventRow)}) VALUES ({placeholders(EventRow)})"
+READ_EVENTS = (
+    f"SELECT {columns(EventRow)} FROM events"
+    " WHERE request_id = :id AND sequence > :after ORDER BY sequence LIMIT :limit"
+)
+
+# Calls
+
+INSERT_CALL = f"INSERT INTO calls ({_CALL}) VALUES ({placeholders(CallRow)})"
+READ_CALL = f"SELECT {_CALL} FROM calls WHERE request_id = :request_id AND number = :number AND attempt = :attempt"
+READ_CALLS = f"SELECT {_CALL} FROM calls WHERE request_id = :id ORDER BY number, attempt"
+COUNT_OPEN = f"SELECT count(*) FROM calls WHERE request_id = :id AND state IN ({_OPEN})"
+_ONE = "WHERE request_id = :request_id AND number = :number AND attempt = :attempt"
+SEND = (
+    "UPDATE calls SET state = 'sending', sent = :now, tries = tries + 1"
+    f" {_ONE} AND owner = :owner AND state = 'planned' RETURNING {_CALL}"
+)
+REFUSE = f"UPDATE calls SET state = 'planned' {_ONE} AND owner = :owner AND state = 'sending' RETURNING {_CALL}"
+# A picture may turn up after its call was given up: whoever finds it may say so.
+RECEIVE = (
+    "UPDATE calls SET state = 'received', received = :now, finished = NULL, billed = 1, raw = :raw, sha256 = :sha256,"
+    " size = :size, usage = :usage, estimated = :estimated, error = NULL, owner = :owner"
+    f" {_ONE} AND (state IN ('sending', 'unknown') OR (state = 'failed' AND error LIKE :missing)) RETURNING {_CALL}"
+)
+EXPORT = (
+    "UPDATE calls SET state = 'exported', finished = :now, result = :result"
+    f" {_ONE} AND owner = :owner AND state = 'received' RETURNING {_CALL}"
+)
+_END = (
+    "UPDATE calls SET state = '{state}', finished = :now, error = :error, billed = CAST(:billed AS BIGINT),"
+    " raw = COALESCE(CAST(:raw AS TEXT), raw), usage = COALESCE(CAST(:usage AS TEXT), usage)"
+    f" {_ONE} AND {{guard}} RETURNING {_CALL}"
+)
+FAIL = _END.format(state="failed", guard=f"owner = :owner AND state IN ({_OPEN})")
+LOSE = _END.format(state="unknown", guard="owner = :owner AND state = 'sending'")
+# Any process may cancel: the owner finds out when it would send.
+CANCEL = _END.format(state="cancelled", guard="state = 'planned'")
+PRICE = f"UPDATE calls SET reserved = :reserved, possible = :possible, cost = :cost {_ONE}"
+OPEN_DAY = (
+    "INSERT INTO days (day, principal, reserved, spent, possible) VALUES (:day, :principal, 0, 0, 0)"
+    " ON CONFLICT DO NOTHING"
+)
+MOVE_MONEY = (
+    "UPDATE days SET reserved = reserved + :reserved, spent = spent + :spent, possible = possible + :possible"
+    " WHERE day = :day AND principal IN (:principal, '')"
+)
+RESERVE = (
+    "UPDATE days SET reserved = reserved + :reserved WHERE day = :day AND principal = ''"
+    " AND reserved + spent + possible + :reserved <= CAST(:budget AS BIGINT) RETURNING reserved"
+)
+RESERVE_OWN = "UPDATE days SET reserved = reserved + :reserved WHERE day = :day AND principal = :principal"
+READ_DAY = f"SELECT {columns(DayRow)} FROM days WHERE day = :day AND principal = :principal"
+SUM_DAY = (
+    "SELECT COALESCE(sum(reserved), 0), COALESCE(sum(cost), 0), COALESCE(sum(possible), 0) FROM calls WHERE day = :day"
+)
+
+# Owners, recovery and retention
+
+# A connection that was lost is made again by the same owner.
+INSERT_OWNER = f"INSERT INTO owners ({columns(OwnerRow)}) VALUES ({placeholders(OwnerRow)}) ON CONFLICT DO NOTHING"
+REMOVE_OWNER = "DELETE FROM owners WHERE id = :id"
+READ_OWNERS = f"SELECT {columns(OwnerRow)} FROM owners WHERE id <> :id"
+OPEN_REQUESTS_OF = f"SELECT {_REQUEST} FROM requests WHERE owner = :owner AND finished IS NULL ORDER BY created, id"
+TAKE_OVER_REQUEST = "UPDATE requests SET owner = :owner WHERE id = :id AND owner = :was RETURNING id"
+TAKE_OVER_CALLS = f"UPDATE calls SET owner = :owner WHERE request_id = :id AND state IN ({_OPEN})"
+HEALABLE = (
+    f"SELECT {_CALL} FROM calls WHERE state = 'unknown' OR (state = 'failed' AND error LIKE :missing)"
+    " ORDER BY planned DESC LIMIT :limit"
+)
+UNFINISHED_UPLOADS = "SELECT upload FROM requests WHERE finished IS NULL AND upload IS NOT NULL"
+RECEIVED_RAWS = "SELECT raw FROM calls WHERE state = 'received' AND raw IS NOT NULL"
+NAMED_RAWS = "SELECT raw FROM calls WHERE raw IS NOT NULL"
+NAMED_UPLOADS = "SELECT upload FROM requests WHERE upload IS NOT NULL"
+COUNT_STATES = "SELECT state, count(*) FROM calls GROUP BY state"
+
+# Money as told: a call that surely cost nothing is no row of it.
+_OUTCOME = "CASE WHEN state IN ('sending', 'received') THEN 'open' ELSE state END"
+_COUNTED = "state NOT IN ('planned', 'cancelled') AND (billed IS NULL OR billed = 1)"
+USAGE = (
+    f"SELECT day, model, image_size, tier, {_OUTCOME} AS outcome, count(*) AS calls,"
+    " count(CASE WHEN state IN ('received', 'exported') THEN 1 END) AS pictures,"
+    " CAST(COALESCE(sum(cost), 0) AS BIGINT) AS cost, CAST(COALESCE(sum(possible), 0) AS BIGINT) AS possible,"
+    " count(CASE WHEN list_price IS NULL AND cost IS NULL THEN 1 END) AS unpriced,"
+    " count(CASE WHEN estimated = 1 THEN 1 END) AS estimated"
+    f" FROM calls WHERE {_COUNTED} AND day BETWEEN :first AND :last"
+    f" AND {_OWN}"
+    f" GROUP BY day, model, image_size, tier, {_OUTCOME} ORDER BY day, model, image_size, tier, outcome"
+)

@@ -1,0 +1,298 @@
+"""The steps of a request and its calls, each one transaction: what may follow what, its event, and its money.
+
+```
+planned ──send──► sending ──receive──► received ──export──► exported
+   ▲                 │ │                  │
+   └────refuse───────┘ ├──fail──► failed ◄┘
+   │                   └──lose──► unknown ──receive──► received     (its picture turned up)
+   └──cancel──► cancelled
+```
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from service.errors import BudgetExhausted
+from service.ledger import statements
+from service.ledger.database import NONE, Database, Values, read, values_of
+from service.ledger.queries import MISSING, calls_of, cost_of, open_requests, possible_of, state_of
+from service.ledger.rows import CallRow, DayRow, EventKind, EventRow, Mode, RequestRow
+
+
+@dataclass(frozen=True, slots=True)
+class NewRequest:
+    """What is to be written before anything is spent. `list_price` of one call, in nano-dollars; None: unknown."""
+
+    id: str
+    principal: str
+    route: str
+    fingerprint: str
+    mode: Mode
+    backend: str
+    spec: str
+    upload: str | None
+    model: str
+    image_size: str
+    stems: Sequence[str]
+    list_price: int | None
+    idempotency_key: str | None = None
+    tier: str = "interactive"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Settings that steps obey: microseconds that an idempotency key is kept, nano-dollars a day (None: no budget)."""
+
+    key_lifetime: int
+    budget: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The request that a POST stands for: its own (`mine`), or the one that has its idempotency key."""
+
+    request: RequestRow
+    mine: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A picture that came: its key, digest and bytes, the usage as JSON, what it cost (None: the price is unknown)."""
+
+    raw: str
+    sha256: str
+    size: int
+    usage: str | None
+    cost: int | None
+    estimated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CallId:
+    request_id: str
+    number: int
+    attempt: int = 1
+
+    @classmethod
+    def of(cls, call: CallRow) -> "CallId":
+        return cls(call.request_id, call.number, call.attempt)
+
+    def values(self) -> dict[str, Any]:
+        return {"request_id": self.request_id, "number": self.number, "attempt": self.attempt}
+
+
+def day_of(now: int) -> str:
+    """The UTC day of a time in microseconds."""
+    return datetime.fromtimestamp(now / 1_000_000, UTC).date().isoformat()
+
+
+def open_request(database: Database, new: NewRequest, owner: str, rules: Rules, now: int) -> Opened:
+    """Claim the key, plan the calls and reserve their money: all or nothing. Raises BudgetExhausted."""
+    if new.idempotency_key:
+        holder = holder_of_key(database, new.principal, new.route, new.idempotency_key, rules, now)
+        if holder:
+            return Opened(holder, mine=False)
+    request = RequestRow(
+        new.id, new.principal, new.route, new.idempotency_key, int(new.idempotency_key is not None), new.fingerprint,
+        new.mode, new.backend, new.spec, new.upload, len(new.stems), 0, owner, None, now, None, None,
+    )  # fmt: skip
+    if not database.run(statements.INSERT_REQUEST, values_of(request)):
+        # Another process claimed the key in this moment.
+        values = _key(new.principal, new.route, new.idempotency_key)
+        return Opened(next(read(database, RequestRow, statements.HOLDER_OF_KEY, values)), mine=False)
+    reserved = 2 * (new.list_price or 0)
+    _reserve(database, new, reserved * len(new.stems), rules.budget, now)
+    for number, stem in enumerate(new.stems, 1):
+        call = CallRow(
+            new.id, number, 1, "planned", owner, new.principal, 0, new.model, new.image_size, new.tier, day_of(now),
+            new.list_price, reserved, 0, None, 0, None, None, None, None, None, stem, None, None, now, None, None, None,
+        )  # fmt: skip
+        database.run(statements.INSERT_CALL, values_of(call))
+    return Opened(request, mine=True)
+
+
+def _key(principal: str, route: str, key: str | None) -> Values:
+    return {"principal": principal, "route": route, "idempotency_key": key}
+
+
+def holder_of_key(
+    database: Database, principal: str, route: str, key: str | None, rules: Rules, now: int
+) -> RequestRow | None:
+    """The request that has a key; one whose time is over lets go of it."""
+    values = _key(principal, route, key)
+    holder = next(read(database, RequestRow, statements.HOLDER_OF_KEY, values), None)
+    if holder and holder.finished and now >= holder.created + rules.key_lifetime:
+        database.run(statements.FREE_KEY, {"id": holder.id})
+        return None
+    return holder
+
+
+def _reserve(database: Database, new: NewRequest, amount: int, budget: int | None, now: int) -> None:
+    day = day_of(now)
+    for principal in ("", new.principal):
+        database.run(statements.OPEN_DAY, {"day": day, "principal": principal})
+    if budget is not None:
+        values: Values = {"day": day, "reserved": amount, "budget": budget}
+        if not database.run(statements.RESERVE, values):
+            today = next(read(database, DayRow, statements.READ_DAY, {"day": day, "principal": ""}))
+            only_reserved = today.spent + today.possible + amount <= budget
+            raise _over_budget(5 if only_reserved else _seconds_to_midnight(now))
+        database.run(statements.RESERVE_OWN, {"day": day, "principal": new.principal, "reserved": amount})
+    else:
+        _move(database, day, new.principal, reserved=amount)
+
+
+def _over_budget(seconds: int) -> BudgetExhausted:
+    return BudgetExhausted("BUDGET_USD_PER_DAY does not allow this request", headers={"Retry-After": str(seconds)})
+
+
+def _seconds_to_midnight(now: int) -> int:
+    return 86_400 - now // 1_000_000 % 86_400
+
+
+def send(database: Database, call: CallId, owner: str, now: int) -> bool:
+    """Planned -> sending: only after this may the call go out. False: it may not."""
+    return _told(database, statements.SEND, call, owner, now, "sent") is not None
+
+
+def refuse(database: Database, call: CallId, owner: str) -> bool:
+    """Sending -> planned: Gemini did nothing with it."""
+    return bool(database.run(statements.REFUSE, {**call.values(), "owner": owner}))
+
+
+def receive(database: Database, call: CallId, owner: str, receipt: Receipt, now: int) -> bool:
+    """-> received: its picture is kept. A request that had ended goes on."""
+    values: Values = {
+        "raw": receipt.raw, "sha256": receipt.sha256, "size": receipt.size, "usage": receipt.usage,
+        "estimated": int(receipt.estimated), "missing": MISSING,
+    }  # fmt: skip
+    was = _told(database, statements.RECEIVE, call, owner, now, "received", values)
+    if was:
+        _settle(database, was, cost=receipt.cost)
+        database.run(statements.REOPEN_REQUEST, {"id": call.request_id, "owner": owner})
+    return was is not None
+
+
+def export(database: Database, call: CallId, owner: str, result: str, now: int, receipt: Receipt | None = None) -> bool:
+    """Received -> exported, with the answer's variation as JSON.
+
+    `receipt` where `receive` could not be written before: both at once.
+    """
+    if receipt:
+        receive(database, call, owner, receipt, now)
+    done = _told(database, statements.EXPORT, call, owner, now, "exported", {"result": result}) is not None
+    if done:
+        _finish(database, call.request_id, now)
+    return done
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a call ended without exports: the error as JSON, what is known of its price, and what was kept of it."""
+
+    error: str
+    billed: bool | None
+    cost: int | None = 0
+    raw: str | None = None
+    usage: str | None = None
+
+
+def fail(database: Database, call: CallId, owner: str, failure: Failure, now: int) -> bool:
+    """-> failed. A call that was received keeps its cost."""
+    return _end(database, statements.FAIL, call, owner, failure, now)
+
+
+def lose(database: Database, call: CallId, owner: str, error: str, now: int) -> bool:
+    """Sending -> unknown: nobody knows whether it was billed."""
+    return _end(database, statements.LOSE, call, owner, Failure(error, None, None), now)
+
+
+def cancel(database: Database, call: CallId, error: str, now: int) -> bool:
+    """Planned -> cancelled, whoever its owner is."""
+    return _end(database, statements.CANCEL, call, "", Failure(error, False), now)
+
+
+def _end(database: Database, statement: str, call: CallId, owner: str, failure: Failure, now: int) -> bool:
+    billed = None if failure.billed is None else int(failure.billed)
+    values = {"error": failure.error, "billed": billed, "raw": failure.raw, "usage": failure.usage}
+    was = _told(database, statement, call, owner, now, "failed", values)
+    if was is None:
+        return False
+    cost = was.cost if was.state == "received" else failure.cost
+    _settle(database, was, cost=cost, possible=(was.list_price or 0) if statement is statements.LOSE else 0)
+    _finish(database, call.request_id, now)
+    return True
+
+
+def _told(
+    database: Database, statement: str, call: CallId, owner: str, now: int, kind: EventKind, values: Values = NONE
+) -> CallRow | None:
+    """Make a step and its event; returns the call as it was, None if it was not in a state for this step."""
+    was = next(read(database, CallRow, statements.READ_CALL, call.values()), None)
+    if was is None or not database.run(statement, {**call.values(), "owner": owner, "now": now, **values}):
+        return None
+    # A picture that turns up later takes the error off the call, not off the event.
+    error = values.get("error") if kind == "failed" else None
+    _append(database, call.request_id, kind, now, call.number, call.attempt, str(error) if error else None)
+    return was
+
+
+def _append(
+    database: Database, request_id: str, kind: EventKind, now: int, number: int | None = None,
+    attempt: int | None = None, data: str | None = None,
+) -> None:  # fmt: skip
+    sequence = database.run(statements.NEXT_EVENT, {"id": request_id})[0][0]
+    database.run(statements.INSERT_EVENT, values_of(EventRow(request_id, sequence, now, kind, number, attempt, data)))
+
+
+def _settle(database: Database, was: CallRow, cost: int | None, possible: int = 0) -> None:
+    """Give back what was reserved, and count what was, or may have been, spent."""
+    moved = {"reserved": -was.reserved, "spent": (cost or 0) - (was.cost or 0), "possible": possible - was.possible}
+    _move(database, was.day, was.principal, **moved)
+    money = {"reserved": 0, "possible": possible, "cost": cost}
+    database.run(
+        statements.PRICE, {"request_id": was.request_id, "number": was.number, "attempt": was.attempt, **money}
+    )
+
+
+def _move(database: Database, day: str, principal: str, reserved: int = 0, spent: int = 0, possible: int = 0) -> None:
+    values: Values = {
+        "day": day,
+        "principal": principal,
+        "reserved": reserved,
+        "spent": spent,
+        "possible": possible,
+    }
+    database.run(statements.MOVE_MONEY, values)
+
+
+def _finish(database: Database, request_id: str, now: int) -> None:
+    """With its last call a request ends: `finished` and the event `done` are of one transaction with it."""
+    if database.run(statements.COUNT_OPEN, {"id": request_id})[0][0]:
+        return
+    calls = calls_of(database, request_id)
+    database.run(statements.FINISH_REQUEST, {"id": request_id, "now": now})
+    if all(call.billed == 0 for call in calls):
+        database.run(statements.FREE_KEY, {"id": request_id})
+    data = {"state": state_of(calls), "cost": cost_of(calls), "possible": possible_of(calls)}
+    _append(database, request_id, "done", now, data=json.dumps(data))
+
+
+def delete(database: Database, request_id: str, now: int) -> None:
+    """Blank what a request said and got; its calls and their money stay."""
+    database.run(statements.BLANK_REQUEST, {"id": request_id, "now": now})
+    database.run(statements.BLANK_CALLS, {"id": request_id})
+    database.run(statements.FORGET_EVENTS, {"id": request_id})
+
+
+def take_over(database: Database, dead: str, owner: str) -> list[tuple[RequestRow, list[CallRow]]]:
+    """Make the open requests of a dead owner one's own, and return them with their calls."""
+    taken = []
+    for request in open_requests(database, dead):
+        if database.run(statements.TAKE_OVER_REQUEST, {"id": request.id, "owner": owner, "was": dead}):
+            database.run(statements.TAKE_OVER_CALLS, {"id": request.id, "owner": owner})
+            taken.append((replace(request, owner=owner), calls_of(database, request.id)))
+    return taken
