@@ -3,10 +3,14 @@
 from aiohttp import web
 
 from service.handlers.downloads import download_signed, download_static
+from service.handlers.events import follow_events
 from service.handlers.exports import create_exports
 from service.handlers.operations import healthz, metrics, readyz
+from service.handlers.raws import download_raw, export_again
+from service.handlers.requests import cancel_request, delete_request, list_requests, show_request
 from service.handlers.studio import show_studio, show_studio_file
 from service.handlers.thumbnails import create_thumbnails
+from service.handlers.usage import show_usage
 from service.metrics import Metrics
 from service.server.keys import METRICS, ROUTES, SETTINGS
 from service.server.lifespan import CONTEXTS
@@ -14,10 +18,20 @@ from service.server.middlewares import MIDDLEWARES, add_common_headers
 from service.server.routes import Route
 from service.settings import Settings
 
+VARIATION = "/api/thumbnails/{request_id}/variations/{variation_id}"
+
 # A route is guarded unless it says otherwise.
 TABLE = (
     Route("POST", "/api/thumbnails", create_thumbnails, "thumbnails", admission="thumbnails"),
     Route("POST", "/api/exports", create_exports, "exports", admission="exports"),
+    Route("GET", "/api/thumbnails", list_requests, "requests", head=False),
+    Route("GET", "/api/thumbnails/{request_id}", show_request, "request", head=False),
+    Route("DELETE", "/api/thumbnails/{request_id}", delete_request, "delete"),
+    Route("POST", "/api/thumbnails/{request_id}/cancel", cancel_request, "cancel"),
+    Route("GET", "/api/thumbnails/{request_id}/events", follow_events, "events", admission="download", head=False),
+    Route("POST", f"{VARIATION}/exports", export_again, "export_again", admission="exports"),
+    Route("GET", f"{VARIATION}/raw", download_raw, "raw", admission="download"),
+    Route("GET", "/api/usage", show_usage, "usage", head=False),
     Route("GET", "/static/output/{name}", download_static, "static", admission="download", access="open"),
     Route("GET", "/api/download/{name}", download_signed, "signed", admission="download", access="open"),
     Route("GET", "/healthz", healthz, "healthz", access="open"),

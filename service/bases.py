@@ -71,6 +71,11 @@ class Base:
     fault: str | None = None
 
 
+def lost_base() -> Base:
+    """Stands for a base that is not there any more."""
+    return Base(Source("", "", 0, None), fault="the base picture cannot be opened")
+
+
 @dataclass(frozen=True, slots=True)
 class Needs:
     """What an order needs its base for: to composite it under exports of `size` by `plan`, and to send it to Gemini."""
@@ -100,10 +105,17 @@ class SharedBase:
 
     @contextlib.asynccontextmanager
     async def used(self) -> AsyncIterator[Base]:
-        self._users += 1
+        self.take()
         try:
             yield self.base
         finally:
-            self._users -= 1
-            if not self._users:
-                await self._files.aclose()
+            await self.leave()
+
+    def take(self) -> None:
+        """Be one more user, until `leave`."""
+        self._users += 1
+
+    async def leave(self) -> None:
+        self._users -= 1
+        if not self._users:
+            await self._files.aclose()

@@ -126,11 +126,13 @@ def serve(host: str | None, port: int | None) -> None:
 @click.option("--model", help="Gemini model (GEMINI_MODEL)")
 @click.option("--image-size", help="1K (default), 2K or 4K")
 @click.option("--reference", help="send the base to Gemini: true (default) or false")
+@click.option("--idempotency-key", help="the same key with the same request makes and pays it only once")
 @_export_options
 def generate(
     script: str | None,
     script_file: str | None,
     image: Path | None,
+    idempotency_key: str | None,
     out: Path,
     force: bool,
     as_json: bool,
@@ -138,6 +140,7 @@ def generate(
 ) -> None:
     """Make thumbnails of SCRIPT (- reads it from standard input): the whole job, without a server."""
     from service import commands
+    from service.schemas.headers import idempotency_key as read_key
 
     if (script is None) == (script_file is None):
         raise click.UsageError("give either SCRIPT or --script-file")
@@ -145,7 +148,8 @@ def generate(
 
     def work(settings: Settings) -> Coroutine[Any, Any, int]:
         given = {"script": commands.read_script(script, script_file)}
-        return commands.generate(settings, _texts(texts) | given, image, target)
+        key = read_key([idempotency_key]) if idempotency_key is not None else None
+        return commands.generate(settings, _texts(texts) | given, image, key, target)
 
     _run(work)
 
@@ -173,15 +177,21 @@ def export(
 @click.option("--dry-run", is_flag=True, help="say what would go, remove nothing")
 def cleanup(dry_run: bool) -> None:
     """Remove old files from all four directories, by their settings."""
-    from service.retention import sweep_area
+    from service.retention import KEPT_AREAS, sweep_area
     from service.store.layout import AREAS
 
     async def work(settings: Settings) -> int:
         stop = threading.Event()
+        keep = await asyncio.to_thread(_protected, settings)
+        failed = int(keep is None)
+        found = _print if dry_run else lambda key: None
         try:
-            failed = 0
             for area in AREAS:
-                done = await asyncio.to_thread(sweep_area, settings, area, dry_run=dry_run, stopped=stop.is_set)
+                if keep is None and area in KEPT_AREAS:
+                    continue
+                done = await asyncio.to_thread(
+                    sweep_area, settings, area, dry_run=dry_run, stopped=stop.is_set, keep=keep or (), found=found
+                )
                 _report_sweep(area, done, "would remove" if dry_run else "removed")
                 failed += done.failed
         finally:
@@ -190,6 +200,17 @@ def cleanup(dry_run: bool) -> None:
         return EXIT_FAULT if failed else 0
 
     _run(work)
+
+
+def _protected(settings: Settings) -> set[str] | None:
+    """The keys that the ledger wants kept; None if it cannot be read."""
+    from service.ledger.ledger import ledger_access, read_protected
+
+    try:
+        return read_protected(ledger_access(settings))
+    except (SettingsError, ServiceError) as error:
+        click.echo(f"uploads/ and generated/ are left alone: {error}", err=True)
+        return None
 
 
 def _report_sweep(area: str, done: "Sweep", verb: str) -> None:
@@ -201,8 +222,23 @@ def _report_sweep(area: str, done: "Sweep", verb: str) -> None:
 
 
 @main.command()
+@click.option("--from", "first", help="first day, such as 2026-11-26 (default: 29 days before the last)")
+@click.option("--to", "last", help="last day (default: today, UTC)")
+@click.option("--json", "as_json", is_flag=True, help="print the JSON of /api/usage")
+def usage(first: str | None, last: str | None, as_json: bool) -> None:
+    """Show the calls to Gemini and what they cost, per day."""
+    from service import accounts
+
+    def work(settings: Settings) -> Coroutine[Any, Any, int]:
+        return accounts.show_usage(settings, first, last, as_json)
+
+    _run(work)
+
+
+@main.command()
 def check() -> None:
     """Try settings, key, directories and workers: one line each; exit 2 on a bad setting, 1 on another fault."""
+    from service import accounts
     from service.exports import ExportEvents, ImageExportService
 
     async def start(service: ImageExportService) -> int:
@@ -219,6 +255,8 @@ def check() -> None:
         step = "directories"
         service = ImageExportService(settings, ExportEvents(notice=_print))
         _print("directories: ok")
+        step = "ledger"
+        _print(f"ledger: ok, {accounts.where(settings)}")
         step = "workers"
         _print(f"workers: ok, {asyncio.run(start(service))} started")
     except (SettingsError, OSError, BrokenExecutor) as error:

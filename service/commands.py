@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,15 +19,20 @@ from service.exports import ExportEvents, ImageExportService
 from service.imaging.errors import ImpossibleFrame
 from service.imaging.formats import TABLE, Encoding
 from service.imaging.frame import Frame
-from service.orders import Failed, Variation
+from service.jobs.job import COMMAND_LINE, ROUTE, Asked, Caller
+from service.jobs.jobs import JobService
+from service.ledger.ledger import ledger_access, open_ledger
+from service.orders import Event, Failed, Order, Variation
 from service.publishing import ExportSet
 from service.schemas.answers import ThumbnailsAnswer, exports_answer, thumbnails_answer
 from service.schemas.fields import MAX_SCRIPT, Fields, read_export, read_order, script_too_long
+from service.schemas.headers import fingerprint
 from service.settings import Settings
 from service.signals import STOP_SIGNALS, on_stop_signal
 from service.store.disk import start_disk_threads
 from service.store.holds import held
 from service.store.layout import request_id
+from service.stored import error_from_json, variation_from_json
 from service.streams import STDIN, print_line, read_standard_input, warn
 from service.thumbnails import ThumbnailService
 
@@ -113,33 +118,60 @@ class Target:
         return 0 if len(self.written) == self.wanted else EXIT_PARTIAL
 
 
-async def generate(settings: Settings, texts: Mapping[str, str], image: Path | None, target: Target) -> int:
-    """Make thumbnails of a script, in files such as `var-1.png`; returns the exit status."""
+async def generate(
+    settings: Settings, texts: Mapping[str, str], image: Path | None, key: str | None, target: Target
+) -> int:
+    """Thumbnails of a script into files `var-1.png` …; with an idempotency key, those that it stands for."""
     order = read_order(Fields(texts), settings, request_id(), None)
     target.expect([f"var-{number}" for number in range(1, order.count + 1)], order.encodings or ())
-    ended: list[Variation | Failed] = []
     await start_disk_threads()
     if settings.emulates:
         warn("the local emulator draws, nothing is billed")
     async with _stoppable() as stopping, AsyncExitStack() as stack:
         exports = await stack.enter_async_context(ImageExportService(settings, ExportEvents(notice=warn)))
+        ledger = await stack.enter_async_context(open_ledger(ledger_access(settings)))
         if image:
-            order = replace(order, base=await asyncio.to_thread(source_of, str(image)))
+            order = replace(order, base=await exports.source_at(str(image)))
         thumbnails = ThumbnailService(await stack.enter_async_context(gemini_service(settings)), exports)
         stack.push_async_callback(thumbnails.close)
         stopping.on_first = thumbnails.stop
+        jobs = JobService(ledger, thumbnails, emulated=settings.emulates, budget=settings.budget_nano is not None)
+        stack.push_async_callback(jobs.close)
+        files = {"image": order.base} if order.base else {}
+        asked = Asked(Caller(COMMAND_LINE), "sync", key, fingerprint(ROUTE, texts, files))
         bar = stack.enter_context(_progress(order.count, "variations"))
-        events = await stack.enter_async_context(aclosing(thumbnails.generate(order)))
-        async for event in events:
-            bar.label = f"{event.id} {type(event).__name__.lower()}"
-            if isinstance(event, Variation | Failed):
-                ended.append(event)
-                bar.update(1)
+        ended = await _generated(jobs, order, asked, bar)
+        for event in ended:
             if isinstance(event, Variation):
                 await target.take(exports, event.id, event.exported)
     answer = thumbnails_answer(order.request_id, ended)
     _report_missing(answer, order.count)
     return target.report([answer])
+
+
+async def _generated(jobs: JobService, order: Order, asked: Asked, bar: "ProgressBar[int]") -> list[Variation | Failed]:
+    """Run an order, or find the one that has its key, and show its progress; returns what became of it.
+
+    Raises CancelledError if it was stopped before anything was sent.
+    """
+
+    def heard(event: Event) -> None:
+        bar.label = f"{event.id} {type(event).__name__.lower()}"
+        bar.update(int(isinstance(event, Variation | Failed)))
+
+    async with jobs.checked(order) as base:
+        row, new = await jobs.open(order, asked, None)
+        if new:
+            job = await jobs.start(order, asked, checked=base, heard=heard)
+            await job.ended.wait()
+            if job.stopped:
+                raise asyncio.CancelledError
+            return job.outcomes
+    _, calls = await jobs.ended(row.id, asked.caller)
+    bar.update(order.count)
+    last = {call.number: call for call in calls}.values()
+    done = [variation_from_json(call.result) for call in last if call.state == "exported" and call.result]
+    return [*done, *(Failed(f"var-{call.number}", error_from_json(call.error)) for call in last if call.error)]
 
 
 def _report_missing(answer: ThumbnailsAnswer, count: int) -> None:

@@ -168,6 +168,10 @@ class ImageExportService:
             return outcome
         raise _refusal(outcome)
 
+    async def source_at(self, path: str) -> Source:
+        """A picture on this machine as it stands; raises UnsupportedImage, OSError."""
+        return await asyncio.to_thread(source_of, path)
+
     async def base_at(self, path: str, hold: Hold) -> Base:
         """The base at `path`; exports are made without it, and with a warning, if it cannot be used."""
         try:
@@ -183,15 +187,18 @@ class ImageExportService:
         plan: ExportPlan,
         encodings: Sequence[Encoding],
         priority: Priority = Priority.OTHER,
+        stem: str | None = None,
     ) -> ExportSet:
         """Decode a picture once, encode it in each format, and publish the files.
+
+        Their names begin with `stem`, or are random.
 
         Raises ImageError, NoExport, StorageFull, StorageUnavailable.
         """
         async with held() as hold, self.publisher.temp_files([each.format for each in encodings], hold) as temps:
             targets = [(encoding, self.store.local(temps[encoding.format])) for encoding in encodings]
             outcome = _require_files(await self._renderer.export(source, base, plan, targets, priority))
-            exports = await self.publisher.publish(outcome, temps)
+            exports = await self.publisher.publish(outcome, temps, stem)
         for warning in outcome.warnings:
             log.warning("warning: %s %s", warning.code, warning.format or "")
             self._events.warn(warning.code)

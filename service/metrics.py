@@ -1,6 +1,7 @@
 """Prometheus metrics, in a registry per app, so that several apps can live in one process."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -21,7 +22,7 @@ class Metrics:
             f"{_PREFIX}request_seconds", "Time to answer", ("route",), buckets=_SECONDS, registry=self._registry
         )
         self._calls = self._counter("gemini_calls", "Gemini calls by outcome", "outcome")
-        self._cost = self._counter("gemini_cost_usd", "List price of received pictures")
+        self._cost = self._counter("gemini_cost_usd", "Cost of the calls that brought a picture")
         self._warnings = self._counter("steps_back", "Problems that did not stop the export", "code")
         self._workers = self._counter("worker_events", "Workers that died, were late or did not start", "event")
         self._swept = self._counter("swept_files", "Files removed by sweeps", "room")
@@ -35,6 +36,23 @@ class Metrics:
         # Looking up a child metric by its labels costs as much as counting.
         self._requests_of = lru_cache(maxsize=1024)(requests.labels)
         self._seconds_of = lru_cache(maxsize=64)(seconds.labels)
+        self._commits = Histogram(
+            f"{_PREFIX}ledger_commit_seconds",
+            "Time of a commit of the ledger",
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._refused_commits = self._counter("ledger_commits_refused", "Commits that the ledger's database refused")
+        self._recovered = self._counter("recovered_raws", "Pictures of dead processes that were taken up")
+        self._call_states = Gauge(
+            f"{_PREFIX}ledger_calls", "Calls in the ledger by state", ("state",), registry=self._registry
+        )
+        self._possibly_billed = Gauge(
+            f"{_PREFIX}possibly_billed_usd", "List price of today's calls whose end is unknown", registry=self._registry
+        )
+        self._budget_left = Gauge(
+            f"{_PREFIX}budget_left_usd", "What is left of today's budget; NaN without one", registry=self._registry
+        )
 
     def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
         return Counter(f"{_PREFIX}{name}", help_text, labels, registry=self._registry)
@@ -52,6 +70,24 @@ class Metrics:
         self._calls.labels(outcome).inc()
         if cost:
             self._cost.inc(cost)
+
+    def committed(self, seconds: float | None) -> None:
+        """A commit of the ledger, or None for one that was refused."""
+        if seconds is None:
+            self._refused_commits.inc()
+        else:
+            self._commits.observe(seconds)
+
+    def recovered(self) -> None:
+        """A picture of a dead process was taken up."""
+        self._recovered.inc()
+
+    def ledger(self, states: Mapping[str, int], possible: float, left: float | None) -> None:
+        """Calls by state, and the day's money in USD."""
+        for state, count in states.items():
+            self._call_states.labels(state).set(count)
+        self._possibly_billed.set(possible)
+        self._budget_left.set(math.nan if left is None else max(0.0, left))
 
     def warned(self, code: str) -> None:
         self._warnings.labels(code).inc()

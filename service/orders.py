@@ -12,7 +12,7 @@ from service.imaging.formats import Encoding
 from service.imaging.frame import Frame, Size
 from service.imaging.plan import ExportPlan
 from service.publishing import ExportSet
-from service.store.layout import request_id
+from service.store.layout import export_stem, request_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +92,52 @@ class Failed:
 
     id: str
     error: ServiceError
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """A picture as Gemini sent it, kept under `key`. `usage` is Gemini's usageMetadata, None where it is not known."""
+
+    key: str
+    source: Source
+    usage: dict[str, Any] | None
+
+
+class Record:
+    """Where each step of one variation is written down before the next one is made. This one writes nothing.
+
+    `stem` names its exports, so that making them again overwrites them.
+    """
+
+    def __init__(self) -> None:
+        self.stem = export_stem()
+
+    async def sending(self) -> None:
+        """The call is about to go out; an error raised here prevents it."""
+
+    async def refused(self) -> None:
+        """Gemini did nothing with the call, which may be sent again."""
+
+    async def cancelled(self) -> None:
+        """The call will not go out."""
+
+    async def received(self, raw: Raw) -> None:
+        """The picture is kept."""
+
+    async def exported(self, variation: Variation) -> None:
+        """The exports are published."""
+
+    async def failed(self, error: ServiceError) -> None:
+        """There will be no exports."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A variation to be made: from its call on or, with `raw`, from the picture that came before."""
+
+    number: int
+    record: Record = field(default_factory=Record)
+    raw: Raw | None = None
 
 
 Event = Sent | Received | Variation | Failed

@@ -66,12 +66,14 @@ class Publisher:
             if temps:
                 await self._store.remove(temps.values())
 
-    async def publish(self, outcome: ExportOutcome, temps: dict[Format, str]) -> dict[Format, Export]:
+    async def publish(
+        self, outcome: ExportOutcome, temps: dict[Format, str], stem: str | None = None
+    ) -> dict[Format, Export]:
         """Rename the files that a worker made, all or none, and remove them from `temps`.
 
-        Raises StorageFull, StorageUnavailable.
+        Their names begin with `stem`, else a random one. Raises StorageFull, StorageUnavailable.
         """
-        stem = export_stem()
+        stem = stem or export_stem()
         exports = {made.format: self._export(made, stem, outcome.size) for made in outcome.files}
         await self._store.publish([(temps[name], export.file_path) for name, export in exports.items()])
         for name in exports:

@@ -1,13 +1,17 @@
 """Retention: sweeps an area by its setting, or by a number of days."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from service.settings import Settings, load_settings
 from service.store.layout import Area
-from service.store.sweeping import Sweep, sweep
+from service.store.sweeping import DAY_SECONDS, Sweep, sweep
 
 log = logging.getLogger(__name__)
+
+
+# Areas of which the ledger knows what must stay.
+KEPT_AREAS: tuple[Area, ...] = ("uploads", "generated")
 
 
 def sweep_area(
@@ -17,15 +21,29 @@ def sweep_area(
     *,
     dry_run: bool = False,
     stopped: Callable[[], bool] = lambda: False,
+    keep: Collection[str] = (),
+    found: Callable[[str], None] = lambda key: None,
 ) -> Sweep:
     """Remove files of an area older than `days`, or if None than its setting, where 0 keeps files for ever.
 
-    `stopped` is called before every file; True ends the sweep. Raises ValueError unless `days` > 0.
+    The keys in `keep` stay, and an export stays as long as a signed link to it may live. `found` is called with each
+    key that is, or with `dry_run` would be, removed. `stopped` is called before every file; True ends the sweep.
+    Raises ValueError unless `days` > 0.
     """
-    keep = settings.retention_days(area) if days is None else days
-    if days is None and keep == 0:
+    asked = settings.retention_days(area) if days is None else days
+    if days is None and asked == 0:
         return Sweep()
-    done = sweep(settings.area(area), keep, dry_run=dry_run, stopped=stopped)
+    if area == "output" and settings.sign_urls and asked > 0:
+        asked = max(asked, settings.url_signature_expiry / DAY_SECONDS)
+    names = {key.partition("/")[2] for key in keep if key.startswith(f"{area}/")}
+    done = sweep(
+        settings.area(area),
+        asked,
+        dry_run=dry_run,
+        stopped=stopped,
+        keep=names,
+        found=lambda name: found(f"{area}/{name}"),
+    )
     for error in done.errors:
         log.warning("sweep of %s could not remove %s", area, error)
     if more := done.failed - len(done.errors):

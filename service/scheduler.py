@@ -5,7 +5,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,7 +15,8 @@ from typing import TypeVar
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.date import DateTrigger
 
-from service.retention import sweep_area
+from service.errors import ServiceError
+from service.retention import KEPT_AREAS, sweep_area
 from service.settings import Settings
 from service.store.layout import AREAS, Area
 from service.store.sweeping import Sweep
@@ -72,7 +73,12 @@ class Sweeper:
         settings: Settings,
         events: SweepEvents | None = None,
         clocks: Clocks | None = None,
+        keep: Callable[[], Awaitable[Collection[str]]] | None = None,
+        forget: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """`keep` names the keys that must stay; `forget` removes what is too old in the ledger."""
+        self._keep = keep
+        self._forget = forget
         self._settings = settings
         self._events = events or SweepEvents()
         self._clocks = clocks or Clocks()
@@ -132,25 +138,39 @@ class Sweeper:
 
     async def _sweep_all(self) -> None:
         try:
+            keep = await self._kept()
             for area in AREAS:
+                if keep is None and area in KEPT_AREAS:
+                    continue
                 gap = self._clocks.gap()
-                if not (self._ages_are_doubtful(area, gap) and await self._put_off(area)):
-                    self._count(area, await self._sweep(area))
+                doubtful = self._ages_are_doubtful(area, gap)
+                if not (doubtful and await self._put_off(area, keep or ())):
+                    self._count(area, await self._sweep(area, keep or ()))
                 self._accepted_gaps[area] = gap
+            if self._forget and keep is not None and not doubtful:
+                await self._forget()
             self._end()
         finally:
             self._due = self._clocks.monotonic() + self._interval
             if not self._stopping.is_set():
                 self._schedule()
 
+    async def _kept(self) -> Collection[str] | None:
+        """The keys that must stay; None where the ledger cannot tell: then the areas concerned are not swept."""
+        try:
+            return await self._keep() if self._keep else ()
+        except ServiceError as error:
+            log.warning("uploads/ and generated/ are not swept: %s", error.detail)
+            return None
+
     def _ages_are_doubtful(self, area: Area, gap: float) -> bool:
         """Whether this is an area's first sweep, or the wall clock has jumped since its last one."""
         accepted = self._accepted_gaps.get(area)
         return accepted is None or abs(gap - accepted) > JUMP_SECONDS
 
-    async def _put_off(self, area: Area) -> bool:
+    async def _put_off(self, area: Area, keep: Collection[str]) -> bool:
         """Whether to leave an area to the next run, because this one would remove most of its files."""
-        planned = await self._sweep(area, dry_run=True)
+        planned = await self._sweep(area, keep, dry_run=True)
         if planned.seen < MIN_FILES or 2 * planned.files <= planned.seen:
             return False
         log.warning(
@@ -159,9 +179,11 @@ class Sweeper:
         )  # fmt: skip
         return True
 
-    async def _sweep(self, area: Area, *, dry_run: bool = False) -> Sweep:
+    async def _sweep(self, area: Area, keep: Collection[str], *, dry_run: bool = False) -> Sweep:
         stopped = self._stopping.is_set
-        return await _in_daemon_thread(partial(sweep_area, self._settings, area, dry_run=dry_run, stopped=stopped))
+        return await _in_daemon_thread(
+            partial(sweep_area, self._settings, area, dry_run=dry_run, stopped=stopped, keep=keep)
+        )
 
     def _count(self, area: Area, done: Sweep) -> None:
         self._events.swept(area, done.files, done.failed)

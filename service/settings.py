@@ -2,6 +2,7 @@
 
 import os
 import socket
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -72,6 +73,13 @@ class Settings(BaseSettings):
     gemini_max_reply_bytes: int = Field(96 * MIB, ge=1, le=1024 * MIB)
     gemini_replies_memory_mb: int = Field(256, ge=1, le=65_536)
     gemini_emulator: bool | None = None
+
+    database_url: SecretStr | None = None
+    ledger_dir: Path | None = None
+    idempotency_key_hours: float = Field(24, gt=0, le=8760, allow_inf_nan=False)
+    budget_usd_per_day: Decimal | None = Field(None, gt=0, le=1_000_000, decimal_places=6)
+    ledger_retention_days: Days = 400
+    sse_heartbeat_seconds: Seconds = 15
 
     max_requests: int = Field(1000, ge=1, le=100_000)
     max_downloads: int = Field(1000, ge=1, le=100_000)
@@ -160,6 +168,15 @@ class Settings(BaseSettings):
                 "GEMINI_API_KEY is not set: give a key, or GEMINI_EMULATOR=true for the local emulator"
                 " (its default only on a loopback HOST without GEMINI_BASE_URL)"
             )
+
+    @property
+    def ledger_directory(self) -> Path:
+        return self.ledger_dir or self.storage_dir / "ledger"
+
+    @property
+    def budget_nano(self) -> int | None:
+        """BUDGET_USD_PER_DAY in nano-dollars."""
+        return None if self.budget_usd_per_day is None else int(self.budget_usd_per_day * 1_000_000_000)
 
     def area(self, area: Area) -> Path:
         """The directory of an area: its own setting, or the one below STORAGE_DIR."""

@@ -1,7 +1,7 @@
 """The main use case: a script becomes several variations, reported as a stream of events."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ from service.exports import ImageExportService
 from service.gemini.call import Call, Reference
 from service.gemini.prompts import build_prompt
 from service.imaging.formats import TABLE
-from service.orders import Event, Events, Order, check_model
+from service.orders import Event, Events, Order, Start, check_model
 from service.store.holds import held
 from service.variations import Services, VariationRun, VariationState
 
@@ -73,17 +73,25 @@ class ThumbnailService:
             yield shared
 
     async def generate(
-        self, order: Order, done: Callable[[], None] = lambda: None, checked: SharedBase | None = None
+        self,
+        order: Order,
+        done: Callable[[], None] = lambda: None,
+        checked: SharedBase | None = None,
+        starts: Sequence[Start] | None = None,
     ) -> AsyncGenerator[Event, None]:
         """The events of an order: sent, received, then done or failed, for each variation.
+
+        `starts` are the variations to be made, without it all of the order.
 
         Closing the iterator cancels the calls that were not sent yet. The replies to those that were are still
         received, kept and exported, and `done` is called after the last of them. Raises InvalidField for what the
         model lacks, ImageError for a base that cannot be used, CancelledError after `stop`.
         """
         events: Events = asyncio.Queue()
-        variations = [VariationState(f"var-{number}", number) for number in range(1, order.count + 1)]
-        work = asyncio.create_task(self._work(order, checked, variations, events))
+        if starts is None:
+            starts = [Start(number) for number in range(1, order.count + 1)]
+        variations = [VariationState(f"var-{start.number}", start.number) for start in starts]
+        work = asyncio.create_task(self._work(order, checked, starts, variations, events))
         self._running[work] = variations
 
         def finish(task: asyncio.Task[None]) -> None:
@@ -118,7 +126,12 @@ class ThumbnailService:
             await asyncio.wait(self._running)
 
     async def _work(
-        self, order: Order, checked: SharedBase | None, variations: list[VariationState], events: Events
+        self,
+        order: Order,
+        checked: SharedBase | None,
+        starts: Sequence[Start],
+        variations: list[VariationState],
+        events: Events,
     ) -> None:
         check_model(self.model(order), order.aspect_ratio, order.image_size)
         async with self._used(checked or await self._check(order)) as shared:
@@ -126,9 +139,9 @@ class ThumbnailService:
             async with self._reference(base if order.reference else None) as reference:
                 prompt = build_prompt(order.script, order.aspect_ratio, reference is not None)
                 call = Call(self.model(order), prompt, order.aspect_ratio, order.image_size, reference)
-                for variation in variations:
-                    run = VariationRun(self._services, variation, order, call, base, events)
-                    variation.task = asyncio.create_task(run.run())
+                for start, variation in zip(starts, variations, strict=True):
+                    run = VariationRun(self._services, variation, order, call, base, events, start.record)
+                    variation.task = asyncio.create_task(run.run(start.raw))
                 await _wait_or_cancel([variation.task for variation in variations if variation.task])
 
     @asynccontextmanager

@@ -33,12 +33,23 @@ class Links:
 
     def build(self, name: str) -> str:
         """The link to the export file `name`."""
+        return self._link(name, int(self._now()) + self._life)
+
+    def rebuild(self, name: str, gone_at: float | None) -> str | None:
+        """A new link of a file that may be swept at `gone_at` (seconds since 1970; None: not while a link lives).
+
+        It does not outlive the file; None if less than a second is left.
+        """
+        now = self._now()
+        if gone_at is None:
+            return self.build(name)
+        return self._link(name, min(int(now) + self._life, int(gone_at))) if gone_at - now >= 1 else None
+
+    def _link(self, name: str, expires: int) -> str:
         if not self.signed:
             return f"{self._prefix}/static/output/{name}"
-        expires = int(self._now()) + self._life
-        return (
-            f"{self._prefix}/api/download/{name}?expires={expires}&signature={_sign(self._secrets[0], name, expires)}"
-        )
+        signature = _sign(self._secrets[0], name, expires)
+        return f"{self._prefix}/api/download/{name}?expires={expires}&signature={signature}"
 
     def verify(self, name: str, query: str) -> int:
         """Whole seconds until a link with this query expires; raises BadSignature or LinkExpired."""

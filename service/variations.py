@@ -12,13 +12,14 @@ from service.errors import BadReply, NoExport, ServiceError, StorageFull, Storag
 from service.exports import ImageExportService, Source
 from service.gemini import models
 from service.gemini.call import Call, CallHooks
+from service.gemini.costs import Pricing, usd
 from service.gemini.reply import Reply
 from service.imaging.formats import SNIFF_BYTES, TABLE, sniff
 from service.imaging.plan import Priority
-from service.orders import Events, Failed, Order, Received, Sent, Variation, VariationMetadata
+from service.orders import Events, Failed, Order, Raw, Received, Record, Sent, Variation, VariationMetadata
 from service.publishing import ExportSet
 from service.store.holds import Hold, held
-from service.store.layout import raw_key, spill_key
+from service.store.layout import part_key, raw_key, spill_key
 from service.store.scratch import Preallocated
 from service.store.spill import spill_file
 
@@ -50,15 +51,6 @@ class VariationState:
 
 
 @dataclass(frozen=True, slots=True)
-class Raw:
-    """A picture as Gemini sent it, stored under `key`; `usage` is Gemini's usageMetadata."""
-
-    key: str
-    source: Source
-    usage: dict[str, Any] | None
-
-
-@dataclass(frozen=True, slots=True)
 class Services:
     """The services that a variation needs; `report_call` gets the outcome and list price of each call."""
 
@@ -68,14 +60,21 @@ class Services:
 
 
 class VariationRun(CallHooks):
-    """Takes one variation from its call to its exports, and puts an event into `events` for each step.
+    """Takes one variation from its call to its exports; records each step, then puts an event for it.
 
     The steps, in order: `prepare` (about to be sent), `sent`, `refused` (after which it may be prepared again),
     `_received` or `_unreadable`, and `_exported`.
     """
 
     def __init__(
-        self, services: Services, variation: VariationState, order: Order, call: Call, base: Base | None, events: Events
+        self,
+        services: Services,
+        variation: VariationState,
+        order: Order,
+        call: Call,
+        base: Base | None,
+        events: Events,
+        record: Record,
     ) -> None:
         self._services = services
         self._store = services.exports.store
@@ -85,21 +84,30 @@ class VariationRun(CallHooks):
         self._call = replace(call, body=self._body)
         self._base = base
         self._events = events
+        self._record = record
         self._reserved = AsyncExitStack()
         self._space: Preallocated | None = None
+        self._called = False
 
-    async def run(self) -> None:
-        """Run to the end; every outcome but a cancellation is an event."""
+    async def run(self, raw: Raw | None = None) -> None:
+        """Run to the end; every outcome but a cancellation is an event. With `raw`, only the exports are made."""
         try:
             async with held() as hold:
-                await self._exported(await self._receive(hold))
+                await self._exported(raw or await self._receive(hold))
+        except asyncio.CancelledError:
+            if not self._variation.out:
+                await self._record.cancelled()
+            raise
         except ServiceError as error:
             log.warning("%s failed: %s %s", self._variation.id, error.code, error.detail)
-            self._events.put_nowait(Failed(self._variation.id, error))
+            await self._failed(error)
         except Exception:
             log.exception("%s failed", self._variation.id)
-            fault = ServiceError("an unexpected fault; the log has it under this request's id", billed=None)
-            self._events.put_nowait(Failed(self._variation.id, fault))
+            await self._failed(ServiceError("an unexpected fault; the log has it under this request's id", billed=None))
+
+    async def _failed(self, error: ServiceError) -> None:
+        await self._record.failed(error)
+        self._events.put_nowait(Failed(self._variation.id, error))
 
     async def _receive(self, hold: Hold) -> Raw:
         """Make the call, and write the reply to the disk before anything decodes it.
@@ -119,10 +127,12 @@ class VariationRun(CallHooks):
         try:
             reply = await self._services.gemini.generate_image(self._call, self)
         except Exception as error:
-            if self._space:
+            if self._called:
                 self._services.report_call(error.code if isinstance(error, ServiceError) else ServiceError.code, None)
             raise
-        self._services.report_call("ok" if sniff(reply.picture[:SNIFF_BYTES]) else BadReply.code, self._price)
+        self._services.report_call(
+            "ok" if sniff(reply.picture[:SNIFF_BYTES]) else BadReply.code, self._cost(reply.usage)
+        )
         return reply
 
     @property
@@ -132,13 +142,16 @@ class VariationRun(CallHooks):
     async def prepare(self) -> None:
         """Reserve disk space and a descriptor for the reply, which others could use up while the call is out."""
         self._space = await self._reserved.enter_async_context(self._reservation())
+        await self._record.sending()
+        self._called = True
 
     @asynccontextmanager
     async def _reservation(self) -> AsyncIterator[Preallocated]:
         """Disk space for the picture, and an open file for a reply that does not fit into memory."""
+        part = part_key(self._order.request_id, self._variation.number)
         spill = spill_key(self._order.request_id, self._variation.number)
         async with (
-            self._store.space(models.raw_bytes(self._call.image_size)) as space,
+            self._store.space(models.raw_bytes(self._call.image_size), part) as space,
             spill_file(self._store, spill) as self._body.file,
         ):
             with closing(self._body):
@@ -153,6 +166,7 @@ class VariationRun(CallHooks):
     async def refused(self) -> None:
         self._variation.out = False
         await self._reserved.aclose()
+        await self._record.refused()
 
     async def _received(self, reply: Reply, hold: Hold) -> Raw:
         """Store the bytes as received; raises BadReply, which names the file, if they are no picture."""
@@ -160,10 +174,12 @@ class VariationRun(CallHooks):
         key = self._raw_key(TABLE[kind].suffix if kind else ".bin")
         with _billed(True):
             sha256 = await self._store.write(key, reply.picture, hold, self._space)
+        raw = Raw(key, Source(self._store.local(key), sha256, len(reply.picture), kind), reply.usage)
+        await self._record.received(raw)
         self._events.put_nowait(Received(self._variation.id, key, len(reply.picture)))
         if kind is None:
             raise BadReply("what Gemini sent is not a picture", billed=True, storage_path=key)
-        return Raw(key, Source(self._store.local(key), sha256, len(reply.picture), kind), reply.usage)
+        return raw
 
     async def _unreadable(self, error: BadReply, hold: Hold) -> BadReply:
         """Store the whole reply, in which no picture could be read; returns the error that names its file."""
@@ -187,8 +203,9 @@ class VariationRun(CallHooks):
 
     async def _exported(self, raw: Raw) -> None:
         exported = await self._export(raw)
-        metadata = self._metadata(raw, exported)
-        self._events.put_nowait(Variation(self._variation.id, raw.key, metadata, exported))
+        variation = Variation(self._variation.id, raw.key, self._metadata(raw, exported), exported)
+        await self._record.exported(variation)
+        self._events.put_nowait(variation)
 
     async def _export(self, raw: Raw) -> ExportSet:
         """Export the raw; raises NoExport for any fault, which says why and names the raw: it was paid for."""
@@ -196,7 +213,7 @@ class VariationRun(CallHooks):
         plan = order.effective_plan(exports.settings.matte_rgb)
         encodings = order.encodings or exports.encodings()
         try:
-            return await exports.export(raw.source, self._base, plan, encodings, Priority.PAID)
+            return await exports.export(raw.source, self._base, plan, encodings, Priority.PAID, self._record.stem)
         except ServiceError as error:
             keeps_status = isinstance(error, TooCostly | StorageFull | StorageUnavailable)
             raise _no_export(error.detail, raw, error.status if keeps_status else NoExport.status) from error
@@ -214,7 +231,7 @@ class VariationRun(CallHooks):
             mime_type=TABLE[exported.picture.format].mime,
             sha256=raw.source.sha256,
             usage=raw.usage,
-            cost_usd=self._price,
+            cost_usd=self._cost(raw.usage),
             normalized_to=exported.normalized_to,
             composited=exported.composited,
         )
@@ -223,10 +240,10 @@ class VariationRun(CallHooks):
     def _emulated(self) -> bool:
         return self._services.exports.settings.emulates
 
-    @property
-    def _price(self) -> float | None:
-        """The list price in USD: 0 from the emulator, None for a model outside the table."""
-        return 0.0 if self._emulated else models.price(self._call.model, self._call.image_size)
+    def _cost(self, usage: dict[str, Any] | None) -> float | None:
+        """USD; None for a model whose price is unknown."""
+        cost, _ = Pricing(self._call.model, self._call.image_size, self._emulated).cost(usage)
+        return None if cost is None else usd(cost)
 
 
 @contextmanager

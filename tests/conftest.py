@@ -60,10 +60,12 @@ def _clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _ctrl_c_is_heard() -> None:
-    """A shell that runs the tests in the background has SIGINT ignored, and so would every process they start."""
+def _signals_are_heard() -> None:
+    """A shell that runs the tests in the background, or `nohup`, ignores signals, and so would all processes here."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def settings_in(folder: Path, **overrides: Any) -> Settings:

@@ -527,7 +527,7 @@ def test_check_prints_a_line_per_step_and_a_missing_key_is_a_warning() -> None:
     answer = run("check")
     assert answer.exit_code == 0
     starts = [line.split(":")[0] for line in answer.stdout.splitlines()]
-    assert starts == ["settings", "key", "directories", "workers"]
+    assert starts == ["settings", "key", "directories", "ledger", "workers"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -73,6 +74,17 @@ async def _download(request: web.Request, cache_control: str) -> web.StreamRespo
             file.close()
 
 
+async def send_attachment(request: web.Request, file: StoredFile, name: str, mime: str) -> web.StreamResponse:
+    """A file for its owner alone, to be saved under `name`: conditions and a range as for exports, no cache."""
+    headers = {"Content-Type": mime, "Content-Disposition": f'attachment; filename="{name}"'}
+    cache_control = "private, no-store"
+    check_preconditions(request, file.etag, file.modified)
+    if is_unchanged(request, file.etag):
+        return web.Response(status=304, headers=_validator_headers(file.etag, cache_control))
+    part = _span(request, file)
+    return await _send_file(request, file, part, _sized_headers(file.etag, file.size, part, cache_control) | headers)
+
+
 async def _send(request: web.Request, file: StoredFile, name: str, cache_control: str) -> web.StreamResponse:
     check_preconditions(request, file.etag, file.modified)
     if is_unchanged(request, file.etag):
@@ -82,11 +94,17 @@ async def _send(request: web.Request, file: StoredFile, name: str, cache_control
     if file.data is not None:
         lines = _header_lines(name, cache_control, file.etag, file.size, part)
         return await _send_prepared(request, span.of(file.data), status, lines)
-    headers = _response_headers(name, cache_control, file.etag, file.size, part)
-    response = web.StreamResponse(status=status, headers=headers)
+    return await _send_file(request, file, part, _response_headers(name, cache_control, file.etag, file.size, part))
+
+
+async def _send_file(
+    request: web.Request, file: StoredFile, part: _Span | None, headers: Mapping[str, str]
+) -> web.StreamResponse:
+    """A file, or a part of it, by the kernel."""
+    response = web.StreamResponse(status=206 if part else 200, headers=headers)
     await response.prepare(request)
     if request.method != hdrs.METH_HEAD:
-        await _stream(request, file, span)
+        await _stream(request, file, part or _Span(0, file.size))
     await response.write_eof()
     return response
 
@@ -107,7 +125,11 @@ def _content_headers(name: str, cache_control: str) -> dict[str, str]:
 
 def _response_headers(name: str, cache_control: str, etag: str, size: int, part: _Span | None) -> dict[str, str]:
     """All headers of a 200, or with a part of a 206."""
-    headers = _validator_headers(etag, cache_control) | _content_headers(name, cache_control)
+    return _sized_headers(etag, size, part, cache_control) | _content_headers(name, cache_control)
+
+
+def _sized_headers(etag: str, size: int, part: _Span | None, cache_control: str) -> dict[str, str]:
+    headers = _validator_headers(etag, cache_control)
     headers["Content-Length"] = str(part.stop - part.start if part else size)
     if part:
         headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"

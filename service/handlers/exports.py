@@ -26,4 +26,5 @@ async def create_exports(request: web.Request) -> web.StreamResponse:
             if exported.ran_out_of_space:
                 await exports.publisher.discard(exported)
                 raise StorageFull("no space is left for all of the exports; none was kept")
+            form.keep = True
     return answer(exports_answer(request[REQUEST_ID], image.sha256, exported))

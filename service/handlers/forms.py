@@ -44,10 +44,11 @@ _PLAIN_TRANSFER = ("", "7bit", "8bit", "binary")
 
 @dataclass(slots=True)
 class Form:
-    """A complete form; `keep` leaves its uploads in place even if the request fails later."""
+    """A complete form. Its uploads, stored under `keys`, are removed with its context unless `keep` is set."""
 
     fields: Fields
     uploads: dict[str, Source]
+    keys: dict[str, str]
     keep: bool = False
 
 
@@ -83,7 +84,7 @@ class _Part:
 async def open_form(request: web.Request, *, texts: Collection[str], files: Collection[str]) -> AsyncIterator[Form]:
     """Read the body; raises RequestError for bad input, and Busy, Draining, StorageFull, StorageUnavailable.
 
-    Uploads are locked against sweeps while the context is open, and removed if it ends with an exception.
+    Uploads are locked against sweeps while the context is open, and removed with it unless the form is kept.
     """
     limits = _Limits(texts, files, request.app[SETTINGS].max_upload_bytes)
     parser = _parser(request, limits)
@@ -93,10 +94,9 @@ async def open_form(request: web.Request, *, texts: Collection[str], files: Coll
         try:
             form = await reader.read(parser)
             yield form
-        except BaseException:
+        finally:
             if form is None or not form.keep:
                 await reader.discard()
-            raise
 
 
 def _parser(request: web.Request, limits: _Limits) -> PushMultipartParser:
@@ -191,7 +191,7 @@ class _FormReader:
             uploads = {
                 name: await asyncio.to_thread(source_of, self._store.local(key)) for name, key in self._files.items()
             }
-        return Form(Fields(self._texts), uploads)
+        return Form(Fields(self._texts), uploads, self._files)
 
     def _begin(self, segment: MultipartSegment) -> _Part:
         name = segment.name

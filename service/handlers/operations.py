@@ -5,9 +5,10 @@ import asyncio
 from aiohttp import web
 
 from service.errors import NotReady, ServiceError
+from service.gemini.costs import usd
 from service.metrics import CONTENT_TYPE
 from service.server.admission import VARIATION_BYTES
-from service.server.keys import ADMISSION, EXPORTS, GEMINI, METRICS, SETTINGS, SWEEPER
+from service.server.keys import ADMISSION, EXPORTS, GEMINI, LEDGER, METRICS, SETTINGS, SWEEPER
 from service.store.descriptors import BEGIN, shortage, spare
 
 
@@ -21,6 +22,7 @@ async def readyz(request: web.Request) -> web.StreamResponse:
     app = request.app
     checks = {
         "storage": await _storage(request),
+        "ledger": await _ledger(request),
         "descriptors": "ok" if spare(BEGIN) > 0 else shortage(),
         "workers": "ok" if app[EXPORTS].pool.alive else "no worker is up",
         "scheduler": app[SWEEPER].state(),
@@ -41,7 +43,26 @@ async def _storage(request: web.Request) -> str:
     return "ok"
 
 
+async def _ledger(request: web.Request) -> str:
+    try:
+        await request.app[LEDGER].probe()
+    except ServiceError as error:
+        return error.detail
+    return "ok"
+
+
 async def metrics(request: web.Request) -> web.StreamResponse:
     """Metrics in the Prometheus text format."""
+    await _read_ledger(request)
     text = await asyncio.to_thread(request.app[METRICS].text)
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
+
+
+async def _read_ledger(request: web.Request) -> None:
+    """What the ledger counts, as it is now; the last known where it cannot be read."""
+    ledger, metrics, budget = request.app[LEDGER], request.app[METRICS], request.app[SETTINGS].budget_nano
+    try:
+        states, today = await ledger.states(), await ledger.today()
+    except ServiceError:
+        return
+    metrics.ledger(states, usd(today.possible), None if budget is None else usd(budget - today.used))

@@ -1,41 +1,111 @@
 """POST /api/thumbnails: generates pictures of a script with Gemini, and exports them."""
 
-from contextlib import aclosing
+import asyncio
+from collections.abc import Mapping
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
-from service.bases import SharedBase
-from service.errors import overall_error
-from service.handlers.forms import open_form
+from service.errors import Draining, ServiceError, overall_error
+from service.handlers.forms import Form, open_form
+from service.handlers.links import link_of
+from service.jobs.job import ROUTE, Asked, Job
+from service.ledger.rows import Mode, RequestRow
 from service.orders import Failed, Order, Variation, number_of
-from service.schemas.answers import thumbnails_answer
+from service.schemas.answers import ErrorAnswer, ThumbnailsAnswer, VariationAnswer, error_answer, variation_answer
 from service.schemas.fields import THUMBNAIL_FIELDS, read_order
+from service.schemas.headers import fingerprint, idempotency_key, prefers_async
+from service.schemas.status import outcomes, status_answer
 from service.server.admission import Ticket
-from service.server.keys import ADMISSION, REQUEST_ID, SETTINGS, THUMBNAILS
+from service.server.keys import ADMISSION, CALLER, JOBS, REQUEST_ID, SETTINGS, THUMBNAILS
 from service.server.problems import problem
 from service.server.sending import answer
 
 
 async def create_thumbnails(request: web.Request) -> web.StreamResponse:
-    """Generate `count` variations; 200 when at least one succeeded."""
-    settings, admission, request_id = request.app[SETTINGS], request.app[ADMISSION], request[REQUEST_ID]
+    """Make a request, or find the one that its Idempotency-Key means; answer at its end, or at once if asked to."""
+    key = idempotency_key(request.headers.getall("Idempotency-Key", ()))
+    mode: Mode = "async" if prefers_async(request.headers.getall("Prefer", ())) else "sync"
+    admission, jobs = request.app[ADMISSION], request.app[JOBS]
     async with open_form(request, texts=THUMBNAIL_FIELDS, files=("image",)) as form:
-        order = read_order(form.fields, settings, request_id, form.uploads.get("image"))
+        order = read_order(form.fields, request.app[SETTINGS], request[REQUEST_ID], form.uploads.get("image"))
+        asked = Asked(request[CALLER], mode, key, fingerprint(ROUTE, form.fields.texts, form.uploads))
         with await admission.enter("thumbnails", order.count) as ticket:
-            async with request.app[THUMBNAILS].checked(order) as checked:
-                form.keep = ticket.lent = True
-                ended = await _ended(request, order, checked, ticket)
-    body = thumbnails_answer(request_id, ended)
-    if not body.variations:
-        return problem(
-            overall_error([each.error for each in ended if isinstance(each, Failed)]), request_id, body.errors
+            row, job = await jobs.find(asked), None
+            if row is None:
+                row, job = await _open(request, form, order, asked, ticket)
+            if mode == "sync":
+                await (_to_its_end(job, asked) if job else jobs.ended(row.id, asked.caller))
+    response = await (_outcome(request, row.id, job) if mode == "sync" else _accepted(request, row.id))
+    if job is None:
+        response.headers["Idempotency-Replayed"] = "true"
+    return response
+
+
+async def _open(
+    request: web.Request, form: Form, order: Order, asked: Asked, ticket: Ticket
+) -> tuple[RequestRow, Job | None]:
+    """Check the base, claim the key and begin. Without a job: another request had the key in this moment."""
+    async with request.app[THUMBNAILS].checked(order) as base:
+        row, new = await request.app[JOBS].open(order, asked, form.keys.get("image"))
+        if not new:
+            return row, None
+        form.keep = ticket.lent = True
+        return row, await request.app[JOBS].start(order, asked, ticket.leave, base)
+
+
+async def _to_its_end(job: Job, asked: Asked) -> None:
+    """Wait for a job. If the client goes away meanwhile, nothing more is sent, unless it can come again."""
+    try:
+        await job.ended.wait()
+    except asyncio.CancelledError:
+        if not asked.to_the_end:
+            job.abandon()
+        raise
+
+
+async def _outcome(request: web.Request, request_id: str, job: Job | None) -> web.Response:
+    """What became of a request: as the ledger has it and, where it could not be written, as the job knows it."""
+    _, calls = await request.app[JOBS].get(request_id, request[CALLER])
+    variations, errors = outcomes(calls, await link_of(request, calls))
+    if job:
+        _add_unwritten(job, variations, errors)
+    if not variations:
+        error = overall_error(list(errors.values())) if errors else _unfinished(job)
+        return problem(error, request[REQUEST_ID], _answers(errors) or None)
+    return answer(
+        ThumbnailsAnswer(
+            request_id=request_id,
+            variations=[variations[number] for number in sorted(variations)],
+            errors=_answers(errors),
         )
-    return answer(body)
+    )
 
 
-async def _ended(
-    request: web.Request, order: Order, checked: SharedBase | None, ticket: Ticket
-) -> list[Variation | Failed]:
-    """The last event of each variation, by number. The ticket is kept until the work has ended."""
-    async with aclosing(request.app[THUMBNAILS].generate(order, ticket.leave, checked)) as events:
-        return sorted([event async for event in events if isinstance(event, Variation | Failed)], key=number_of)
+def _add_unwritten(job: Job, variations: dict[int, VariationAnswer], errors: dict[int, ServiceError]) -> None:
+    """Add what the job knows and the ledger could not write yet."""
+    for event in job.outcomes:
+        number = number_of(event)
+        if number in variations or number in errors:
+            continue
+        if isinstance(event, Variation):
+            variations[number] = variation_answer(event)
+        else:
+            errors[number] = event.error
+
+
+def _unfinished(job: Job | None) -> ServiceError:
+    return (job and job.error) or Draining("the service is shutting down; nothing was sent")
+
+
+def _answers(errors: Mapping[int, ServiceError]) -> list[ErrorAnswer]:
+    return [error_answer(Failed(f"var-{number}", errors[number])) for number in sorted(errors)]
+
+
+async def _accepted(request: web.Request, request_id: str) -> web.Response:
+    """202: the request is written down, and its status tells how it goes (RFC 7240, respond-async)."""
+    row, calls = await request.app[JOBS].get(request_id, request[CALLER])
+    response = answer(status_answer(row, calls, await link_of(request, calls)))
+    response.set_status(202)
+    location = f"{request.app[SETTINGS].public_url or ''}/api/thumbnails/{request_id}"
+    response.headers.update({hdrs.LOCATION: location, "Preference-Applied": "respond-async"})
+    return response

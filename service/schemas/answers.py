@@ -19,7 +19,7 @@ class _FromDataclass(BaseModel):
 
 class ExportAnswer(_FromDataclass):
     format: PillowName
-    url: str
+    url: str | None
     file_path: str
     size: int
     exported_at: str

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, TypeVar
 
 from service.bases import Source
@@ -12,7 +13,7 @@ from service.gemini import models
 from service.imaging.errors import ImpossibleFrame
 from service.imaging.formats import FORMATS, NAMES, Encoding, Format, Subsampling, listed
 from service.imaging.frame import MAX_SIDE, Frame, Size
-from service.imaging.plan import DEFAULT_SHARE, WHOLE_SHARE, ExportPlan, Fit
+from service.imaging.plan import DEFAULT_SHARE, WHOLE_SHARE, Alpha, ExportPlan, Fit
 from service.orders import Order, check_model, default_frame
 from service.settings import Settings
 from service.values import MODEL_NAME, MODEL_NAME_RULE, is_utf8, parse_colour
@@ -21,6 +22,7 @@ T = TypeVar("T")
 
 MAX_SCRIPT = 32_000
 EXPORT_LONGEST = 1280
+DEFAULT_DAYS, MAX_DAYS = 30, 400
 
 EXPORT_FIELDS = (
     "width", "height", "fit", "blend", "formats", "jpeg_quality", "webp_quality", "png_compression", "progressive",
@@ -32,6 +34,7 @@ _BOOLEANS = {"true": True, "1": True, "on": True, "false": False, "0": False, "o
 _SHARE = re.compile(r"[0-9]?\.?[0-9]{0,4}", re.ASCII)
 _RATIO = re.compile(r"[1-9][0-9]?:[1-9][0-9]?", re.ASCII)
 _FITS: dict[str, Fit] = {"cover": "cover", "contain": "contain", "stretch": "stretch"}
+_ALPHAS: dict[str, Alpha] = {"keep": "keep", "flatten": "flatten"}
 _SUBSAMPLINGS: dict[str, Subsampling] = {"4:2:0": "4:2:0", "4:2:2": "4:2:2", "4:4:4": "4:4:4"}
 
 
@@ -53,9 +56,13 @@ class Fields:
         return int(text)
 
     def boolean(self, name: str, default: bool) -> bool:
+        value = self.optional_boolean(name)
+        return default if value is None else value
+
+    def optional_boolean(self, name: str) -> bool | None:
         text = self.text(name)
         if text is None:
-            return default
+            return None
         if text.lower() not in _BOOLEANS:
             raise _not_allowed(name, text, "true, false, 1, 0, on or off")
         return _BOOLEANS[text.lower()]
@@ -119,7 +126,7 @@ def read_order(fields: Fields, settings: Settings, request_id: str, base: Source
         image_size=image_size,
         reference=fields.boolean("reference", default=True),
         plan=_plan(fields, settings, frame),
-        encodings=tuple(_encodings(fields, settings)),
+        encodings=tuple(_encodings(fields, default_encodings(settings), fields.formats("formats"))),
         request_id=request_id,
     )
 
@@ -128,7 +135,51 @@ def read_export(fields: Fields, settings: Settings) -> tuple[ExportPlan, Sequenc
     """Parse the fields of a request to `/api/exports`; raises InvalidField."""
     width, height = _sides(fields)
     frame = Frame(width, height, longest=EXPORT_LONGEST)
-    return _plan(fields, settings, frame), _encodings(fields, settings)
+    return _plan(fields, settings, frame), _encodings(fields, default_encodings(settings), fields.formats("formats"))
+
+
+def read_changes(fields: Fields, settings: Settings, order: Order) -> tuple[ExportPlan, Sequence[Encoding]]:
+    """What an order's exports are made with when its fields are changed by these; raises InvalidField.
+
+    `width` and `height` are one setting: either of them replaces both.
+    """
+    plan = order.plan_over(settings.matte_rgb)
+    frame = plan.frame
+    width, height = _sides(fields)
+    if width or height:
+        frame = default_frame(order.aspect_ratio, order.image_size, width, height)
+        if frame.ratio:
+            _check_size(frame, frame.ratio)
+    plan = ExportPlan(
+        frame=frame,
+        fit=fields.choice("fit", _FITS, plan.fit),
+        share=fields.share("blend", plan.share),
+        matte=fields.colour("matte", plan.matte),
+        alpha=fields.choice("alpha", _ALPHAS, plan.alpha),
+    )
+    before = {encoding.format: encoding for encoding in order.encodings or ()}
+    wanted = fields.formats("formats") if fields.text("formats") else tuple(before) or FORMATS
+    return plan, _encodings(fields, default_encodings(settings) | before, wanted)
+
+
+def read_days(first: str | None, last: str | None) -> tuple[str, str]:
+    """UTC days, both included; without them the last 30, today included. Raises InvalidField."""
+    end = _day("to", last) if last else datetime.now(UTC).date()
+    begin = _day("from", first) if first else end - timedelta(days=DEFAULT_DAYS - 1)
+    if begin > end:
+        raise InvalidField("from is later than to")
+    if (end - begin).days >= MAX_DAYS:
+        raise InvalidField(f"from and to are too far apart: at most {MAX_DAYS} days")
+    return begin.isoformat(), end.isoformat()
+
+
+def _day(name: str, text: str) -> date:
+    try:
+        if len(text) != len("2026-11-26"):
+            raise ValueError
+        return date.fromisoformat(text)
+    except ValueError:
+        raise InvalidField(f"{name}={text[:20]!r} is not allowed: a day such as 2026-11-26") from None
 
 
 def _script(fields: Fields) -> str:
@@ -158,7 +209,7 @@ def _plan(fields: Fields, settings: Settings, frame: Frame) -> ExportPlan:
         fit=fields.choice("fit", _FITS, "cover"),
         share=fields.share("blend", DEFAULT_SHARE),
         matte=fields.colour("matte", settings.matte_rgb),
-        alpha="keep" if fields.choice("alpha", {"keep": True, "flatten": False}, default=False) else "flatten",
+        alpha=fields.choice("alpha", _ALPHAS, "flatten"),
     )
 
 
@@ -170,21 +221,21 @@ def _check_size(frame: Frame, ratio: Size) -> None:
         raise InvalidField(f"width and height: {error.detail}") from None
 
 
-def _encodings(fields: Fields, settings: Settings) -> Sequence[Encoding]:
+def _encodings(fields: Fields, default: Mapping[Format, Encoding], formats: Sequence[Format]) -> Sequence[Encoding]:
+    """These formats by their defaults, but for what is requested."""
     requested: dict[Format, dict[str, Any]] = {
         "png": {"compression": fields.integer("png_compression", 0, 9)},
         "jpeg": {
             "quality": fields.integer("jpeg_quality", 0, 100),
-            "progressive": fields.boolean("progressive", default=False),
-            "subsampling": fields.choice("jpeg_subsampling", _SUBSAMPLINGS, "4:2:0"),
+            "progressive": fields.optional_boolean("progressive"),
+            "subsampling": fields.choice("jpeg_subsampling", _SUBSAMPLINGS, None),
         },
         "webp": {
             "quality": fields.integer("webp_quality", 0, 100),
-            "lossless": fields.boolean("webp_lossless", default=False),
+            "lossless": fields.optional_boolean("webp_lossless"),
         },
     }
-    default = default_encodings(settings)
-    return [replace(default[each], **_present(requested.get(each, {}))) for each in fields.formats("formats")]
+    return [replace(default[each], **_present(requested.get(each, {}))) for each in formats]
 
 
 def _present(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """API keys, the Host and Origin checks that protect an open port, and CORS preflights."""
 
+import hashlib
 import hmac
 import re
 from typing import NamedTuple
@@ -8,13 +9,16 @@ from urllib.parse import urlsplit
 from aiohttp import hdrs, web
 
 from service.errors import CrossOrigin, Unauthorized
-from service.server.keys import ROUTES, SETTINGS
+from service.jobs.job import Caller
+from service.server.keys import CALLER, ROUTES, SETTINGS
 from service.server.routes import Access, Handler
 from service.values import is_loopback
 
+# Without keys all requests belong to everyone who may ask.
+_ANYBODY = Caller("-", sees_all=True)
 _PREFLIGHT = {
-    "Access-Control-Allow-Methods": "GET, HEAD, POST",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, Range",
+    "Access-Control-Allow-Methods": "GET, HEAD, POST, DELETE",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Range, Idempotency-Key, Prefer, Last-Event-ID",
     "Access-Control-Max-Age": "600",
 }
 _SAFE_METHODS = (hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS)
@@ -28,9 +32,10 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Require an API key where keys are set, else a known Host and Origin; answer CORS preflights."""
     if request.method == hdrs.METH_OPTIONS and _is_preflight(request):
         return web.Response(status=204, headers=_PREFLIGHT)
+    request[CALLER] = _ANYBODY
     if request.app[SETTINGS].api_keys:
         if await _access(request) == "guarded":
-            _check_key(request)
+            request[CALLER] = _check_key(request)
     elif request.method not in _SAFE_METHODS:
         _check_origin(request, _check_host(request))
     elif await _access(request) != "open":
@@ -53,7 +58,8 @@ async def _access(request: web.Request) -> Access:
     return route.access if route else "guarded"
 
 
-def _check_key(request: web.Request) -> None:
+def _check_key(request: web.Request) -> Caller:
+    """The caller that the key stands for; raises Unauthorized."""
     scheme, _, given = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
     keys = [key.get_secret_value().encode() for key in request.app[SETTINGS].api_keys]
     presented = given.strip().encode("utf-8", "surrogateescape")
@@ -61,6 +67,7 @@ def _check_key(request: web.Request) -> None:
     matches = [hmac.compare_digest(key, presented) for key in keys]
     if scheme.lower() != "bearer" or not any(matches):
         raise Unauthorized("send a valid key as Authorization: Bearer …", headers={"WWW-Authenticate": "Bearer"})
+    return Caller(hashlib.sha256(presented).hexdigest()[:32])
 
 
 class _Origin(NamedTuple):

@@ -6,6 +6,9 @@ from aiohttp import web
 
 from service.exports import ImageExportService
 from service.gemini.client import GeminiService
+from service.jobs.job import Caller
+from service.jobs.jobs import JobService
+from service.ledger.ledger import Ledger
 from service.metrics import Metrics
 from service.scheduler import Sweeper
 from service.server.admission import Admission
@@ -22,7 +25,11 @@ ADMISSION: Final = web.AppKey("admission", Admission)
 EXPORTS: Final = web.AppKey("exports", ImageExportService)
 GEMINI: Final = web.AppKey("gemini", GeminiService)
 HOT: Final = web.AppKey("hot", HotFiles)
+LEDGER: Final = web.AppKey("ledger", Ledger)
+JOBS: Final = web.AppKey("jobs", JobService)
 THUMBNAILS: Final = web.AppKey("thumbnails", ThumbnailService)
 SWEEPER: Final = web.AppKey("sweeper", Sweeper)
 
 REQUEST_ID: Final = web.RequestKey("request_id", str)
+# Whose requests it may see; set by the guard.
+CALLER: Final = web.RequestKey("caller", Caller)

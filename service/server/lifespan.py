@@ -11,9 +11,13 @@ from aiohttp import web
 
 from service.backend import gemini_service
 from service.exports import ExportEvents, ImageExportService
+from service.jobs.cleaning import Cleaning
+from service.jobs.jobs import JobService
+from service.jobs.recovery import Recovery
+from service.ledger.ledger import DAY, ledger_access, microseconds, open_ledger
 from service.scheduler import Sweeper, SweepEvents
 from service.server.admission import Admission
-from service.server.keys import ADMISSION, EXPORTS, GEMINI, HOT, METRICS, SETTINGS, SWEEPER, THUMBNAILS
+from service.server.keys import ADMISSION, EXPORTS, GEMINI, HOT, JOBS, LEDGER, METRICS, SETTINGS, SWEEPER, THUMBNAILS
 from service.settings import MIB, Settings
 from service.store import descriptors
 from service.store.hot import HotFiles
@@ -76,9 +80,32 @@ async def gemini(app: web.Application) -> AsyncIterator[None]:
     """The Gemini client; with the emulator, also its process."""
     async with gemini_service(app[SETTINGS]) as client:
         app[GEMINI] = client
-        app[THUMBNAILS] = ThumbnailService(client, app[EXPORTS], app[METRICS].called)
         yield
-        await app[THUMBNAILS].close()
+
+
+@contextlib.asynccontextmanager
+async def ledger(app: web.Application) -> AsyncIterator[None]:
+    """The ledger, and the requests that it knows."""
+    async with open_ledger(ledger_access(app[SETTINGS]), app[METRICS].committed) as opened:
+        app[LEDGER] = opened
+        yield
+
+
+@contextlib.asynccontextmanager
+async def jobs(app: web.Application) -> AsyncIterator[None]:
+    """The requests at work, and those that a crash left behind."""
+    settings, metrics = app[SETTINGS], app[METRICS]
+    thumbnails = app[THUMBNAILS] = ThumbnailService(app[GEMINI], app[EXPORTS], metrics.called)
+    app[JOBS] = JobService(app[LEDGER], thumbnails, emulated=settings.emulates, budget=settings.budget_nano is not None)
+    key_lifetime = ledger_access(settings).rules.key_lifetime
+    recovery = Recovery(app[JOBS], app[EXPORTS], key_lifetime, metrics.recovered)
+    work = [asyncio.create_task(each) for each in (recovery.run(), Cleaning(app[LEDGER], app[EXPORTS]).run())]
+    yield
+    for task in work:
+        task.cancel()
+    await asyncio.gather(*work, return_exceptions=True)
+    await thumbnails.close()
+    await app[JOBS].close()
 
 
 @contextlib.asynccontextmanager
@@ -90,10 +117,16 @@ async def sweeper(app: web.Application) -> AsyncIterator[None]:
         metrics.sweep_ended(wall_clock)
         hot.forget_removed()
 
-    app[SWEEPER] = Sweeper(app[SETTINGS], SweepEvents(metrics.swept, ended))
+    ledger, days = app[LEDGER], app[SETTINGS].ledger_retention_days
+
+    async def forget() -> None:
+        if days:
+            await ledger.forget(microseconds() - round(days * DAY))
+
+    app[SWEEPER] = Sweeper(app[SETTINGS], SweepEvents(metrics.swept, ended), keep=ledger.protected, forget=forget)
     app[SWEEPER].start()
     yield
     await app[SWEEPER].close()
 
 
-CONTEXTS = (exports, gemini, sweeper)
+CONTEXTS = (exports, ledger, gemini, jobs, sweeper)

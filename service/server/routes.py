@@ -20,17 +20,18 @@ Access = Literal["guarded", "page", "open"]
 class Route:
     """A route: guarded and without admission control by default."""
 
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "DELETE"]
     path: str
     handler: Handler
     name: str
     admission: Kind | None = None
     access: Access = "guarded"
+    head: bool = True
 
     def definition(self) -> web.RouteDef:
-        """The route for aiohttp; GET also answers HEAD."""
+        """The route for aiohttp; GET also answers HEAD, unless `head` is False."""
         if self.method == hdrs.METH_GET:
-            return web.get(self.path, self.handler, name=self.name)
+            return web.get(self.path, self.handler, name=self.name, allow_head=self.head)
         return web.route(self.method, self.path, self.handler, name=self.name, expect_handler=_expect_continue)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from aiohttp import web
 
 from service.server.connections import listening
-from service.server.keys import ADMISSION, SETTINGS
+from service.server.keys import ADMISSION, JOBS, SETTINGS
 from service.settings import Settings
 from service.signals import on_stop_signal
 from service.store.disk import start_disk_threads
@@ -79,6 +79,7 @@ async def _drain(app: web.Application, stops: _StopSignals, seconds: float) -> N
     """Refuse new requests and wait for the admitted ones, at most `seconds` or until the next signal."""
     admission = app[ADMISSION]
     admission.drain()
+    app[JOBS].drain()
     inside = sum(admission.inside.values())
     if not inside:
         return

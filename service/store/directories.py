@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import stat
 import weakref
 from pathlib import Path
 
@@ -48,6 +49,13 @@ class Directory:
         """Remove a file, if it exists."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self.descriptor)
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a regular file of this name; raises OSError when nobody can tell."""
+        try:
+            return stat.S_ISREG(os.stat(name, dir_fd=self.descriptor, follow_symlinks=False).st_mode)
+        except FileNotFoundError:
+            return False
 
     def probe(self) -> None:
         """Create and remove a file: permission bits do not show a read-only or vanished file system."""

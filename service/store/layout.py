@@ -69,6 +69,11 @@ def raw_key(request: str, number: int, suffix: str) -> str:
     return f"generated/{request}_{number}{suffix}"
 
 
+def part_key(request: str, number: int) -> str:
+    """Where the raw of a variation is written before it has its name."""
+    return f"temp/{request}_{number}.part"
+
+
 def spill_key(request: str, number: int) -> str:
     """Of a variation's reply while there is no memory for it."""
     return f"temp/{request}_{number}.body"

@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
@@ -44,6 +45,10 @@ class StoredFile:
     etag: str
     modified: int
     data: bytes | None = None
+
+    def head(self, size: int) -> bytes:
+        """Its first bytes. Blocks for what the page cache does not have."""
+        return os.pread(self.body.fileno(), size, 0)
 
     def close(self) -> None:
         self.body.close()
@@ -188,6 +193,19 @@ class LocalStore(Scratch):
         """The sha256 of a file, in hex; raises StorageUnavailable."""
         with storage_errors(key.partition("/")[0]):
             return await asyncio.to_thread(file_digest, self.local(key))
+
+    async def present(self, keys: Sequence[str]) -> frozenset[str]:
+        """Those of the keys under which there is a file; raises StorageUnavailable when nobody can tell."""
+        return await asyncio.to_thread(self._present, keys)
+
+    def _present(self, keys: Sequence[str]) -> frozenset[str]:
+        there = set()
+        for key in keys:
+            directory, name = self._directories.of(key)
+            with storage_errors(key.partition("/")[0]):
+                if directory.exists(name):
+                    there.add(key)
+        return frozenset(there)
 
     async def open(self, key: str, whole: int = 0) -> StoredFile:
         """Open a regular file without following a link, and read it into memory if it has at most `whole` bytes.

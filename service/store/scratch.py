@@ -73,12 +73,13 @@ class Scratch:
         return str(self.layout.path(key))
 
     @contextlib.asynccontextmanager
-    async def space(self, size: int) -> AsyncIterator[Preallocated]:
-        """A temp file with `size` bytes of the disk preallocated; removed unless `write` takes it over.
+    async def space(self, size: int, key: str | None = None) -> AsyncIterator[Preallocated]:
+        """A temp file, under `key` or a random one, with `size` bytes of the disk preallocated.
 
-        Raises StorageFull, StorageUnavailable. A file system that cannot preallocate gives an empty one.
+        It is removed unless `write` takes it over. Raises StorageFull, StorageUnavailable. A file system that cannot
+        preallocate gives an empty one.
         """
-        key = temp_key()
+        key = key or temp_key()
         self._spaces[key] = 0
         try:
             made = await run_or_undo(Preallocated.discard, self._preallocate, key, size)

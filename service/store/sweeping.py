@@ -4,7 +4,7 @@ import contextlib
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -45,12 +45,15 @@ def sweep(
     dry_run: bool = False,
     now: float | None = None,
     stopped: Callable[[], bool] = lambda: False,
+    keep: Collection[str] = (),
+    found: Callable[[str], None] = lambda name: None,
 ) -> Sweep:
     """Remove the files below `root` that are older than `days`; raises ValueError unless days > 0.
 
     The walk uses directory descriptors and follows no link, so it cannot be led outside by swapping a directory for a
     link meanwhile. Files that a request of any process holds, by a shared lock, stay. `stopped` is called before every
-    entry; True ends the walk.
+    entry; True ends the walk. Files named in `keep` stay; `found` is called with the name of each that
+    does not.
     """
     if not days > 0:
         raise ValueError(f"days must be more than 0, not {days}")
@@ -58,7 +61,7 @@ def sweep(
     cutoff = (time.time() if now is None else now) - days * DAY_SECONDS
     try:
         with _opened(root) as descriptor:
-            _Walk(cutoff, dry_run, stopped, done).folder(descriptor, MAX_DEPTH)
+            _Walk(cutoff, dry_run, stopped, done, keep, found).folder(descriptor, MAX_DEPTH)
     except FileNotFoundError:
         pass
     except OSError as error:
@@ -72,6 +75,8 @@ class _Walk:
     dry_run: bool
     stopped: Callable[[], bool]
     done: Sweep
+    keep: Collection[str]
+    found: Callable[[str], None]
 
     def folder(self, directory: int, depth: int) -> None:
         with os.scandir(directory) as entries:
@@ -98,7 +103,7 @@ class _Walk:
         if name == _KEPT or not stat.S_ISREG(seen.st_mode):
             return
         self.done.seen += 1
-        if _aged_from(seen) <= self.cutoff:
+        if _aged_from(seen) <= self.cutoff and name not in self.keep:
             self._remove(name, directory, seen)
 
     def _remove(self, name: str, directory: int, seen: os.stat_result) -> None:
@@ -113,6 +118,7 @@ class _Walk:
                 return
             if not self.dry_run:
                 os.unlink(name, dir_fd=directory)
+            self.found(name)
             self.done.files += 1
             self.done.bytes += opened.st_size
         finally:

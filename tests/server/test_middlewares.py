@@ -42,8 +42,9 @@ async def test_an_unknown_route_is_404(service: Running, method: str, path: str)
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("GET", "/api/thumbnails", "POST"),
-        ("PUT", "/api/thumbnails", "POST"),
+        ("PATCH", "/api/thumbnails", "GET, POST"),
+        ("PUT", "/api/thumbnails", "GET, POST"),
+        ("GET", "/api/exports", "POST"),
         ("OPTIONS", "/api/exports", "POST"),
         ("DELETE", "/api/exports", "POST"),
         ("POST", "/static/output/x.png", "GET, HEAD"),

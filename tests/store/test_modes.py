@@ -78,5 +78,8 @@ async def test_every_file_of_a_request_is_private_unless_storage_is_shared(
     for area in ("generated", "output"):
         seen |= await asyncio.to_thread(modes, tmp_path / "storage" / area)
     assert seen == {MODES[setting].file}
-    areas = await asyncio.to_thread(modes, tmp_path / "storage")
-    assert areas == {MODES[setting].directory}
+    storage = tmp_path / "storage"
+    assert {mode(storage), *(mode(storage / area) for area in AREAS)} == {MODES[setting].directory}
+    ledger = storage / "ledger"
+    assert {mode(path) for path in (ledger, ledger / "owners")} == {PRIVATE.directory}
+    assert {mode(path) for path in ledger.rglob("*") if path.is_file()} == {PRIVATE.file}

@@ -1,0 +1,41 @@
+"""The ledger on a terminal: where it is, and what calls cost."""
+
+import json
+
+from service.ledger.ledger import ledger_access, open_ledger
+from service.schemas.fields import read_days
+from service.schemas.status import UsageAnswer, usage_answer
+from service.settings import Settings
+from service.streams import print_line
+
+_COLUMNS = ("day", "model", "size", "outcome", "calls", "USD", "possibly billed USD")
+
+
+def where(settings: Settings) -> str:
+    """Open the ledger, and say where it is; raises SettingsError."""
+    access = ledger_access(settings)
+    access.connect().close()
+    return "PostgreSQL" if access.url else str(access.directory)
+
+
+async def show_usage(settings: Settings, first: str | None, last: str | None, as_json: bool) -> int:
+    """Print everybody's calls as a table, or as the JSON of /api/usage; raises InvalidField, SettingsError."""
+    begin, end = read_days(first, last)
+    async with open_ledger(ledger_access(settings)) as ledger:
+        rows = await ledger.usage(None, begin, end)
+        answer = usage_answer(begin, end, rows, await ledger.today(), settings.budget_nano)
+    lines = [json.dumps(answer.model_dump(by_alias=True))] if as_json else _table(answer)
+    for line in lines:
+        print_line(line.encode())
+    return 0
+
+
+def _table(answer: UsageAnswer) -> list[str]:
+    cells = [_COLUMNS]
+    for row in answer.rows:
+        money = (f"{row.cost_usd:.6f}", f"{row.possibly_billed_usd:.6f}")
+        cells.append((row.day, row.model, row.image_size, row.outcome, str(row.calls), *money))
+    total = answer.total
+    cells.append(("total", "", "", "", str(total.calls), f"{total.cost_usd:.6f}", f"{total.possibly_billed_usd:.6f}"))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]

@@ -1,0 +1,101 @@
+"""What Gemini sent, as it was kept: to download, and to export again without another call."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from aiohttp import web
+
+from service.bases import Base, lost_base
+from service.errors import NoExport, NoRaw, NotFound, RawGone, StorageFull
+from service.handlers.downloads import send_attachment
+from service.handlers.forms import Form, open_form
+from service.imaging.formats import SNIFF_BYTES, TABLE, sniff
+from service.ledger.rows import CallRow, RequestRow
+from service.schemas.answers import exports_answer
+from service.schemas.fields import EXPORT_FIELDS, read_changes
+from service.server.keys import ADMISSION, CALLER, EXPORTS, JOBS, SETTINGS
+from service.server.queries import read_query
+from service.server.sending import answer
+from service.store.holds import Hold, held
+from service.stored import StoredBase, order_from_json
+
+REPLY = ".reply"
+
+
+async def download_raw(request: web.Request) -> web.StreamResponse:
+    """The raw of a variation, or the reply that could not be read; raises NoRaw, RawGone."""
+    read_query(request)
+    _, call = await _variation(request)
+    if not call.raw:
+        raise _no_raw(call)
+    try:
+        file = await request.app[EXPORTS].store.open(call.raw)
+    except NotFound:
+        raise RawGone(f"{call.raw} is not there any more") from None
+    try:
+        kind = sniff(await asyncio.to_thread(file.head, SNIFF_BYTES))
+        mime = TABLE[kind].mime if kind else "application/octet-stream"
+        return await send_attachment(request, file, PurePosixPath(call.raw).name, mime)
+    finally:
+        file.close()
+
+
+async def export_again(request: web.Request) -> web.StreamResponse:
+    """New exports of a kept raw; fields that are absent are as in the original request."""
+    exports, settings = request.app[EXPORTS], request.app[SETTINGS]
+    row, call = await _variation(request)
+    if not call.raw or call.raw.endswith(REPLY):
+        raise _no_raw(call)
+    async with open_form(request, texts=EXPORT_FIELDS, files=("base",)) as form:
+        order, stored = order_from_json(row.spec, row.id)
+        plan, encodings = read_changes(form.fields, settings, order)
+        async with held() as hold:
+            await _hold_raw(request, call.raw, hold)
+            source = await exports.source_at(exports.store.local(call.raw))
+            if source.format is None:
+                raise NoExport("what Gemini sent is not a picture", billed=True, storage_path=call.raw)
+            base = await _base(request, form, stored, hold)
+            with await request.app[ADMISSION].enter("exports"):
+                exported = await exports.export(source, base, plan, encodings)
+                if exported.ran_out_of_space:
+                    await exports.publisher.discard(exported)
+                    raise StorageFull("no space is left for all of the exports; none was kept")
+        form.keep = True
+    return answer(exports_answer(row.id, source.sha256, exported))
+
+
+async def _variation(request: web.Request) -> tuple[RequestRow, CallRow]:
+    """The newest call of a variation; raises NotFound."""
+    row, calls = await request.app[JOBS].get(request.match_info["request_id"], request[CALLER])
+    asked = request.match_info["variation_id"]
+    found = [call for call in calls if f"var-{call.number}" == asked]
+    if not found:
+        raise NotFound("there is no such variation")
+    return row, _newest_with_raw(found)
+
+
+def _newest_with_raw(calls: Sequence[CallRow]) -> CallRow:
+    return next((call for call in reversed(calls) if call.raw), calls[-1])
+
+
+def _no_raw(call: CallRow) -> NoRaw:
+    return NoRaw(f"var-{call.number} has no picture: it is {call.state}")
+
+
+async def _hold_raw(request: web.Request, key: str, hold: Hold) -> None:
+    store = request.app[EXPORTS].store
+    try:
+        await store.hold_path(store.local(key), hold)
+    except NotFound:
+        raise RawGone(f"{key} is not there any more") from None
+
+
+async def _base(request: web.Request, form: Form, stored: StoredBase | None, hold: Hold) -> Base | None:
+    """The base that was sent now, else the original one; a warning says so if that is gone."""
+    if sent := form.uploads.get("base"):
+        return Base(sent, required=True)
+    if stored is None:
+        return None
+    exports = request.app[EXPORTS]
+    return await exports.base_at(exports.store.local(stored.key), hold) if stored.key else lost_base()

@@ -1,0 +1,19 @@
+"""Query parameters, read strictly: unknown ones are refused, and so are those that come twice."""
+
+from collections.abc import Collection
+
+from aiohttp import web
+
+from service.errors import DuplicateField, UnknownField
+
+
+def read_query(request: web.Request, allowed: Collection[str] = ()) -> dict[str, str]:
+    """The parameters by name; empty ones count as absent. Raises UnknownField, DuplicateField."""
+    found: dict[str, str] = {}
+    for name, value in request.query.items():
+        if name not in allowed:
+            raise UnknownField(f"unknown parameter {name[:60]!r}; allowed: {', '.join(allowed) or 'none'}")
+        if name in found:
+            raise DuplicateField(f"{name} came twice")
+        found[name] = value
+    return {name: value for name, value in found.items() if value}

@@ -1,0 +1,105 @@
+"""Orders, variations and errors as the JSON that the ledger keeps, with a version.
+
+Members that are unknown here are left out; those that an older row lacks have their defaults.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from service.errors import ServiceError, error_of
+from service.imaging.formats import NAMES, TABLE, Encoding
+from service.imaging.plan import ExportPlan
+from service.orders import Order, Variation
+
+VERSION = 1
+_PLAIN = ("script", "aspect_ratio", "count", "model", "image_size", "reference")
+
+_PLAN = TypeAdapter(ExportPlan)
+_VARIATION = TypeAdapter(Variation)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBase:
+    """The base of an order: the key of its upload (None: it is no upload), and what is known of the file."""
+
+    key: str | None
+    sha256: str
+    size: int
+    format: str | None
+
+
+def order_to_json(order: Order, base: StoredBase | None) -> str:
+    return json.dumps(
+        {
+            "version": VERSION,
+            **{name: getattr(order, name) for name in _PLAIN},
+            "plan": asdict(order.plan) if order.plan else None,
+            "encodings": [{"format": each.format, **asdict(each)} for each in order.encodings or ()] or None,
+            "base": asdict(base) if base else None,
+        }
+    )
+
+
+def order_from_json(text: str, request_id: str) -> tuple[Order, StoredBase | None]:
+    """The order, without its base, and what is known of the base."""
+    stored = json.loads(text)
+    base, plan, encodings = stored.get("base"), stored.get("plan"), stored.get("encodings")
+    order = Order(
+        plan=_PLAN.validate_python(plan) if plan else None,
+        encodings=tuple(map(_encoding, encodings)) if encodings else None,
+        request_id=request_id,
+        **{name: stored[name] for name in _PLAIN if name in stored},
+    )
+    return order, StoredBase(**_known(StoredBase, base)) if base else None
+
+
+def _encoding(stored: Mapping[str, Any]) -> Encoding:
+    encoding = TABLE[NAMES[stored["format"]]].encoding
+    if encoding is None:
+        raise ValueError(f"{stored['format']} is not a format of exports")
+    return encoding(**_known(encoding, stored))
+
+
+def _known(kind: type, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The members that a dataclass has."""
+    return {field.name: stored[field.name] for field in fields(kind) if field.name in stored}
+
+
+def variation_to_json(variation: Variation) -> str:
+    return json.dumps({"version": VERSION, **_VARIATION.dump_python(variation, mode="json")})
+
+
+def variation_from_json(text: str) -> Variation:
+    return _VARIATION.validate_json(text)
+
+
+def error_to_json(error: ServiceError) -> str:
+    return json.dumps(
+        {
+            "version": VERSION,
+            "code": error.code,
+            "status": error.status,
+            "detail": error.detail,
+            "retryable": error.worth_retrying,
+            "billed": error.billed,
+            "storage_path": error.storage_path,
+            "headers": error.headers,
+        }
+    )
+
+
+def error_from_json(text: str) -> ServiceError:
+    stored = json.loads(text)
+    return error_of(
+        stored["code"],
+        stored["detail"],
+        retryable=stored.get("retryable", False),
+        status=stored.get("status"),
+        headers=stored.get("headers"),
+        billed=stored.get("billed"),
+        storage_path=stored.get("storage_path"),
+    )

@@ -1,0 +1,127 @@
+"""Server-sent events: what happens to a request, told once its row is durable, without a gap or a double."""
+
+import asyncio
+import json
+from typing import Any
+
+import aiohttp
+import pytest
+
+from service.server.keys import ADMISSION, JOBS
+from tests.conftest import Serve
+from tests.handlers.test_idempotency import JPEG, Gate
+from tests.helpers import QuickEmulator, Running, assert_problem, until
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+Event = tuple[int, str, dict[str, Any]]
+
+
+async def events(service: Running, request_id: str, after: int | None = None, stop: int = 1000) -> list[Event]:
+    headers = {} if after is None else {"Last-Event-ID": str(after)}
+    async with service.session.get(f"{service.url}/api/thumbnails/{request_id}/events", headers=headers) as got:
+        assert got.status == 200
+        assert got.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+        assert (got.headers["Cache-Control"], got.headers["X-Accel-Buffering"]) == ("no-store", "no")
+        assert await got.content.readuntil(b"\n\n") == b"retry: 2000\n\n"
+        return await read(got, stop)
+
+
+async def read(got: aiohttp.ClientResponse, stop: int = 1000) -> list[Event]:
+    found: list[Event] = []
+    while len(found) < stop:
+        try:
+            block = (await got.content.readuntil(b"\n\n")).decode()
+        except asyncio.IncompleteReadError:
+            break
+        if not block.strip(": \n") or not block:
+            if not block:
+                break
+            continue
+        lines = dict(line.split(": ", 1) for line in block.strip().split("\n"))
+        found.append((int(lines["id"]), lines["event"], json.loads(lines["data"])))
+    return found
+
+
+async def test_every_event_of_a_request_in_order(service: Running) -> None:
+    answer = await service.thumbnails(JPEG, ("count", "2"))
+    request_id = answer.json["request_id"]
+    told = await events(service, request_id)
+    assert [number for number, _, _ in told] == list(range(1, 8))
+    assert sorted(kind for _, kind, _ in told) == [
+        "done",
+        "exported",
+        "exported",
+        "received",
+        "received",
+        "sent",
+        "sent",
+    ]
+    assert all(data["request_id"] == request_id and data["at"] for _, _, data in told)
+    exported = [data["variation"] for _, kind, data in told if kind == "exported"]
+    assert sorted(exported, key=lambda each: str(each["id"])) == answer.json["variations"]
+    received = next(data for _, kind, data in told if kind == "received")
+    assert set(received) == {"request_id", "at", "id", "attempt", "storage_path", "size"}
+    assert set(told[-1][2]) == {"request_id", "at", "state", "cost_usd", "possibly_billed_usd"}
+    assert told[-1][2]["state"] == "succeeded"
+
+
+async def test_they_come_as_things_happen(serve: Serve) -> None:
+    gate = Gate()
+    service = await serve(QuickEmulator(then=gate), sse_heartbeat_seconds=0.05)
+    answer = await service.thumbnails(JPEG, headers={"Prefer": "respond-async"})
+    url = f"{service.url}/api/thumbnails/{answer.json['request_id']}/events"
+    async with service.session.get(url) as got:
+        await got.content.readuntil(b"\n\n")
+        assert [kind for _, kind, _ in await read(got, 1)] == ["sent"]
+        assert await got.content.readuntil(b"\n\n") == b": \n\n"
+        gate.open.set()
+        assert [kind for _, kind, _ in await read(got)] == ["received", "exported", "done"]
+
+
+async def test_a_stream_goes_on_after_the_last_event_that_was_seen(service: Running) -> None:
+    request_id = (await service.thumbnails(JPEG)).json["request_id"]
+    whole = await events(service, request_id)
+    for after in range(len(whole)):
+        assert await events(service, request_id, after) == whole[after:]
+    path = f"/api/thumbnails/{request_id}/events"
+    assert (await service.get(path, Last_Event_ID=str(len(whole)))).status == 204
+    assert (await service.get(f"{path}?last_event_id={len(whole)}")).status == 204
+    for wrong in ("-1", "x", "1.5", str(len(whole) + 1), "9" * 30, "%D9%A1"):
+        assert_problem(await service.get(f"{path}?last_event_id={wrong}"), 400, "malformed_request")
+    answer = await service.get(f"{path}?last_event_id=1", Last_Event_ID="2")
+    assert_problem(answer, 400, "malformed_request")
+
+
+async def test_a_failed_variation_tells_its_error(serve: Serve) -> None:
+    service = await serve(QuickEmulator(faults=["blocked_safety"]))
+    await service.thumbnails(JPEG)
+    [status] = (await service.get("/api/thumbnails")).json["requests"]
+    [_, (_, kind, data), (_, _, done)] = await events(service, status["request_id"])
+    assert (kind, data["error"]) == ("failed", status["errors"][0])
+    assert done["state"] == status["state"] == "failed"
+
+
+async def test_many_readers_see_the_same(serve: Serve) -> None:
+    gate = Gate()
+    service = await serve(QuickEmulator(then=gate))
+    request_id = (await service.thumbnails(JPEG, ("count", "4"), headers={"Prefer": "respond-async"})).json[
+        "request_id"
+    ]
+    readers = [asyncio.create_task(events(service, request_id)) for _ in range(20)]
+    await until(lambda: service.app[ADMISSION].inside["download"] == 20)
+    gate.open.set()
+    told = await asyncio.gather(*readers)
+    assert all(each == told[0] for each in told)
+    assert [number for number, _, _ in told[0]] == list(range(1, 14))
+
+
+async def test_at_the_drain_streams_end_at_once(serve: Serve) -> None:
+    gate = Gate()
+    service = await serve(QuickEmulator(then=gate))
+    request_id = (await service.thumbnails(JPEG, headers={"Prefer": "respond-async"})).json["request_id"]
+    reader = asyncio.create_task(events(service, request_id))
+    await until(lambda: service.app[ADMISSION].inside["download"] == 1 and service.emulator.in_flight == 1)
+    service.app[JOBS].drain()
+    assert [kind for _, kind, _ in await reader] == ["sent"]
+    gate.open.set()
