@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
-.PHONY: run demo test test-slow coverage check bench fuzz clean
+.PHONY: run demo test test-slow coverage check bench chaos fuzz clean
 
 run: $(VENV)/.run
 	$(BIN)/python -m service serve
@@ -32,6 +32,10 @@ check: $(VENV)/.lint
 
 bench: $(VENV)/.test
 	$(BIN)/python -m bench
+
+# Kills the service and its workers, at random and at every crash point of a call, and looks at what is left.
+chaos: $(VENV)/.test
+	$(BIN)/python -m tests.chaos --kills $(or $(KILLS),200)
 
 fuzz: $(VENV)/.test
 	$(BIN)/python -m tests.imaging.fuzz --seconds $(or $(SECONDS),600)

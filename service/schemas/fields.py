@@ -143,7 +143,7 @@ def read_changes(fields: Fields, settings: Settings, order: Order) -> tuple[Expo
 
     `width` and `height` are one setting: either of them replaces both.
     """
-    plan = order.plan_over(settings.matte_rgb)
+    plan = order.effective_plan(settings.matte_rgb)
     frame = plan.frame
     width, height = _sides(fields)
     if width or height:

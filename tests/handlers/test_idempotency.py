@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.emulator.faults import PendingRequest, one_picture, raw
+from service.emulator.responders import PendingRequest, one_picture, raw
 from service.server.keys import ADMISSION, JOBS
 from tests.conftest import Serve
 from tests.helpers import SCRIPT, Answer, Part, QuickEmulator, Running, assert_problem, picture_bytes, until, upload

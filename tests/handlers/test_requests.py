@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.emulator.faults import raw
+from service.emulator.responders import raw
 from service.server.keys import ADMISSION
 from tests.conftest import Serve
 from tests.handlers.test_idempotency import BASE, JPEG, Gate, keyed
