@@ -2,14 +2,11 @@
 
 import json
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
-from tests.conftest import Serve
-from tests.handlers.browser import Tab, opened
+from tests.handlers.browser import Tab
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -33,14 +30,6 @@ CARD = "document.querySelector('.card').innerText"
 def problem(status: int, code: str, retryable: bool, billed: bool | None) -> list[object]:
     fields = {"title": code, "detail": "why", "code": code, "retryable": retryable, "billed": billed}
     return [status, json.dumps(fields)]
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def tab(serve: Serve, tmp_path: Path) -> AsyncIterator[Tab]:
-    service = await serve()
-    async with opened(f"{service.url}/", tmp_path / "profile") as page:
-        await page.wait_for("document.querySelector('#count')?.value")
-        yield page
 
 
 async def generate(tab: Tab, *outcomes: object) -> None:

@@ -1,14 +1,9 @@
 """The studio's choice of formats, in a real browser: what the table of formats says."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
-import pytest_asyncio
 
 from service.imaging.formats import FORMATS
-from tests.conftest import Serve
-from tests.handlers.browser import Tab, opened
+from tests.handlers.browser import Tab
 from tests.imaging import pictures
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -21,14 +16,6 @@ CHOOSE = """(async () => {
 })()"""
 HINT = "document.getElementById('image-hint').textContent"
 REFUSAL = "document.getElementById('image-refusal').textContent"
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def tab(serve: Serve, tmp_path: Path) -> AsyncIterator[Tab]:
-    service = await serve()
-    async with opened(f"{service.url}/", tmp_path / "profile") as page:
-        await page.wait_for("document.querySelector('#count')?.value")
-        yield page
 
 
 async def test_every_format_is_offered_and_chosen(tab: Tab) -> None:

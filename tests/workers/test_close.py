@@ -99,17 +99,26 @@ async def test_closing_kills_a_stopped_worker_too(pools: Pools, picture: Inspect
     assert not alive(pid)
 
 
+def stopped_forkserver() -> int:
+    """Make the fork server hang; returns its process id."""
+    server = forkserver_pid()
+    assert server
+    os.kill(server, signal.SIGSTOP)
+    return server
+
+
 async def test_a_start_that_hangs_has_a_limit_and_the_next_one_works(
     pools: Pools, picture: InspectJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await pools().start()
     monkeypatch.setattr(launch_module, "START_SECONDS", 1)
-    server = forkserver_pid()
-    assert server
-    os.kill(server, signal.SIGSTOP)
+    server = stopped_forkserver()
     pool = pools(2)
-    monkeypatch.setattr(launch_module, "START_SECONDS", 1)
-    assert isinstance(await pool.run(picture, "a"), Picture)
+    job = asyncio.create_task(pool.run(picture, "a"))
+    await until(lambda: forkserver_pid() != server)
+    # A start that does not hang takes longer than a second on a busy machine.
+    monkeypatch.setattr(launch_module, "START_SECONDS", 30)
+    assert isinstance(await job, Picture)
     assert "restarted" in pools.events
     assert forkserver_pid() != server
 
@@ -135,9 +144,7 @@ async def test_closing_returns_while_the_fork_server_hangs(
 ) -> None:
     await pools().start()
     monkeypatch.setattr(launch_module, "END_SECONDS", 0.2)
-    server = forkserver_pid()
-    assert server
-    os.kill(server, signal.SIGSTOP)
+    stopped_forkserver()
     pool = pools(2)
     job = asyncio.create_task(pool.run(picture, "a"))
     await until(lambda: pool.busy == 1)
