@@ -100,44 +100,40 @@ class Contender:
         return self.server.cpu_seconds() + (self.behind.cpu_seconds() if self.behind else 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Starts servers of the same exports; they end with `stack`."""
+
+    stack: contextlib.ExitStack
+    folder: Path
+    exports: Path
+
+    def service(self, checkout: Checkout, **settings: str) -> Server:
+        return self.stack.enter_context(service(self.folder, checkout, OUTPUT_DIR=str(self.exports), **settings))
+
+    def file_response(self) -> Server:
+        port = free_port()
+        command = (sys.executable, "-m", "bench.fileresponse", str(port), str(self.exports))
+        return self.stack.enter_context(serving(command, port, self.folder))
+
+    def nginx(self, tool: peers.Tool, config: str, behind: Server | None = None) -> Server:
+        return self.stack.enter_context(_nginx(tool, self.folder, config, self.exports, behind))
+
+
 def measure() -> tuple[list[Contender], list[str]]:
     wrk = peers.wrk()
     notes = [wrk.version]
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch, contextlib.ExitStack() as stack:
-        folder = Path(scratch)
-        exports = _exports(folder)
-
-        def static(**settings: str) -> Server:
-            return stack.enter_context(service(folder, HERE, OUTPUT_DIR=str(exports), **settings))
-
-        def signed(**settings: str) -> Server:
-            return stack.enter_context(service(folder, HERE, OUTPUT_DIR=str(exports), **SIGNING, **settings))
-
-        def file_response() -> Server:
-            port = free_port()
-            command = (sys.executable, "-m", "bench.fileresponse", str(port), str(exports))
-            return stack.enter_context(serving(command, port, folder))
-
-        links = Links(Settings(sign_urls=True, signing_secret=SECRET))
+        servers = Servers(stack, Path(scratch), _exports(Path(scratch)))
         contenders = [
-            Contender(STATIC, static(), lambda: f"/static/output/{NAME}"),
-            Contender(SIGNED, signed(), lambda: links.build(NAME)),
-            Contender(QUIET, static(LOG_LEVEL="warning"), lambda: f"/static/output/{NAME}"),
-            Contender(FILE_RESPONSE, file_response(), lambda: f"/{NAME}"),
+            Contender(STATIC, servers.service(HERE), _static_link),
+            Contender(SIGNED, servers.service(HERE, **SIGNING), _signed_link),
+            Contender(QUIET, servers.service(HERE, LOG_LEVEL="warning"), _static_link),
+            Contender(FILE_RESPONSE, servers.file_response(), lambda: f"/{NAME}"),
         ]
         try:
             tool = peers.nginx()
-
-            def nginx(config: str, behind: Server | None = None) -> Server:
-                return stack.enter_context(_nginx(tool, folder, config, exports, behind))
-
-            sample, behind = SAMPLE.read_text(), signed(ACCEL_REDIRECT_PREFIX="/_exports/")
-            contenders += [
-                Contender(NGINX, nginx(PLAIN_NGINX), lambda: f"/{NAME}"),
-                Contender(STATIC_BY_NGINX, nginx(_unsigned(sample), behind), lambda: f"/static/output/{NAME}"),
-                Contender(SIGNED_BY_NGINX, nginx(sample, behind), lambda: links.build(NAME), behind),
-                Contender(EACH_BY_NGINX, nginx(_asking(sample), behind), lambda: links.build(NAME), behind),
-            ]
+            contenders += _with_nginx(servers, tool)
             notes.append(tool.version)
         except peers.MissingError as error:
             notes.append(f"missing: {error}")
@@ -146,6 +142,24 @@ def measure() -> tuple[list[Contender], list[str]]:
                 contender.run(wrk)
             print(f"round {number + 1} of {ROUNDS}", file=sys.stderr, flush=True)
     return contenders, notes
+
+
+def _with_nginx(servers: Servers, tool: peers.Tool) -> list[Contender]:
+    sample, behind = SAMPLE.read_text(), servers.service(HERE, ACCEL_REDIRECT_PREFIX="/_exports/", **SIGNING)
+    return [
+        Contender(NGINX, servers.nginx(tool, PLAIN_NGINX), lambda: f"/{NAME}"),
+        Contender(STATIC_BY_NGINX, servers.nginx(tool, _unsigned(sample), behind), _static_link),
+        Contender(SIGNED_BY_NGINX, servers.nginx(tool, sample, behind), _signed_link, behind),
+        Contender(EACH_BY_NGINX, servers.nginx(tool, _asking(sample), behind), _signed_link, behind),
+    ]
+
+
+def _static_link() -> str:
+    return f"/static/output/{NAME}"
+
+
+def _signed_link() -> str:
+    return Links(Settings(sign_urls=True, signing_secret=SECRET)).build(NAME)
 
 
 def _exports(folder: Path) -> Path:
@@ -160,19 +174,14 @@ async def measure_against(there: Checkout, rounds: int) -> None:
     """Compare the service with that of another checkout."""
     wrk = peers.wrk()
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch, contextlib.ExitStack() as stack:
-        folder = Path(scratch)
-        output = str(_exports(folder))
-
-        def contenders(checkout: Checkout) -> list[Contender]:
-            links = Links(Settings(sign_urls=True, signing_secret=SECRET))
-            static = stack.enter_context(service(folder, checkout, OUTPUT_DIR=output))
-            signed = stack.enter_context(service(folder, checkout, OUTPUT_DIR=output, **SIGNING))
-            return [
-                Contender("static link", static, lambda: f"/static/output/{NAME}"),
-                Contender("signed link", signed, lambda: links.build(NAME)),
+        servers = Servers(stack, Path(scratch), _exports(Path(scratch)))
+        here, other = (
+            [
+                Contender("static link", servers.service(checkout), _static_link),
+                Contender("signed link", servers.service(checkout, **SIGNING), _signed_link),
             ]
-
-        here, other = contenders(HERE), contenders(there)
+            for checkout in (HERE, there)
+        )
         await compare(lambda: _figures(here, wrk), lambda: _figures(other, wrk), rounds)
 
 
@@ -188,8 +197,11 @@ async def _figures(contenders: Sequence[Contender], wrk: peers.Tool) -> Mapping[
 
 def _asking(sample: str) -> str:
     """The sample without the two locations that cache signed links."""
-    start, end = sample.index("        # Signed links that are hot"), sample.index("        # With SIGN_URLS=false")
-    return sample[:start] + sample[end:]
+    location = r'^ {8}location (?:~ "\^/api/download/|= /_link ).*?^ {8}}\n'
+    asking, removed = re.subn(location, "", sample, flags=re.MULTILINE | re.DOTALL)
+    if removed != 2:
+        raise SystemExit(f"{SAMPLE} has {removed} locations for signed links, not 2")
+    return asking
 
 
 def _unsigned(sample: str) -> str:
