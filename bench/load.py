@@ -94,7 +94,7 @@ async def _watch(server: Server, crowd: Sequence[asyncio.Task[int]]) -> tuple[in
 async def _peak_at_emulator(session: aiohttp.ClientSession, server: Server) -> int:
     match = re.search(r"emulator on (http://127\.0\.0\.1:\d+)", server.log.read_text())
     if match is None:
-        return 0
+        raise SystemExit(f"the log does not say where the emulator is: {server.log.read_text()[-2000:]}")
     async with session.get(f"{match[1]}/emulator/stats") as answer:
         peak: int = (await answer.json())["peak"]
         return peak
