@@ -39,9 +39,9 @@ async def exports(app: web.Application) -> AsyncIterator[None]:
     hot = HotFiles(app[SETTINGS].download_cache_mb * MIB)
     async with service:
         app[EXPORTS], app[ADMISSION], app[HOT] = service, admission, hot
-        metrics.gauge("requests_inside", "Requests past the admission", lambda: sum(admission.inside.values()))
+        metrics.gauge("requests_inside", "Admitted requests", lambda: sum(admission.inside.values()))
         metrics.gauge("bodies_being_read", "Request bodies being read", lambda: len(admission.bodies))
-        metrics.gauge("jobs_waiting", "Jobs in line for a worker", lambda: service.pool.waiting)
+        metrics.gauge("jobs_waiting", "Jobs waiting for a worker", lambda: service.pool.waiting)
         metrics.gauge("workers_busy", "Workers with a job", lambda: service.pool.busy)
         metrics.gauge("descriptors_free", "File descriptors that may still be opened", descriptors.free)
         with contextlib.closing(hot):

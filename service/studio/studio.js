@@ -1,8 +1,8 @@
-// Reads the form, asks for each variation by a request of its own, and shows each as it comes.
+// Reads the form, sends one request per variation, and shows each variation as it arrives.
 
 const config = JSON.parse(document.getElementById("config").textContent);
 
-// Browsers open six connections to a host over HTTP/1.1; one stays free, so that finished pictures can load meanwhile.
+// Browsers open at most six HTTP/1.1 connections per host; one is left for loading finished pictures.
 const PARALLEL = 5;
 const PAGE_TITLE = document.title;
 const KEY_SLOT = "image-export-key";
@@ -22,7 +22,7 @@ function tell(news) {
   at("news").textContent = news;
 }
 
-// How things are written
+// Formatting
 
 function bytes(size) {
   if (size < 1024) return `${size} B`;
@@ -77,7 +77,7 @@ function estimate(count) {
 }
 
 function checkScript() {
-  // Code points, as the service counts them; length would count most emoji twice.
+  // Count code points, as the service does; length counts UTF-16 units.
   const length = [...at("script").value].length;
   const excess = length - config.max_script;
   at("script-count").textContent = `${length.toLocaleString()} of ${config.max_script.toLocaleString()}`;
@@ -110,7 +110,7 @@ async function takeBase(file) {
   dropBase();
   let data;
   try {
-    // Read now: a file that changes on the disk later could not be sent any more.
+    // Read the file now: a browser cannot send a file that has changed on disk since it was chosen.
     data = file.size <= config.max_upload_bytes ? new Uint8Array(await file.arrayBuffer()) : null;
   } catch {
     return refuseBase(`${file.name} cannot be read.`);
@@ -123,7 +123,7 @@ async function takeBase(file) {
   showBase();
 }
 
-// By the first bytes, as the service does, whatever the file is called.
+// Determined by magic bytes, as in the service, not by the file name.
 function isPicture(data) {
   const head = String.fromCharCode(...data.subarray(0, config.pictures.sniff_bytes));
   return config.pictures.magic.some((pattern) => new RegExp(`^(?:${pattern})`, "s").test(head));
@@ -139,7 +139,7 @@ function showBase() {
 function dropBase() {
   URL.revokeObjectURL(at("preview").src);
   base = null;
-  // Emptied, so that choosing the same file again is a change.
+  // Reset, so that choosing the same file again fires a change event.
   at("image").value = "";
   at("preview").removeAttribute("src");
   for (const id of ["preview", "image-remove", "base-options"]) at(id).hidden = true;
@@ -153,7 +153,7 @@ function refuseBase(reason) {
 }
 
 function acceptDrops() {
-  // Anywhere on the page: a file dropped beside the box would otherwise replace the page.
+  // On the whole page: otherwise the browser opens a file that is dropped beside the box.
   const isFile = (event) => event.dataTransfer?.types.includes("Files");
   const light = (on) => at("drop").classList.toggle("over-me", on);
   addEventListener("dragover", (event) => {
@@ -172,7 +172,7 @@ function acceptDrops() {
 
 function readOrder() {
   const body = new FormData();
-  // A Blob goes as it is; in a text field each line end would become two characters.
+  // A Blob is sent as it is; in a text field each LF would become CRLF.
   body.append("script", new Blob([at("script").value]), "script.txt");
   body.append("count", "1");
   const optional = ["aspect_ratio", "model", "image_size", "width", "height", "fit", "matte"];
@@ -240,7 +240,7 @@ const strange = (response) => ({
   unknown: response.status >= 500,
 });
 
-// Turns, in the order of asking
+// The queue of requests
 
 const turns = { free: PARALLEL, waiting: [] };
 
@@ -351,15 +351,15 @@ class Card {
     this.part(".card-more").append(...this.retry(wasSent ? "Ask again" : "Send it", wasSent));
   }
 
-  // A button that asks for the variation again. Where the request before may have been billed it says so at the first
-  // press, and the second one sends: nobody can find out yet what became of that request.
+  // A button that repeats the request. If the earlier one may have been billed, the first press only warns and the
+  // second one sends: the outcome of that request cannot be looked up yet.
   retry(words, mayHaveBeenBilled) {
     const button = make("button", { type: "button", className: "quiet", textContent: words });
     button.setAttribute("aria-label", `${words}: ${this.name}`);
     const warning = make("p", { className: "again" });
     let asks = mayHaveBeenBilled;
     button.addEventListener("click", (event) => {
-      // The second click of a double click confirms nothing.
+      // The second click of a double click does not confirm.
       if (event.detail > 1) return;
       if (!asks) return this.run.resume(this);
       asks = false;
@@ -368,7 +368,7 @@ class Card {
       button.textContent = "Send again: may be billed twice";
       button.setAttribute("aria-label", `${button.textContent}: ${this.name}`);
     });
-    // Nor does a key that is held down.
+    // Nor does a repeated keydown.
     button.addEventListener("keydown", (event) => event.repeat && event.preventDefault());
     return [warning, button];
   }
@@ -432,7 +432,7 @@ async function copy(text) {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    // Without HTTPS a browser offers no clipboard but this old way.
+    // Without HTTPS there is no navigator.clipboard.
     const field = make("textarea", { value: text, className: "unseen" });
     const focused = document.activeElement;
     document.body.append(field);
@@ -452,7 +452,7 @@ function keptUntil(url) {
   return make("p", { className: "hint", textContent: words });
 }
 
-// One press of the button
+// Submitting
 
 const CANCELLED =
   "Cancelled: this page no longer waits. " +
@@ -555,7 +555,7 @@ function showRunning() {
   else clock = void clearInterval(clock);
 }
 
-// Wiring
+// Event listeners
 
 function remembered() {
   try {
@@ -569,7 +569,7 @@ function remember(key) {
   try {
     sessionStorage.setItem(KEY_SLOT, key);
   } catch {
-    // Storage may be switched off; the field itself still holds the key.
+    // Storage may be disabled; the field still holds the key.
   }
 }
 
@@ -617,7 +617,7 @@ function listen() {
     at("image").focus();
   });
   form.addEventListener("input", showEstimate);
-  // What is folded away cannot be focused, so its fault could not be shown.
+  // Open the section of an invalid field: a hidden field cannot be focused.
   form.addEventListener("invalid", (event) => event.target.closest("details")?.setAttribute("open", ""), true);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
