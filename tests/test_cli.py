@@ -376,7 +376,6 @@ def test_names_that_are_not_utf8_are_printed_as_they_are(tmp_path: Path) -> None
         {"PYTHONIOENCODING": "ascii"},
     ],
 )
-@pytest.mark.slow
 def test_names_are_printed_as_they_are_in_any_locale(picture: Path, locale: dict[str, str]) -> None:
     names = ("caf\udce9", "日本")
     for name in names:
@@ -441,7 +440,6 @@ def test_a_signal_ends_an_export_and_leaves_no_temp_file(
 
 
 @pytest.mark.parametrize("closed", [1, 2])
-@pytest.mark.slow
 def test_a_closed_stream_changes_nothing(tmp_path: Path, picture: Path, closed: int) -> None:
     answer = run_process("export", picture, "--formats", "webp", preexec_fn=lambda: os.close(closed))
     assert answer.returncode == 0
