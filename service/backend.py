@@ -1,4 +1,4 @@
-"""Opens the client of Gemini or, if the settings say so, of an emulator that is started for it."""
+"""Opens the Gemini client, for Google's API or, depending on the settings, for an emulator that it starts first."""
 
 import contextlib
 from collections.abc import AsyncIterator

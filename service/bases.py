@@ -1,4 +1,4 @@
-"""Source pictures, and the base: the picture that is checked once for an order and composited under all its exports."""
+"""Source pictures, and the base: a picture that is checked once for an order and composited under all its exports."""
 
 import contextlib
 import hashlib
@@ -71,14 +71,14 @@ class Base:
     fault: str | None = None
 
 
-def lost_base() -> Base:
-    """Stands for a base that is not there any more."""
-    return Base(Source("", "", 0, None), fault="the base picture cannot be opened")
+def lost_base(path: str = "") -> Base:
+    """A base whose file cannot be opened: exports are made without it, with a warning."""
+    return Base(Source(path, "", 0, None), fault="the base picture cannot be opened")
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What an order needs its base for: to composite it under exports of `size` by `plan`, and to send it to Gemini."""
+    """The uses of a base in an order: it is composited under exports of `size` by `plan`, and sent to Gemini."""
 
     plan: ExportPlan
     size: Size | None

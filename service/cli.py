@@ -177,7 +177,7 @@ def export(
 @click.option("--dry-run", is_flag=True, help="say what would go, remove nothing")
 def cleanup(dry_run: bool) -> None:
     """Remove old files from all four directories, by their settings."""
-    from service.retention import KEPT_AREAS, sweep_area
+    from service.retention import PROTECTED_AREAS, sweep_area
     from service.store.layout import AREAS
 
     async def work(settings: Settings) -> int:
@@ -187,7 +187,7 @@ def cleanup(dry_run: bool) -> None:
         found = _print if dry_run else lambda key: None
         try:
             for area in AREAS:
-                if keep is None and area in KEPT_AREAS:
+                if keep is None and area in PROTECTED_AREAS:
                     continue
                 done = await asyncio.to_thread(
                     sweep_area, settings, area, dry_run=dry_run, stopped=stop.is_set, keep=keep or (), found=found

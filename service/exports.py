@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from service.arguments import base_path, dimensions, echoed_metadata, picture_data
-from service.bases import REFERENCE_ENCODING, REFERENCE_PLAN, Base, Needs, SharedBase, Source, source_of
+from service.bases import REFERENCE_ENCODING, REFERENCE_PLAN, Base, Needs, SharedBase, Source, lost_base, source_of
 from service.encodings import default_encodings
 from service.errors import (
     ImageError,
@@ -60,7 +60,7 @@ class ExportResult(dict[str, dict[str, Any]]):
 
 @dataclass(slots=True)
 class ExportEvents:
-    """Callbacks: `warn(code)` for each warning, `worker(event)` of the pool, `notice(line)` to tell the operator."""
+    """Callbacks: `warn(code)` for each warning, `worker(event)` of the pool, `notice(line)` for the operator."""
 
     warn: Callable[[str], None] = field(default=lambda code: None)
     worker: Callable[[str], None] = field(default=lambda event: None)
@@ -178,7 +178,7 @@ class ImageExportService:
             await self.store.hold_path(path, hold)
             return Base(await asyncio.to_thread(source_of, path))
         except (NotFound, StorageUnavailable, UnsupportedImage, OSError):
-            return Base(Source(path, "", 0, None), fault="the base picture cannot be opened")
+            return lost_base(path)
 
     async def export(
         self,
@@ -191,9 +191,7 @@ class ImageExportService:
     ) -> ExportSet:
         """Decode a picture once, encode it in each format, and publish the files.
 
-        Their names begin with `stem`, or are random.
-
-        Raises ImageError, NoExport, StorageFull, StorageUnavailable.
+        Their names begin with `stem`, or are random. Raises ImageError, NoExport, StorageFull, StorageUnavailable.
         """
         async with held() as hold, self.publisher.temp_files([each.format for each in encodings], hold) as temps:
             targets = [(encoding, self.store.local(temps[encoding.format])) for encoding in encodings]

@@ -72,18 +72,18 @@ class Metrics:
             self._cost.inc(cost)
 
     def committed(self, seconds: float | None) -> None:
-        """A commit of the ledger, or None for one that was refused."""
+        """Observe the time of a commit of the ledger; None counts one that the database refused."""
         if seconds is None:
             self._refused_commits.inc()
         else:
             self._commits.observe(seconds)
 
     def recovered(self) -> None:
-        """A picture of a dead process was taken up."""
+        """Count a picture of a dead process that was recovered."""
         self._recovered.inc()
 
     def ledger(self, states: Mapping[str, int], possible: float, left: float | None) -> None:
-        """Calls by state, and the day's money in USD."""
+        """Set the calls by state, and the day's money in USD: `possible` billed, and `left` of the budget."""
         for state, count in states.items():
             self._call_states.labels(state).set(count)
         self._possibly_billed.set(possible)

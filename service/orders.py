@@ -96,7 +96,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """A picture as Gemini sent it, kept under `key`. `usage` is Gemini's usageMetadata, None where it is not known."""
+    """A picture as Gemini sent it, stored under `key`. `usage` is Gemini's usageMetadata, None if it is not known."""
 
     key: str
     source: Source
@@ -104,9 +104,9 @@ class Raw:
 
 
 class Record:
-    """Where each step of one variation is written down before the next one is made. This one writes nothing.
+    """Records each step of one variation before the next one begins. This base class records nothing.
 
-    `stem` names its exports, so that making them again overwrites them.
+    `stem` is the beginning of the names of its exports, so that making them again overwrites them.
     """
 
     def __init__(self) -> None:
@@ -116,13 +116,13 @@ class Record:
         """The call is about to go out; an error raised here prevents it."""
 
     async def refused(self) -> None:
-        """Gemini did nothing with the call, which may be sent again."""
+        """Gemini did not execute the call, which may be sent again."""
 
     async def cancelled(self) -> None:
-        """The call will not go out."""
+        """The call will not be sent."""
 
     async def received(self, raw: Raw) -> None:
-        """The picture is kept."""
+        """The picture is stored."""
 
     async def exported(self, variation: Variation) -> None:
         """The exports are published."""
@@ -133,7 +133,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A variation to be made: from its call on or, with `raw`, from the picture that came before."""
+    """A variation to be made: all of it or, with `raw`, only the exports of a picture that was received before."""
 
     number: int
     record: Record = field(default_factory=Record)
@@ -169,7 +169,7 @@ def _expected_size(order: Order, frame: Frame) -> Size | None:
 
 
 def check_model(model: str, aspect_ratio: str, image_size: str) -> None:
-    """Raise InvalidField for a ratio or size that the model lacks; of a model outside the table nothing is known."""
+    """Raise InvalidField for a ratio or size that the model lacks; for models outside the table, nothing is checked."""
     row = models.find(model)
     if row and aspect_ratio not in row.ratios:
         raise InvalidField(f"aspect_ratio={aspect_ratio!r}: {model} draws {', '.join(row.ratios)}")

@@ -95,5 +95,5 @@ class Publisher:
         )
 
     async def discard(self, exported: ExportSet) -> None:
-        """Remove what was published."""
+        """Remove the published files."""
         await self._store.remove(export.file_path for export in exported.exports.values())

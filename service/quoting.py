@@ -1,4 +1,4 @@
-"""Sanitizes text from outside (of Gemini, clients, proxies) for answers, events and logs."""
+"""Sanitizes text from outside (Gemini, clients, proxies) for answers, events and logs."""
 
 import re
 from functools import lru_cache

@@ -35,8 +35,8 @@ from service.workers.queue import Place
 
 log = logging.getLogger(__name__)
 
-# For the cost of jobs that encode next to nothing.
-_NOTHING = ExportPlan(Frame(1, 1))
+# The plan by which the cost of a job is estimated that only reads or decodes.
+_NO_EXPORTS = ExportPlan(Frame(1, 1))
 
 
 class Renderer:
@@ -49,7 +49,7 @@ class Renderer:
 
     async def inspect(self, source: Source) -> Outcome:
         """Read a picture's headers."""
-        return await self._run(InspectJob(source.path), _NOTHING, (source,), Priority.OTHER)
+        return await self._run(InspectJob(source.path), _NO_EXPORTS, (source,), Priority.OTHER)
 
     async def check(self, source: Source, needs: Needs) -> SharedBase | Outcome:
         """Decode a base in full, once for all that its order needs; raises NotFound if its file is gone."""
@@ -57,7 +57,7 @@ class Renderer:
             hold = await stack.enter_async_context(held())
             await self._store.hold_path(source.path, hold)
             wanted = await self._renditions(source, needs, hold, stack)
-            outcome = await self._run(CheckJob(source.path, tuple(wanted)), _NOTHING, (source,), Priority.PAID)
+            outcome = await self._run(CheckJob(source.path, tuple(wanted)), _NO_EXPORTS, (source,), Priority.PAID)
             if not isinstance(outcome, CheckOutcome):
                 return outcome
             base = Base(source)
@@ -69,7 +69,7 @@ class Renderer:
             return SharedBase(base, stack.pop_all())
 
     async def _renditions(self, source: Source, needs: Needs, hold: Hold, stack: AsyncExitStack) -> list[Rendition]:
-        """The renditions, each with a held file in temp/. None without space: each export decodes the base then."""
+        """The renditions, each with a held file in temp/; if there is no space, none: each export decodes the base."""
         wanted = [Rendition(needs.plan, "", size) for size in (needs.prepared_size(),) if size]
         if needs.needs_jpeg(source):
             wanted.append(Rendition(REFERENCE_PLAN, "", encoding=REFERENCE_ENCODING))

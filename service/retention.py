@@ -10,8 +10,8 @@ from service.store.sweeping import DAY_SECONDS, Sweep, sweep
 log = logging.getLogger(__name__)
 
 
-# Areas of which the ledger knows what must stay.
-KEPT_AREAS: tuple[Area, ...] = ("uploads", "generated")
+# The areas with files that the ledger protects: they are not swept while it cannot be read.
+PROTECTED_AREAS: tuple[Area, ...] = ("uploads", "generated")
 
 
 def sweep_area(

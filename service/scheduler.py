@@ -16,7 +16,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.date import DateTrigger
 
 from service.errors import ServiceError
-from service.retention import KEPT_AREAS, sweep_area
+from service.retention import PROTECTED_AREAS, sweep_area
 from service.settings import Settings
 from service.store.layout import AREAS, Area
 from service.store.sweeping import Sweep
@@ -76,7 +76,7 @@ class Sweeper:
         keep: Callable[[], Awaitable[Collection[str]]] | None = None,
         forget: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`keep` names the keys that must stay; `forget` removes what is too old in the ledger."""
+        """`keep` returns the keys that must not be removed; `forget` removes the expired rows of the ledger."""
         self._keep = keep
         self._forget = forget
         self._settings = settings
@@ -140,7 +140,7 @@ class Sweeper:
         try:
             keep = await self._kept()
             for area in AREAS:
-                if keep is None and area in KEPT_AREAS:
+                if keep is None and area in PROTECTED_AREAS:
                     continue
                 gap = self._clocks.gap()
                 doubtful = self._ages_are_doubtful(area, gap)
@@ -156,7 +156,7 @@ class Sweeper:
                 self._schedule()
 
     async def _kept(self) -> Collection[str] | None:
-        """The keys that must stay; None where the ledger cannot tell: then the areas concerned are not swept."""
+        """The keys that must not be removed; None if the ledger cannot be read."""
         try:
             return await self._keep() if self._keep else ()
         except ServiceError as error:

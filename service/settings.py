@@ -120,7 +120,7 @@ class Settings(BaseSettings):
     @field_validator("signing_secret", "api_keys", "gemini_api_key", mode="before")
     @classmethod
     def _utf8(cls, value: object) -> object:
-        # The "before" validator that is defined last runs first, so this one sees the text before it is split.
+        # Of several "before" validators pydantic runs the last one first: this one sees the text before it is split.
         if isinstance(value, str) and not is_utf8(value):
             raise ValueError("must be UTF-8")
         return value

@@ -41,7 +41,7 @@ def print_line(line: bytes) -> None:
 
 @contextlib.contextmanager
 def tolerant_streams() -> Iterator[None]:
-    """Let no closed terminal or pipe on stderr end the work, or one on stdout change the exit status at the end."""
+    """Ignore a closed stderr, so that it does not end the work, and a closed stdout in the flush at exit."""
     sys.stderr = cast("TextIO", _TolerantStream(cast("TextIO | None", sys.stderr)))
     try:
         yield

@@ -81,11 +81,11 @@ class ThumbnailService:
     ) -> AsyncGenerator[Event, None]:
         """The events of an order: sent, received, then done or failed, for each variation.
 
-        `starts` are the variations to be made, without it all of the order.
+        `starts` are the variations to be made, by default all of the order.
 
         Closing the iterator cancels the calls that were not sent yet. The replies to those that were are still
-        received, kept and exported, and `done` is called after the last of them. Raises InvalidField for what the
-        model lacks, ImageError for a base that cannot be used, CancelledError after `stop`.
+        received, stored and exported, and `done` is called after the last of them. Raises InvalidField for a ratio or
+        size that the model lacks, ImageError for a base that cannot be used, CancelledError after `stop`.
         """
         events: Events = asyncio.Queue()
         if starts is None:
@@ -107,7 +107,7 @@ class ThumbnailService:
                 yield event
             await work
         finally:
-            # Nothing else depends on the reader: an order that must be finished without one would skip this.
+            # The iterator was closed before the end: its reader does not want the rest.
             if not work.done():
                 _abandon(work, variations)
 
@@ -118,7 +118,7 @@ class ThumbnailService:
             _abandon(work, variations)
 
     async def close(self) -> None:
-        """Cancel all work; to keep what was paid for, wait for the iterators first."""
+        """Cancel all work. Wait for the iterators first, or pictures that were paid for are lost."""
         self._stopped = True
         for task in self._running:
             task.cancel()

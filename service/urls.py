@@ -35,15 +35,15 @@ class Links:
         """The link to the export file `name`."""
         return self._link(name, int(self._now()) + self._life)
 
-    def rebuild(self, name: str, gone_at: float | None) -> str | None:
-        """A new link of a file that may be swept at `gone_at` (seconds since 1970; None: not while a link lives).
+    def rebuild(self, name: str, swept_at: float | None) -> str | None:
+        """A new link to a file that may be swept from `swept_at` on (Unix time; None: never).
 
-        It does not outlive the file; None if less than a second is left.
+        It expires before that; None if less than a second is left.
         """
         now = self._now()
-        if gone_at is None:
+        if swept_at is None:
             return self.build(name)
-        return self._link(name, min(int(now) + self._life, int(gone_at))) if gone_at - now >= 1 else None
+        return self._link(name, min(int(now) + self._life, int(swept_at))) if swept_at - now >= 1 else None
 
     def _link(self, name: str, expires: int) -> str:
         if not self.signed:

@@ -21,7 +21,7 @@ def split_list(value: object) -> object:
         return value
     parts = tuple(part.strip() for part in value.split(",") if part.strip())
     if value and not parts:
-        # Probably keys that got lost, and without any the service would be open to everyone.
+        # Probably keys are missing by mistake: without any, the service would be open to everyone.
         raise ValueError("must be a comma-separated list, or empty")
     return parts
 

@@ -38,7 +38,7 @@ class EmulatorProcess:
     async def opened(self) -> AsyncIterator["EmulatorProcess"]:
         """Run the emulator; raises SettingsError if it does not start."""
         async with self._started() as process:
-            log.warning("no Gemini here: the local emulator on %s draws every picture", self.base_url)
+            log.warning("Gemini is not used: the local emulator on %s draws every picture", self.base_url)
             supervisor = asyncio.create_task(self._supervise(process))
             try:
                 yield self
@@ -59,7 +59,7 @@ class EmulatorProcess:
                         attempt = 0
             except (SettingsError, OSError) as error:
                 log.warning("%s", error)
-        log.error("the emulator does not stay up: it was started again %d times", MAX_RESTARTS)
+        log.error("the emulator keeps dying: it was restarted %d times and is given up", MAX_RESTARTS)
 
     async def _exit_of(self, process: Process) -> float:
         """Wait until the process exits; returns how many seconds it ran."""

@@ -5,7 +5,7 @@
   doubles each time a probe is refused, and is at least as long as Gemini asked for.
 - Half-open: one call goes out as a probe. It counts as accepted once it was answered, or has been out for longer than
   a refusal takes. The other calls then follow one by one, at jittered intervals that shrink while nothing is refused
-  (slow start), so that they never resume in step.
+  (slow start), so that they never resume all at once.
 
 A refusal opens the breaker again. An answer to a call that was sent after the last refusal closes it; calls that are
 held back by then still follow one by one.

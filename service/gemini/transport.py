@@ -89,8 +89,9 @@ def session(proxy: URL | None = None) -> aiohttp.ClientSession:
 
 
 def _connection_trace() -> aiohttp.TraceConfig:
-    """Tells the exchange that it has a connection. A call that fails before was not executed; after, nothing is awaited
-    before the first byte is sent.
+    """Marks the exchange as connected: a call that fails before that was not executed.
+
+    Nothing is awaited between this and the first byte sent.
     """
 
     async def connected(*_: object) -> None:

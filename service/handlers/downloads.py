@@ -75,7 +75,7 @@ async def _download(request: web.Request, cache_control: str) -> web.StreamRespo
 
 
 async def send_attachment(request: web.Request, file: StoredFile, name: str, mime: str) -> web.StreamResponse:
-    """A file for its owner alone, to be saved under `name`: conditions and a range as for exports, no cache."""
+    """A file as an attachment called `name`: conditional and range requests as for exports, but never cached."""
     headers = {"Content-Type": mime, "Content-Disposition": f'attachment; filename="{name}"'}
     cache_control = "private, no-store"
     check_preconditions(request, file.etag, file.modified)
@@ -100,7 +100,7 @@ async def _send(request: web.Request, file: StoredFile, name: str, cache_control
 async def _send_file(
     request: web.Request, file: StoredFile, part: _Span | None, headers: Mapping[str, str]
 ) -> web.StreamResponse:
-    """A file, or a part of it, by the kernel."""
+    """Send a file, or a part of it, with sendfile."""
     response = web.StreamResponse(status=206 if part else 200, headers=headers)
     await response.prepare(request)
     if request.method != hdrs.METH_HEAD:

@@ -122,7 +122,7 @@ def _parser(request: web.Request, limits: _Limits) -> PushMultipartParser:
 
 async def _chunks(request: web.Request, body: Body, limits: _Limits) -> AsyncIterator[bytes]:
     """The chunks of the body; raises TooLarge beyond the limit."""
-    await _say_continue(request)
+    await _send_continue(request)
     total = 0
     while chunk := await body.read():
         total += len(chunk)
@@ -131,7 +131,7 @@ async def _chunks(request: web.Request, body: Body, limits: _Limits) -> AsyncIte
         yield chunk
 
 
-async def _say_continue(request: web.Request) -> None:
+async def _send_continue(request: web.Request) -> None:
     """Answer `Expect: 100-continue`, now that the request is admitted."""
     if request.headers.get("Expect", "").lower() == "100-continue" and request.version >= (1, 1):
         writer = request.writer

@@ -53,13 +53,13 @@ async def _ledger(request: web.Request) -> str:
 
 async def metrics(request: web.Request) -> web.StreamResponse:
     """Metrics in the Prometheus text format."""
-    await _read_ledger(request)
+    await _update_ledger_metrics(request)
     text = await asyncio.to_thread(request.app[METRICS].text)
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
 
 
-async def _read_ledger(request: web.Request) -> None:
-    """What the ledger counts, as it is now; the last known where it cannot be read."""
+async def _update_ledger_metrics(request: web.Request) -> None:
+    """Update the metrics that come from the ledger; if it cannot be read, they keep their last values."""
     ledger, metrics, budget = request.app[LEDGER], request.app[METRICS], request.app[SETTINGS].budget_nano
     try:
         states, today = await ledger.states(), await ledger.today()

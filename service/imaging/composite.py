@@ -27,7 +27,7 @@ def composite(picture: Image.Image, base: Image.Image, share: int) -> Image.Imag
 
 
 class _Tables(NamedTuple):
-    """What each level of the picture and of the base adds to the mean: whole levels, and a fraction that may carry."""
+    """The terms of the mean, by level of the picture and of the base: whole levels, and a fraction that may carry."""
 
     picture_whole: list[int]
     picture_part: list[int]

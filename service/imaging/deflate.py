@@ -246,7 +246,7 @@ def size(attempt: Attempt) -> int:
 
 
 def similar(ratio: float, other: float) -> bool:
-    """Whether what was seen of bytes of one entropy ratio says anything about bytes of the other."""
+    """Whether two entropy ratios are so close that the gain in one strip or sample predicts that in the other."""
     return min(ratio, other) > SIMILAR * max(ratio, other)
 
 

@@ -12,16 +12,16 @@ from service.errors import InvalidField, MissingField, NotUtf8
 from service.gemini import models
 from service.imaging.errors import ImpossibleFrame
 from service.imaging.formats import FORMATS, NAMES, Encoding, Format, Subsampling, listed
-from service.imaging.frame import MAX_SIDE, Frame, Size
-from service.imaging.plan import DEFAULT_SHARE, WHOLE_SHARE, Alpha, ExportPlan, Fit
+from service.imaging.frame import MAX_SIDE, Frame
+from service.imaging.plan import WHOLE_SHARE, Alpha, ExportPlan, Fit
 from service.orders import Order, check_model, default_frame
 from service.settings import Settings
 from service.values import MODEL_NAME, MODEL_NAME_RULE, is_utf8, parse_colour
 
 T = TypeVar("T")
 
-MAX_SCRIPT = 32_000
-EXPORT_LONGEST = 1280
+MAX_SCRIPT = 32_000  # characters
+EXPORT_LONGEST = 1280  # pixels of the longer side of an export without a requested size
 DEFAULT_DAYS, MAX_DAYS = 30, 400
 
 EXPORT_FIELDS = (
@@ -125,7 +125,7 @@ def read_order(fields: Fields, settings: Settings, request_id: str, base: Source
         model=model,
         image_size=image_size,
         reference=fields.boolean("reference", default=True),
-        plan=_plan(fields, settings, frame),
+        plan=_plan(fields, ExportPlan(frame, matte=settings.matte_rgb)),
         encodings=tuple(_encodings(fields, default_encodings(settings), fields.formats("formats"))),
         request_id=request_id,
     )
@@ -134,36 +134,26 @@ def read_order(fields: Fields, settings: Settings, request_id: str, base: Source
 def read_export(fields: Fields, settings: Settings) -> tuple[ExportPlan, Sequence[Encoding]]:
     """Parse the fields of a request to `/api/exports`; raises InvalidField."""
     width, height = _sides(fields)
-    frame = Frame(width, height, longest=EXPORT_LONGEST)
-    return _plan(fields, settings, frame), _encodings(fields, default_encodings(settings), fields.formats("formats"))
+    plan = _plan(fields, ExportPlan(Frame(width, height, longest=EXPORT_LONGEST), matte=settings.matte_rgb))
+    return plan, _encodings(fields, default_encodings(settings), fields.formats("formats"))
 
 
 def read_changes(fields: Fields, settings: Settings, order: Order) -> tuple[ExportPlan, Sequence[Encoding]]:
-    """What an order's exports are made with when its fields are changed by these; raises InvalidField.
+    """Parse the fields of a request to export an order again: they override its own. Raises InvalidField.
 
     `width` and `height` are one setting: either of them replaces both.
     """
     plan = order.effective_plan(settings.matte_rgb)
-    frame = plan.frame
     width, height = _sides(fields)
     if width or height:
-        frame = default_frame(order.aspect_ratio, order.image_size, width, height)
-        if frame.ratio:
-            _check_size(frame, frame.ratio)
-    plan = ExportPlan(
-        frame=frame,
-        fit=fields.choice("fit", _FITS, plan.fit),
-        share=fields.share("blend", plan.share),
-        matte=fields.colour("matte", plan.matte),
-        alpha=fields.choice("alpha", _ALPHAS, plan.alpha),
-    )
+        plan = replace(plan, frame=default_frame(order.aspect_ratio, order.image_size, width, height))
     before = {encoding.format: encoding for encoding in order.encodings or ()}
     wanted = fields.formats("formats") if fields.text("formats") else tuple(before) or FORMATS
-    return plan, _encodings(fields, default_encodings(settings) | before, wanted)
+    return _plan(fields, plan), _encodings(fields, default_encodings(settings) | before, wanted)
 
 
 def read_days(first: str | None, last: str | None) -> tuple[str, str]:
-    """UTC days, both included; without them the last 30, today included. Raises InvalidField."""
+    """The first and last UTC day of a report, both included, by default the last 30 days; raises InvalidField."""
     end = _day("to", last) if last else datetime.now(UTC).date()
     begin = _day("from", first) if first else end - timedelta(days=DEFAULT_DAYS - 1)
     if begin > end:
@@ -201,28 +191,29 @@ def _sides(fields: Fields) -> tuple[int | None, int | None]:
     return fields.integer("width", 1, MAX_SIDE), fields.integer("height", 1, MAX_SIDE)
 
 
-def _plan(fields: Fields, settings: Settings, frame: Frame) -> ExportPlan:
-    if frame.ratio:
-        _check_size(frame, frame.ratio)
-    return ExportPlan(
-        frame=frame,
-        fit=fields.choice("fit", _FITS, "cover"),
-        share=fields.share("blend", DEFAULT_SHARE),
-        matte=fields.colour("matte", settings.matte_rgb),
-        alpha=fields.choice("alpha", _ALPHAS, "flatten"),
+def _plan(fields: Fields, default: ExportPlan) -> ExportPlan:
+    """The default plan, overridden by the requested fields."""
+    _check_size(default.frame)
+    return replace(
+        default,
+        fit=fields.choice("fit", _FITS, default.fit),
+        share=fields.share("blend", default.share),
+        matte=fields.colour("matte", default.matte),
+        alpha=fields.choice("alpha", _ALPHAS, default.alpha),
     )
 
 
-def _check_size(frame: Frame, ratio: Size) -> None:
-    """Raise InvalidField for a size that is impossible, which a known ratio shows before any call."""
+def _check_size(frame: Frame) -> None:
+    """Raise InvalidField for an impossible size; with a ratio of its own the frame shows it before any call."""
     try:
-        frame.size(ratio)
+        if frame.ratio:
+            frame.size(frame.ratio)
     except ImpossibleFrame as error:
         raise InvalidField(f"width and height: {error.detail}") from None
 
 
 def _encodings(fields: Fields, default: Mapping[Format, Encoding], formats: Sequence[Format]) -> Sequence[Encoding]:
-    """These formats by their defaults, but for what is requested."""
+    """The encoding of each format: its default, overridden by the requested fields."""
     requested: dict[Format, dict[str, Any]] = {
         "png": {"compression": fields.integer("png_compression", 0, 9)},
         "jpeg": {

@@ -1,1 +1,1 @@
-"""All that knows aiohttp and is no route: running, connections, middlewares, admission, sending."""
+"""The aiohttp side of the service except its handlers: running, connections, middlewares, admission, sending."""

@@ -63,22 +63,22 @@ class Reserve:
 class Acceptor:
     """Accepts connections on one socket, in place of asyncio's server, which would accept until EMFILE.
 
-    `connect` makes the protocol of a connection. While descriptors are short, `make_way(n)` closes up to `n`
+    `connect` makes the protocol of a connection. While descriptors are short, `close_unused(n)` closes up to `n`
     connections that do no work, and returns whether there are any; new ones stay in the listen queue until then.
-    Where all connections are at work, a few more are accepted, to be refused by their routes.
+    If all connections are busy, a few more are accepted, to be refused by their routes.
     """
 
     def __init__(
         self,
         listener: socket.socket,
         connect: Callable[[], asyncio.Protocol],
-        make_way: Callable[[int], bool],
+        close_unused: Callable[[int], bool],
         reserve: Reserve,
     ) -> None:
         self._listener = listener
         self._reserve = reserve
         self._connect = connect
-        self._make_way = make_way
+        self._close_unused = close_unused
         self._loop = asyncio.get_running_loop()
         self._resume: asyncio.TimerHandle | None = None
         self._connecting: set[asyncio.Task[object]] = set()
@@ -91,7 +91,7 @@ class Acceptor:
         try:
             if allowed < 1:
                 self._pause()
-                self._make_way_or_accept(max(1, _queued(self._listener)) - allowed)
+                self._close_unused_or_accept(max(1, _queued(self._listener)) - allowed)
                 return
             self._reserve.restore()
             for _ in range(min(BATCH, allowed)):
@@ -100,8 +100,8 @@ class Acceptor:
             if error.errno not in _NONE and not self._resume:
                 self._pause()
 
-    def _make_way_or_accept(self, wanted: int) -> None:
-        if self._make_way(wanted):
+    def _close_unused_or_accept(self, wanted: int) -> None:
+        if self._close_unused(wanted):
             return
         if spare(ACCEPT) > 0:
             self._serve(self._listener.accept()[0])
@@ -146,11 +146,11 @@ def _queued(listener: socket.socket) -> int:
 def accepting(
     listeners: Iterable[socket.socket],
     connect: Callable[[], asyncio.Protocol],
-    make_way: Callable[[int], bool],
+    close_unused: Callable[[int], bool],
     reserve: Reserve,
 ) -> Iterator[None]:
     """Accept connections on bound sockets, which are closed at the end; see `Acceptor`."""
     with contextlib.ExitStack() as stack:
         for listener in listeners:
-            stack.callback(Acceptor(listener, connect, make_way, reserve).close)
+            stack.callback(Acceptor(listener, connect, close_unused, reserve).close)
         yield

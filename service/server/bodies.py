@@ -13,7 +13,7 @@ from service.server.throughput import MinimumThroughput
 
 # Grace period before a body may be ended as slow; its rate is averaged over at least this long.
 GRACE_SECONDS = 1.0
-# The share of it that is always left: refusing clients that reconnect at once, as fast as they come, takes all CPU.
+# The share of it that is always left: refusing clients as fast as they reconnect would take all CPU.
 SHORTEST_GRACE = 0.3
 POLL_SECONDS = 0.02
 # The rate below which a body is slow if UPLOAD_MIN_BYTES_PER_SECOND is 0.
@@ -124,7 +124,7 @@ class Bodies:
             async with asyncio.timeout(self._rule.stall_seconds):
                 await turn
         except TimeoutError:
-            raise Busy("as many bodies are being read as may be") from None
+            raise Busy("too many request bodies are being read") from None
         finally:
             self._waiting.pop(body, None)
 
@@ -168,13 +168,13 @@ class Bodies:
             return 0
         body.spooled += count
         self.spooled += count
-        all_together = self.spooled
+        before = self.spooled
         while self.spooled > most:
             slowest = min((other for other in self._reading if other.spooled), key=_rank)
             if slowest is body:
                 raise StorageFull("the disk has no space for more uploads now")
             self._end(slowest)
-        return all_together - self.spooled
+        return before - self.spooled
 
     def _end(self, body: Body) -> None:
         self._leave(body)
@@ -193,5 +193,5 @@ class Bodies:
 
 
 def _rank(body: Body) -> tuple[float, float]:
-    """Sort key: the lowest average rate first; of equal ones the longest waited for."""
+    """Sort key: the lowest average rate first; of equal rates, the body waited for longest."""
     return body.rate(), -body.waited()

@@ -94,10 +94,10 @@ def _reason(exc: BaseException | None) -> str:
     return type(exc).__name__
 
 
-def _make_way(manager: web.Server, bodies: Bodies | None, count: int) -> bool:
+def _close_unused(manager: web.Server, bodies: Bodies | None, count: int) -> bool:
     """Close up to `count` connections: idle ones, the oldest first, then those with the slowest bodies.
 
-    Returns whether there are any that do no work, which are closed now or soon.
+    Returns whether there are any without a request in progress; those are closed now or soon.
     """
     unused = [each for each in manager.connections if isinstance(each, Connection) and not each.busy]
     idle = [each for each in unused if each.idle][:count]
@@ -129,7 +129,7 @@ async def listening(app: web.Application, host: str, port: int) -> AsyncIterator
             return Connection(manager, loop=loop, metrics=metrics, **options)
 
         bodies = app[ADMISSION].bodies if ADMISSION in app else None
-        with accepting(sockets, connection, partial(_make_way, manager, bodies), reserve):
+        with accepting(sockets, connection, partial(_close_unused, manager, bodies), reserve):
             yield addresses
     finally:
         await runner.cleanup()

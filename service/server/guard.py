@@ -14,8 +14,8 @@ from service.server.keys import CALLER, ROUTES, SETTINGS
 from service.server.routes import Access, Handler
 from service.values import is_loopback
 
-# Without keys all requests belong to everyone who may ask.
-_ANYBODY = Caller("-", sees_all=True)
+# Without API keys, every client is this caller, who sees all requests.
+_ANONYMOUS = Caller("-", sees_all=True)
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, HEAD, POST, DELETE",
     "Access-Control-Allow-Headers": "Authorization, Content-Type, Range, Idempotency-Key, Prefer, Last-Event-ID",
@@ -32,7 +32,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Require an API key where keys are set, else a known Host and Origin; answer CORS preflights."""
     if request.method == hdrs.METH_OPTIONS and _is_preflight(request):
         return web.Response(status=204, headers=_PREFLIGHT)
-    request[CALLER] = _ANYBODY
+    request[CALLER] = _ANONYMOUS
     if request.app[SETTINGS].api_keys:
         if await _access(request) == "guarded":
             request[CALLER] = _check_key(request)

@@ -19,7 +19,7 @@ from service.thumbnails import ThumbnailService
 
 SETTINGS: Final = web.AppKey("settings", Settings)
 METRICS: Final = web.AppKey("metrics", Metrics)
-# By route name, which aiohttp gives with a match.
+# By route name, which `match_info.route` has.
 ROUTES: Final = web.AppKey("routes", dict[str, Route])
 ADMISSION: Final = web.AppKey("admission", Admission)
 EXPORTS: Final = web.AppKey("exports", ImageExportService)
@@ -31,5 +31,5 @@ THUMBNAILS: Final = web.AppKey("thumbnails", ThumbnailService)
 SWEEPER: Final = web.AppKey("sweeper", Sweeper)
 
 REQUEST_ID: Final = web.RequestKey("request_id", str)
-# Whose requests it may see; set by the guard.
+# Set by the guard: the API key's caller, which decides whose requests it may see.
 CALLER: Final = web.RequestKey("caller", Caller)

@@ -59,7 +59,7 @@ async def _watch_descriptors(hot: HotFiles) -> None:
     """
     logged = -math.inf
     while True:
-        hot.make_way()
+        hot.free_descriptors()
         now = time.monotonic()
         if descriptors.spare(descriptors.BEGIN) < 1 and now - logged >= LOG_SECONDS:
             logged = now
@@ -85,7 +85,7 @@ async def gemini(app: web.Application) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def ledger(app: web.Application) -> AsyncIterator[None]:
-    """The ledger, and the requests that it knows."""
+    """The ledger of requests, calls and costs."""
     async with open_ledger(ledger_access(app[SETTINGS]), app[METRICS].committed) as opened:
         app[LEDGER] = opened
         yield
@@ -93,7 +93,7 @@ async def ledger(app: web.Application) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def jobs(app: web.Application) -> AsyncIterator[None]:
-    """The requests at work, and those that a crash left behind."""
+    """Running requests, and the recovery of those that a crash interrupted."""
     settings, metrics = app[SETTINGS], app[METRICS]
     thumbnails = app[THUMBNAILS] = ThumbnailService(app[GEMINI], app[EXPORTS], metrics.called)
     app[JOBS] = JobService(app[LEDGER], thumbnails, emulated=settings.emulates, budget=settings.budget_nano is not None)

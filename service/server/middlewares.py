@@ -16,7 +16,8 @@ from service.store.layout import request_id
 
 log = logging.getLogger(__name__)
 
-CLIENT_GONE = 499
+# What nginx logs when the client disconnected before the response.
+CLIENT_CLOSED_REQUEST = 499
 
 
 @web.middleware
@@ -24,7 +25,7 @@ async def record(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Assign the request id; write the access log and the request metrics."""
     request[REQUEST_ID] = request_id()
     REQUEST.set(request[REQUEST_ID])
-    start, status = time.perf_counter(), CLIENT_GONE
+    start, status = time.perf_counter(), CLIENT_CLOSED_REQUEST
     try:
         response = await handler(request)
         status = response.status

@@ -1,4 +1,4 @@
-"""Query parameters, read strictly: unknown ones are refused, and so are those that come twice."""
+"""Strict parsing of query parameters: unknown and repeated ones are refused."""
 
 from collections.abc import Collection
 

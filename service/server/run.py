@@ -83,7 +83,7 @@ async def _drain(app: web.Application, stops: _StopSignals, seconds: float) -> N
     inside = sum(admission.inside.values())
     if not inside:
         return
-    log.info("draining: %d requests inside, at most %g seconds", inside, seconds)
+    log.info("draining: waiting at most %g seconds for %d requests", seconds, inside)
     waits = [asyncio.ensure_future(admission.emptied()), asyncio.ensure_future(stops.next())]
     await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:

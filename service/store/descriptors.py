@@ -1,7 +1,7 @@
 """File descriptors: how many are free, and the reserve that each kind of use leaves to more important ones.
 
-They run out for the whole process at once: an idle connection could take the one that a paid picture needs. So uses
-that can be closed, refused or delayed stop early, and work that was begun always finds free descriptors.
+The limit is one for the whole process: an idle connection could take the descriptor that a paid picture needs. So uses
+that can be closed, refused or delayed stop early, and work in progress always finds free descriptors.
 """
 
 import os

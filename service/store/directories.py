@@ -51,7 +51,7 @@ class Directory:
             os.unlink(name, dir_fd=self.descriptor)
 
     def exists(self, name: str) -> bool:
-        """Whether there is a regular file of this name; raises OSError when nobody can tell."""
+        """Whether there is a regular file of this name; raises OSError if that cannot be determined."""
         try:
             return stat.S_ISREG(os.stat(name, dir_fd=self.descriptor, follow_symlinks=False).st_mode)
         except FileNotFoundError:
@@ -69,7 +69,7 @@ class Directory:
 
 
 class Directories:
-    """The four areas, opened at first use, and again when another directory has replaced one."""
+    """The four areas, each opened at its first use, and again if its path leads to another directory."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout

@@ -97,7 +97,7 @@ async def run_or_undo(undo: Callable[[T], object], work: Callable[P, T], *args: 
 
 
 async def with_descriptors(work: Callable[[], Awaitable[T]]) -> T:
-    """Do what must not fail for lack of descriptors: retry for up to WAIT_SECONDS."""
+    """Do work that must not fail for lack of descriptors: retry for up to WAIT_SECONDS."""
     loop = asyncio.get_running_loop()
     end = loop.time() + WAIT_SECONDS
     while True:

@@ -10,7 +10,7 @@ from service.store.directories import Directory, probe_name
 
 
 class Hold:
-    """Files in use, under shared advisory locks, which keep off the sweeps of all processes; a crash releases them."""
+    """Files in use, under shared advisory locks, which exclude the sweeps of all processes; a crash releases them."""
 
     def __init__(self) -> None:
         self._descriptors: list[int] = []
@@ -46,7 +46,7 @@ def lock_shared(descriptor: int) -> None:
 
 
 def try_lock_exclusive(descriptor: int) -> bool:
-    """Lock a file that nobody holds; False if somebody does."""
+    """Lock a file against holds; False if it is held."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -69,7 +69,7 @@ def open_to_lock(name: str, directory: int) -> int:
 
 
 def prove_locks(directory: Directory) -> None:
-    """Raise OSError unless locks work here: one on a file keeps sweeps off, and ends when the file is closed."""
+    """Raise OSError unless locks work here: a shared one excludes an exclusive one, until its file is closed."""
     name = probe_name()
     with contextlib.ExitStack() as stack:
         user = stack.enter_context(os.fdopen(directory.create(name), "r+b", 0))

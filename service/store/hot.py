@@ -49,9 +49,9 @@ class HotFiles:
         self._bytes += _cost(file)
         while self._bytes > self._max_bytes:
             self._evict()
-        self.make_way()
+        self.free_descriptors()
 
-    def make_way(self) -> None:
+    def free_descriptors(self) -> None:
         """Evict files while descriptors are short."""
         for _ in range(max(len(self._entries) - limit() // SHARE, -spare(CACHE))):
             if self._entries:

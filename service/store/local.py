@@ -83,7 +83,7 @@ class LocalStore(Scratch):
         roots = self.layout.roots
         with storage_errors(area):
             shares = roots[area].stat().st_dev == roots["temp"].stat().st_dev
-            # A space that appears or goes between these calls may be free on the disk too, and must not count twice.
+            # A file preallocated or removed between these calls may be free on the disk too, and must not count twice.
             before = self._spaces.copy()
             disk = os.statvfs(roots[area])
             spaces = before.items() & self._spaces.copy().items() if shares else ()
@@ -92,9 +92,9 @@ class LocalStore(Scratch):
     async def write(self, key: str, data: bytes, hold: Hold, space: Preallocated | None = None) -> str:
         """Store `data` durably under `key`, whole or not at all, and hold it; returns its sha256 in hex.
 
-        With `space` it goes through the descriptor and into the blocks that were preallocated, so neither a full disk
-        nor a lack of descriptors can lose it: data larger than that is cut where the disk is full, and if its
-        directory takes no more names it stays in temp/. Then `storage_path` of the StorageFull raised says where it is.
+        With `space` it is written to a preallocated file, so that neither a full disk nor a lack of descriptors can
+        lose it: data larger than that is cut where the disk is full, and if the directory takes no more names it stays
+        in temp/. In both cases StorageFull is raised, whose `storage_path` says where the data is.
         """
         if space:
             self._spaces.pop(space.key, None)
@@ -195,7 +195,7 @@ class LocalStore(Scratch):
             return await asyncio.to_thread(file_digest, self.local(key))
 
     async def present(self, keys: Sequence[str]) -> frozenset[str]:
-        """Those of the keys under which there is a file; raises StorageUnavailable when nobody can tell."""
+        """Those of the keys under which there is a file; raises StorageUnavailable if that cannot be determined."""
         return await asyncio.to_thread(self._present, keys)
 
     def _present(self, keys: Sequence[str]) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Prepares the areas at start: creates them if need be, and tests everything the store needs of them."""
+"""Prepares the areas at start: creates them if need be, and tests everything that the store needs."""
 
 import os
 from itertools import permutations

@@ -51,9 +51,9 @@ def sweep(
     """Remove the files below `root` that are older than `days`; raises ValueError unless days > 0.
 
     The walk uses directory descriptors and follows no link, so it cannot be led outside by swapping a directory for a
-    link meanwhile. Files that a request of any process holds, by a shared lock, stay. `stopped` is called before every
-    entry; True ends the walk. Files named in `keep` stay; `found` is called with the name of each that
-    does not.
+    link meanwhile. Files that a request of any process holds, by a shared lock, stay, and so do those named in `keep`.
+    `found` is called with the name of each file that is, or with `dry_run` would be, removed. `stopped` is called
+    before every entry; True ends the walk.
     """
     if not days > 0:
         raise ValueError(f"days must be more than 0, not {days}")

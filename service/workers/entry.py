@@ -1,4 +1,4 @@
-"""What the parent names for a worker to call: the imports inside keep Pillow out of the parent, which starts faster."""
+"""The functions that run in a worker process; they import Pillow only when called, so the parent starts without it."""
 
 from service.imaging.plan import Job, Outcome, WorkerLimits
 

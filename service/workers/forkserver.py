@@ -14,7 +14,7 @@ from typing import Any
 
 from service.workers.tempdir import socket_directory
 
-# What every worker would otherwise load by itself, Pillow among it.
+# Modules that the fork server imports once, Pillow among them, instead of every worker.
 PRELOADED = [
     "service.workers.worker",
     "service.workers.entry",
@@ -47,7 +47,11 @@ class _BareProcess(ForkServerProcess):
 
 
 class BareContext(ForkServerContext):
-    """A worker unpickles its process: it would load asyncio with whatever module holds these two, at 20 ms of CPU."""
+    """A context whose processes do not import the caller's `__main__`.
+
+    Each worker unpickles its process object, and so imports the module of these classes: one with asyncio in it would
+    cost 20 ms of CPU.
+    """
 
     Process = _BareProcess
 

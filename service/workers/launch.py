@@ -180,9 +180,9 @@ class Launch:
             kill_forkserver()
 
     async def end(self) -> None:
-        """Abandon the start, and wait until no worker can come of it any more.
+        """Abandon the start, and wait until it can no longer produce a worker.
 
-        Its caller may have been in a loop that is closed by now, so that nothing abandoned it before.
+        It may not have been abandoned before: a caller in an event loop that is closed was never cancelled.
         """
         self._abandon()
         if self._thread.is_alive():

@@ -1,4 +1,4 @@
-"""Who may use a pool: one event loop at a time, in the process that started its workers."""
+"""Ownership of a pool: it is used by one event loop at a time, in the process that started its workers."""
 
 import asyncio
 import multiprocessing

@@ -75,7 +75,7 @@ class Slot:
         self._on_death(self)
 
     def _unwatch(self, started: RunningWorker) -> None:
-        """Stop watching the pidfd, and wake whoever waits for the worker."""
+        """Stop watching the pidfd, and wake the job that waits for the worker."""
         if self._loop and self._ended and not self._loop.is_closed():
             self._loop.remove_reader(started.pidfd)
             if not self._ended.done():
@@ -85,7 +85,8 @@ class Slot:
         """Run a job on the worker that is up; it is not cancelled with the caller.
 
         Raises Overrun past `cpu_seconds` of CPU or WALL_FACTOR times as many of wall time, and BrokenProcessPool when
-        the worker dies. The pidfd tells that at once: the executor learns it from the fork server, which may hang.
+        the worker dies. A death is noticed by the pidfd: the executor learns of it from the fork server, which may
+        hang.
         """
         if self._worker is None or self._ended is None:
             raise BrokenProcessPool("the worker is not up")

@@ -179,10 +179,6 @@ def _base(path: str, job: ExportJob, size: Size) -> tuple[Image.Image | None, tu
     return base, tuple(replace(warning, detail=f"base: {warning.detail}") for warning in warnings)
 
 
-def _decoded_base(path: str, plan: ExportPlan, size: Size) -> tuple[Image.Image, tuple[ExportWarning, ...]]:
-    return finish(_read_container(path), replace(plan, alpha="flatten"), size)
-
-
 def _prepared(pixels: Pixels | None, size: Size) -> tuple[Image.Image, tuple[ExportWarning, ...]] | None:
     """The prepared pixels of a base; None if they have another size or cannot be read, so that it is decoded."""
     if pixels is None or pixels.size != size:

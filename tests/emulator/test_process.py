@@ -59,7 +59,7 @@ async def test_the_number_of_restarts_is_bounded(
     await again(emulator_process)
     os.kill(emulator_process.pid, signal.SIGKILL)
     await until(lambda: caplog.records[-1].levelno == logging.ERROR)
-    assert "was started again 2 times" in caplog.messages[-1]
+    assert "it was restarted 2 times" in caplog.messages[-1]
     assert not emulator_process.up
 
 

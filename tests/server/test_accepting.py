@@ -57,16 +57,16 @@ async def test_a_connection_at_work_is_not_closed(serve: Serve, monkeypatch: pyt
     assert (await asked).status == 200
 
 
-async def test_as_many_connections_are_to_make_way_as_are_queued(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_as_many_unused_connections_are_closed_as_are_queued(monkeypatch: pytest.MonkeyPatch) -> None:
     short_of(monkeypatch, connect=0, accept=0)
     asked: list[int] = []
 
-    def make_way(count: int) -> bool:
+    def close_unused(count: int) -> bool:
         asked.append(count)
         return True
 
     listener = socket.create_server(("127.0.0.1", 0))
-    with accepting.accepting([listener], asyncio.Protocol, make_way, accepting.Reserve()):
+    with accepting.accepting([listener], asyncio.Protocol, close_unused, accepting.Reserve()):
         pairs = [await asyncio.open_connection(*listener.getsockname()) for _ in range(12)]
         await until(lambda: 12 in asked)
         for _, writer in pairs:

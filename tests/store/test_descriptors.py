@@ -151,10 +151,10 @@ async def test_cached_files_are_closed_while_descriptors_are_short(
     for number, file in enumerate(files):
         cache.keep(str(number), file)
     short_of(monkeypatch, CACHE - 2)
-    cache.make_way()
+    cache.free_descriptors()
     assert [file.body.closed for file in files] == [True] * 2 + [False] * 3
     short_of(monkeypatch, -1000)
-    cache.make_way()
+    cache.free_descriptors()
     assert all(file.body.closed for file in files)
 
 

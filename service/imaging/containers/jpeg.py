@@ -75,7 +75,7 @@ def jpeg_size(file: BinaryIO) -> Size | None:
 
 @dataclass(slots=True)
 class _Headers:
-    """What is collected from the segments; metadata counts before the first scan only, where decoders look for it."""
+    """The data of the segments; metadata counts before the first scan only, where decoders look for it."""
 
     kept: list[memoryview] = field(default_factory=list)
     size: Size = (0, 0)
