@@ -1,7 +1,8 @@
 """Fixtures of the worker tests: pools that are closed at the end, and jobs for them."""
 
 import os
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,13 @@ from tests.imaging.conftest import bench
 from tests.workers.pools import Pools
 
 __all__ = ["bench"]
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A directory whose path leaves space for the name of a socket: pytest's own is too long under xdist."""
+    with tempfile.TemporaryDirectory() as path:
+        yield Path(path)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import textwrap
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
@@ -78,22 +77,22 @@ def reads(pid: int, path: str) -> bool:
         return False
 
 
-def test_workers_start_whatever_the_umask_is(tmp_path: Path) -> None:
-    (tmp_path / "t").mkdir()
+def test_workers_start_whatever_the_umask_is(short_path: Path) -> None:
+    (short_path / "t").mkdir()
     # Root may open files that have no permissions, unless it lacks its capabilities.
     plain = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
     answer = subprocess.run(
         [*plain, sys.executable, "-m", "service", "check"], capture_output=True, text=True, check=False, timeout=120,
         cwd=ROOT, umask=0o777,
-        env={**os.environ, "STORAGE_DIR": str(tmp_path / "s"), "TMPDIR": str(tmp_path / "t"), "EXPORT_WORKERS": "1",
+        env={**os.environ, "STORAGE_DIR": str(short_path / "s"), "TMPDIR": str(short_path / "t"), "EXPORT_WORKERS": "1",
              "PYTHONDONTWRITEBYTECODE": "1"},
     )  # fmt: skip
     assert answer.stdout.splitlines()[-1] == "workers: ok, 1 started", answer.stderr
 
 
-def test_workers_start_after_the_temporary_directory_was_emptied(tmp_path: Path) -> None:
-    Image.new("RGB", (40, 30), "teal").save(tmp_path / "a.png")
-    (tmp_path / "spare").mkdir()
+def test_workers_start_after_the_temporary_directory_was_emptied(short_path: Path) -> None:
+    Image.new("RGB", (40, 30), "teal").save(short_path / "a.png")
+    (short_path / "spare").mkdir()
     program = textwrap.dedent("""
         import asyncio, os, shutil, signal, sys
         from service.imaging.plan import InspectJob, WorkerLimits
@@ -112,11 +111,10 @@ def test_workers_start_after_the_temporary_directory_was_emptied(tmp_path: Path)
             await pool.close()
         asyncio.run(main())
     """)
-    # pytest's own directories are too long for the path of a socket, depending on their number.
-    short = tempfile.mkdtemp()
+    (short_path / "t").mkdir()
     answer = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": short},
+        [sys.executable, "-c", program], cwd=short_path, capture_output=True, text=True, check=False, timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(short_path / "t")},
     )  # fmt: skip
     assert answer.stdout.splitlines() == ["None", "[]", *["Picture"] * 3], answer.stderr
     assert "Traceback" not in answer.stderr

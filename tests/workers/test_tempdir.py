@@ -3,8 +3,7 @@
 import asyncio
 import os
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,10 +34,8 @@ exec "$@"
 
 
 @pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    """A short path: pytest's own is too long for a socket when tests run side by side."""
-    with tempfile.TemporaryDirectory() as path:
-        yield Path(path)
+def tmp_path(short_path: Path) -> Path:
+    return short_path
 
 
 @pytest.fixture
