@@ -128,7 +128,6 @@ async def test_a_caller_cancelled_at_its_turn_passes_the_slot_on(
     await until(lambda: pool.busy == 1)
     first, second = (asyncio.create_task(pool.run(picture, "b", DEFAULT_PLACE)) for _ in range(2))
     await until(lambda: pool.waiting == 2)
-    await asyncio.to_thread(_finish, endless.source)
     # The first job gets the slot in the same iteration of the loop in which it is cancelled.
     release = pool._release
 
@@ -137,6 +136,7 @@ async def test_a_caller_cancelled_at_its_turn_passes_the_slot_on(
         first.cancel()
 
     monkeypatch.setattr(pool, "_release", release_and_cancel)
+    await asyncio.to_thread(_finish, endless.source)
     await second
     assert first.cancelled()
     await running
