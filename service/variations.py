@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -172,7 +172,7 @@ class VariationRun(CallHooks):
         """Store the bytes as received; raises BadReply, which names the file, if they are no picture."""
         kind = sniff(reply.picture[:SNIFF_BYTES])
         key = self._raw_key(TABLE[kind].suffix if kind else ".bin")
-        with _billed(True):
+        with _billed(True, reply.usage):
             sha256 = await self._store.write(key, reply.picture, hold, self._space)
         raw = Raw(key, Source(self._store.local(key), sha256, len(reply.picture), kind), reply.usage)
         await self._record.received(raw)
@@ -184,7 +184,7 @@ class VariationRun(CallHooks):
     async def _unreadable(self, error: BadReply, hold: Hold) -> BadReply:
         """Store the whole reply, in which no picture could be read; returns the error that names its file."""
         key, body, detail = self._raw_key(".reply"), self._body, error.detail
-        with _billed(error.billed):
+        with _billed(error.billed, error.usage):
             if body.spilled:
                 if not await body.file_rest():
                     detail += "; the disk took only a part of it"
@@ -196,7 +196,7 @@ class VariationRun(CallHooks):
                     if full.storage_path != key:
                         raise
                     detail += "; the disk took only a part of it"
-        return BadReply(detail, billed=error.billed, storage_path=key if body.size else None)
+        return BadReply(detail, billed=error.billed, storage_path=key if body.size else None, usage=error.usage)
 
     def _raw_key(self, suffix: str) -> str:
         return raw_key(self._order.request_id, self._variation.number, suffix)
@@ -247,13 +247,13 @@ class VariationRun(CallHooks):
 
 
 @contextmanager
-def _billed(billed: bool | None) -> Iterator[None]:
-    """Let errors of the disk say whether the call was billed, which does not depend on the disk."""
+def _billed(billed: bool | None, usage: Mapping[str, Any] | None) -> Iterator[None]:
+    """Let errors of the disk say whether the call was billed, and for what, which does not depend on the disk."""
     try:
         yield
     except (StorageFull, StorageUnavailable) as error:
         raise type(error)(
-            error.detail, headers=error.headers, billed=billed, storage_path=error.storage_path
+            error.detail, headers=error.headers, billed=billed, storage_path=error.storage_path, usage=usage
         ) from error
 
 

@@ -23,6 +23,7 @@ from service.errors import (
     GeminiUnavailable,
     QuotaExhausted,
 )
+from service.gemini.reply import read_usage
 from service.quoting import excerpt
 
 # The limit of Google's Duration: 10,000 years.
@@ -97,7 +98,9 @@ class ErrorStatus(Exception):
 def refusal(answer: ErrorStatus) -> GeminiError | NotExecuted:
     """The error for a response: NotExecuted for 429 and 503, unless it counts tokens or has a picture."""
     if _TOKENS_COUNTED.search(answer.body) or _has_picture(answer.body):
-        return _error(answer, billed=True)
+        error = _error(answer, billed=True)
+        error.usage = read_usage(answer.body, answer.key)
+        return error
     if answer.status in (429, 503):
         # A lasting quota exceeds any retry budget.
         seconds = math.inf if _is_lasting_quota(answer) else _asked_delay(answer)

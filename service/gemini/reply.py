@@ -70,6 +70,11 @@ def try_reply(body: Bytes, key: str = "") -> Reply | GeminiError:
         return BadReply("Gemini's reply cannot be read", billed=None)
 
 
+def read_usage(body: Bytes, key: str = "") -> Json | None:
+    """The usageMetadata of a reply or an error; None if there is none, or it is too large."""
+    return _Reader(wire.read(body), key).usage
+
+
 def billed(usage: Json) -> bool | None:
     """True if the usage counts candidate tokens, else None: unknown."""
     details = _dicts(_get(usage, "candidatesTokensDetails"))
@@ -94,13 +99,20 @@ class _Reader:
         self._candidates = list(self._merged_candidates())
 
     def read(self) -> Reply:
+        try:
+            return self._read()
+        except GeminiError as error:
+            error.usage = self.usage
+            raise
+
+    def _read(self) -> Reply:
         found = next(filter(None, (list(self._blobs(parts)) for parts, _ in self._candidates)), [])
         if not found:
             raise self._error()
         picture = _decoded(found)
         if picture is None:
             raise BadReply("the picture in Gemini's reply is not base64", billed=self._billed)
-        return Reply(picture, self._usage_to_show())
+        return Reply(picture, self.usage)
 
     def _last_usage(self) -> Json:
         """The last usage that counts candidate tokens: each chunk of a reply includes the counts of those before it."""
@@ -194,7 +206,9 @@ class _Reader:
         # A longer string makes the usage too large anyway: no need to search it.
         return text if len(text) > MAX_USAGE_BYTES else visible(without_surrogates(without_secrets(text, self._key)))
 
-    def _usage_to_show(self) -> Json | None:
+    @property
+    def usage(self) -> Json | None:
+        """The usage as it may be shown."""
         usage: Json = _copied(self._usage, lambda text: self._quoted(self._parsed.text(text)))
         dumped = json.dumps(usage, ensure_ascii=False)
         # The key may be split between several values.
