@@ -45,6 +45,11 @@ class Directory:
     def rename(self, name: str, target: "Directory", new: str) -> None:
         os.rename(name, new, src_dir_fd=self.descriptor, dst_dir_fd=target.descriptor)
 
+    def touch(self, name: str) -> None:
+        """Set the times of a file to now, where the file system allows it."""
+        with contextlib.suppress(OSError):
+            os.utime(name, dir_fd=self.descriptor, follow_symlinks=False)
+
     def unlink(self, name: str) -> None:
         """Remove a file, if it exists."""
         with contextlib.suppress(FileNotFoundError):

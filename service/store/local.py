@@ -139,6 +139,8 @@ class LocalStore(Scratch):
             try:
                 for temp, key in moves:
                     (source, old), (target, new) = self._directories.of(temp), self._directories.of(key)
+                    # Retention counts from the publication, not from when a worker wrote the file.
+                    source.touch(old)
                     source.rename(old, target, new)
                     done.append((target, new))
                 for directory in {target for target, _ in done}:
