@@ -19,7 +19,7 @@ from service.exports import ExportEvents, ImageExportService
 from service.imaging.errors import ImpossibleFrame
 from service.imaging.formats import TABLE, Encoding
 from service.imaging.frame import Frame
-from service.jobs.job import COMMAND_LINE, ROUTE, Asked, Caller
+from service.jobs.job import COMMAND_LINE, ROUTE, Caller, Submission
 from service.jobs.jobs import JobService
 from service.ledger.ledger import ledger_access, open_ledger
 from service.orders import Event, Failed, Order, Variation
@@ -138,9 +138,9 @@ async def generate(
         jobs = JobService(ledger, thumbnails, emulated=settings.emulates, budget=settings.budget_nano is not None)
         stack.push_async_callback(jobs.close)
         files = {"image": order.base} if order.base else {}
-        asked = Asked(Caller(COMMAND_LINE), "sync", key, fingerprint(ROUTE, texts, files))
+        submission = Submission(Caller(COMMAND_LINE), "sync", key, fingerprint(ROUTE, texts, files))
         bar = stack.enter_context(_progress(order.count, "variations"))
-        ended = await _generated(jobs, order, asked, bar)
+        ended = await _generated(jobs, order, submission, bar)
         for event in ended:
             if isinstance(event, Variation):
                 await target.take(exports, event.id, event.exported)
@@ -149,25 +149,26 @@ async def generate(
     return target.report([answer])
 
 
-async def _generated(jobs: JobService, order: Order, asked: Asked, bar: "ProgressBar[int]") -> list[Variation | Failed]:
+async def _generated(
+    jobs: JobService, order: Order, submission: Submission, bar: "ProgressBar[int]"
+) -> list[Variation | Failed]:
     """Run an order, or find the one that has its key, and show its progress; returns what became of it.
 
     Raises CancelledError if it was stopped before anything was sent.
     """
 
-    def heard(event: Event) -> None:
+    def show(event: Event) -> None:
         bar.label = f"{event.id} {type(event).__name__.lower()}"
         bar.update(int(isinstance(event, Variation | Failed)))
 
     async with jobs.checked(order) as base:
-        row, new = await jobs.open(order, asked, None)
-        if new:
-            job = await jobs.start(order, asked, checked=base, heard=heard)
+        row, job = await jobs.begin(order, submission, None, base, on_event=show)
+        if job:
             await job.ended.wait()
             if job.stopped:
                 raise asyncio.CancelledError
             return job.outcomes
-    _, calls = await jobs.ended(row.id, asked.caller)
+    _, calls = await jobs.ended(row.id, submission.caller)
     bar.update(order.count)
     last = {call.number: call for call in calls}.values()
     done = [variation_from_json(call.result) for call in last if call.state == "exported" and call.result]

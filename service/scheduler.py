@@ -147,8 +147,8 @@ class Sweeper:
                 if not (doubtful and await self._put_off(area, keep or ())):
                     self._count(area, await self._sweep(area, keep or ()))
                 self._accepted_gaps[area] = gap
-            if self._forget and keep is not None and not doubtful:
-                await self._forget()
+            if keep is not None and not doubtful:
+                await self._forget_rows()
             self._end()
         finally:
             self._due = self._clocks.monotonic() + self._interval
@@ -162,6 +162,13 @@ class Sweeper:
         except ServiceError as error:
             log.warning("uploads/ and generated/ are not swept: %s", error.detail)
             return None
+
+    async def _forget_rows(self) -> None:
+        try:
+            if self._forget:
+                await self._forget()
+        except ServiceError as error:
+            log.warning("the ledger is not swept: %s", error.detail)
 
     def _ages_are_doubtful(self, area: Area, gap: float) -> bool:
         """Whether this is an area's first sweep, or the wall clock has jumped since its last one."""

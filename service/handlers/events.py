@@ -1,4 +1,4 @@
-"""GET …/events: what happens to a request, as server-sent events."""
+"""GET …/events: the events of a request as server-sent events (SSE)."""
 
 import asyncio
 
@@ -12,7 +12,6 @@ from service.schemas.status import event_answer
 from service.server.keys import CALLER, JOBS, SETTINGS
 from service.server.queries import read_query
 
-MAX_WAITING_BYTES = 1024 * 1024
 _HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-store",
@@ -21,7 +20,7 @@ _HEADERS = {
 
 
 async def follow_events(request: web.Request) -> web.StreamResponse:
-    """The events after Last-Event-ID, until the request has ended; 204 where nothing can follow."""
+    """Send the events after Last-Event-ID until the request has ended; 204 if there are none and it has."""
     query = read_query(request, ("last_event_id",))
     after = last_event_id(request.headers.getall("Last-Event-ID", ()), query.get("last_event_id"))
     request_id, jobs = request.match_info["request_id"], request.app[JOBS]
@@ -32,14 +31,17 @@ async def follow_events(request: web.Request) -> web.StreamResponse:
         return web.Response(status=204)
     response = web.StreamResponse(headers=_HEADERS)
     await response.prepare(request)
+    if request.transport:
+        # Let `drain` wait until all is sent, so that no more than one event waits.
+        request.transport.set_write_buffer_limits(0)
     await _write(request, response, "retry: 2000\n\n")
     async for event in jobs.events(request_id, after, request.app[SETTINGS].sse_heartbeat_seconds):
-        await _write(request, response, await _spell(request, event) if event else ": \n\n")
+        await _write(request, response, await _format(request, event) if event else ": \n\n")
     await response.write_eof()
     return response
 
 
-async def _spell(request: web.Request, event: EventRow) -> str:
+async def _format(request: web.Request, event: EventRow) -> str:
     found = await request.app[JOBS].ledger.request(event.request_id)
     calls = found[1] if found else []
     data = event_answer(event, calls, await link_of(request, calls))
@@ -47,13 +49,14 @@ async def _spell(request: web.Request, event: EventRow) -> str:
 
 
 async def _write(request: web.Request, response: web.StreamResponse, text: str) -> None:
-    """Send it; a client that leaves what was sent unread is dropped, however little that is."""
+    """Send it; the connection of a client that does not read for DOWNLOAD_STALL_SECONDS is aborted."""
     transport = request.transport
-    if transport is None or transport.get_write_buffer_size() > MAX_WAITING_BYTES:
-        raise ConnectionResetError("the client does not read")
+    if transport is None:
+        raise ConnectionResetError("the client disconnected")
     try:
         async with asyncio.timeout(request.app[SETTINGS].download_stall_seconds):
             await response.write(text.encode())
+            await request.writer.drain()
     except TimeoutError:
         transport.abort()
         raise ConnectionResetError("the client does not read") from None

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 
 from aiohttp import hdrs, web
 
-from service.errors import Draining, ServiceError, overall_error
+from service.errors import Draining, ServiceError, StorageFull, StorageUnavailable, overall_error
 from service.handlers.forms import Form, open_form
 from service.handlers.links import link_of
-from service.jobs.job import ROUTE, Asked, Job
-from service.ledger.rows import Mode, RequestRow
+from service.jobs.job import ROUTE, Job, Submission
+from service.ledger.rows import CallRow, Mode, RequestRow
 from service.orders import Failed, Order, Variation, number_of
 from service.schemas.answers import ErrorAnswer, ThumbnailsAnswer, VariationAnswer, error_answer, variation_answer
 from service.schemas.fields import THUMBNAIL_FIELDS, read_order
@@ -22,53 +22,55 @@ from service.server.sending import answer
 
 
 async def create_thumbnails(request: web.Request) -> web.StreamResponse:
-    """Make a request, or find the one that its Idempotency-Key means; answer at its end, or at once if asked to."""
+    """Begin a request, or find the one that holds its Idempotency-Key; answer at its end or, if preferred, at once."""
     key = idempotency_key(request.headers.getall("Idempotency-Key", ()))
     mode: Mode = "async" if prefers_async(request.headers.getall("Prefer", ())) else "sync"
     admission, jobs = request.app[ADMISSION], request.app[JOBS]
     async with open_form(request, texts=THUMBNAIL_FIELDS, files=("image",)) as form:
         order = read_order(form.fields, request.app[SETTINGS], request[REQUEST_ID], form.uploads.get("image"))
-        asked = Asked(request[CALLER], mode, key, fingerprint(ROUTE, form.fields.texts, form.uploads))
+        submission = Submission(request[CALLER], mode, key, fingerprint(ROUTE, form.fields.texts, form.uploads))
         with await admission.enter("thumbnails", order.count) as ticket:
-            row, job = await jobs.find(asked), None
+            row, job = await jobs.find(submission), None
             if row is None:
-                row, job = await _open(request, form, order, asked, ticket)
+                row, job = await _begin(request, form, order, submission, ticket)
             if mode == "sync":
-                await (_to_its_end(job, asked) if job else jobs.ended(row.id, asked.caller))
+                await (_finish(job) if job else jobs.ended(row.id, submission.caller))
     response = await (_outcome(request, row.id, job) if mode == "sync" else _accepted(request, row.id))
     if job is None:
         response.headers["Idempotency-Replayed"] = "true"
     return response
 
 
-async def _open(
-    request: web.Request, form: Form, order: Order, asked: Asked, ticket: Ticket
+async def _begin(
+    request: web.Request, form: Form, order: Order, submission: Submission, ticket: Ticket
 ) -> tuple[RequestRow, Job | None]:
-    """Check the base, claim the key and begin. Without a job: another request had the key in this moment."""
-    async with request.app[THUMBNAILS].checked(order) as base:
-        row, new = await request.app[JOBS].open(order, asked, form.keys.get("image"))
-        if not new:
-            return row, None
+    """Check the base, claim the key and begin; without a job, if another request has claimed the key meanwhile."""
+
+    def keep() -> None:
         form.keep = ticket.lent = True
-        return row, await request.app[JOBS].start(order, asked, ticket.leave, base)
+
+    jobs, upload = request.app[JOBS], form.keys.get("image")
+    async with request.app[THUMBNAILS].checked(order) as base:
+        return await jobs.begin(order, submission, upload, base, on_new=keep, on_end=ticket.leave)
 
 
-async def _to_its_end(job: Job, asked: Asked) -> None:
-    """Wait for a job. If the client goes away meanwhile, nothing more is sent, unless it can come again."""
+async def _finish(job: Job) -> None:
+    """Wait for a job. If the client disconnects meanwhile, the calls that were not sent are cancelled, unless the
+    request has a key, by which the client can find it again."""
     try:
         await job.ended.wait()
     except asyncio.CancelledError:
-        if not asked.to_the_end:
+        if not job.submission.outlives_client:
             job.abandon()
         raise
 
 
 async def _outcome(request: web.Request, request_id: str, job: Job | None) -> web.Response:
-    """What became of a request: as the ledger has it and, where it could not be written, as the job knows it."""
-    _, calls = await request.app[JOBS].get(request_id, request[CALLER])
+    """The outcome of a request: as the ledger has it and, what it could not record, as the job knows it."""
+    calls = await _recorded(request, request_id, job)
     variations, errors = outcomes(calls, await link_of(request, calls))
     if job:
-        _add_unwritten(job, variations, errors)
+        _add_unrecorded(job, variations, errors)
     if not variations:
         error = overall_error(list(errors.values())) if errors else _unfinished(job)
         return problem(error, request[REQUEST_ID], _answers(errors) or None)
@@ -81,8 +83,18 @@ async def _outcome(request: web.Request, request_id: str, job: Job | None) -> we
     )
 
 
-def _add_unwritten(job: Job, variations: dict[int, VariationAnswer], errors: dict[int, ServiceError]) -> None:
-    """Add what the job knows and the ledger could not write yet."""
+async def _recorded(request: web.Request, request_id: str, job: Job | None) -> list[CallRow]:
+    """The calls in the ledger; none of them if it cannot be read, and the job knows their outcomes."""
+    try:
+        return (await request.app[JOBS].get(request_id, request[CALLER]))[1]
+    except (StorageFull, StorageUnavailable):
+        if job is None:
+            raise
+        return []
+
+
+def _add_unrecorded(job: Job, variations: dict[int, VariationAnswer], errors: dict[int, ServiceError]) -> None:
+    """Add the outcomes that the ledger could not record yet."""
     for event in job.outcomes:
         number = number_of(event)
         if number in variations or number in errors:
@@ -102,7 +114,7 @@ def _answers(errors: Mapping[int, ServiceError]) -> list[ErrorAnswer]:
 
 
 async def _accepted(request: web.Request, request_id: str) -> web.Response:
-    """202: the request is written down, and its status tells how it goes (RFC 7240, respond-async)."""
+    """202 with the status of a request that goes on (RFC 7240, respond-async)."""
     row, calls = await request.app[JOBS].get(request_id, request[CALLER])
     response = answer(status_answer(row, calls, await link_of(request, calls)))
     response.set_status(202)

@@ -1,46 +1,56 @@
-"""The disk beside the ledger, at the start: what nobody holds and no row names."""
+"""Cleaning at the start: removes files that no process holds and no row names, and counts raws without a row."""
 
 import asyncio
 import logging
+from collections.abc import Collection
 
+from service.errors import ServiceError
 from service.exports import ImageExportService
 from service.ledger.ledger import Ledger
-from service.store.sweeping import DAY_SECONDS, sweep
+from service.store.layout import Area
+from service.store.sweeping import DAY_SECONDS, Sweep, sweep
 
 log = logging.getLogger(__name__)
 
-# Files are made and then locked: younger ones may be another process's that has not locked them yet.
+# Files are created before they are locked, so a younger one may belong to another process that has not locked it yet.
 YOUNG_SECONDS = 10.0
-NAMED = 5
+SHOWN = 5
 
 
 class Cleaning:
-    """Empties temp/ of what dead processes left, removes uploads without a request, and counts raws without a row."""
+    """Removes the temp files and uploads of dead processes, and warns of raws that no request names."""
 
     def __init__(self, ledger: Ledger, exports: ImageExportService) -> None:
         self._ledger = ledger
         self._layout = exports.store.layout
 
     async def run(self) -> None:
-        """Twice, since the first time some files may be too young."""
-        await self._tell_of_strays()
-        await self._empty()
-        await asyncio.sleep(1.5 * YOUNG_SECONDS)
-        await self._empty()
+        """Clean twice: the first time, some files may be too young."""
+        try:
+            await self._warn_of_strays()
+            await self._clean()
+            await asyncio.sleep(1.5 * YOUNG_SECONDS)
+            await self._clean()
+        except (ServiceError, OSError) as error:
+            log.warning("temp/ and uploads/ are not cleaned: %s", error)
 
-    async def _empty(self) -> None:
-        kept = await self._ledger.named_uploads()
-        days = YOUNG_SECONDS / DAY_SECONDS
-        roots = self._layout.roots
-        temp = await asyncio.to_thread(sweep, roots["temp"], days)
-        uploads = await asyncio.to_thread(sweep, roots["uploads"], days, keep={key.partition("/")[2] for key in kept})
+    async def _clean(self) -> None:
+        temp = await self._sweep("temp", await self._ledger.temp_names())
+        uploads = await self._sweep("uploads", _names(await self._ledger.named_uploads()))
         if temp.files or uploads.files:
             log.info("removed %d files from temp/ and %d from uploads/ that nobody holds", temp.files, uploads.files)
 
-    async def _tell_of_strays(self) -> None:
-        named = {key.partition("/")[2] for key in await self._ledger.named_raws()}
+    async def _sweep(self, area: Area, keep: Collection[str]) -> Sweep:
+        return await asyncio.to_thread(sweep, self._layout.roots[area], YOUNG_SECONDS / DAY_SECONDS, keep=keep)
+
+    async def _warn_of_strays(self) -> None:
+        named = _names(await self._ledger.named_raws())
         names = await asyncio.to_thread(lambda: [path.name for path in self._layout.roots["generated"].iterdir()])
         strays = sorted(name for name in names if name not in named and not name.startswith("."))
         if strays:
-            shown = ", ".join(strays[:NAMED])
+            shown = ", ".join(strays[:SHOWN])
             log.warning("generated/ has %d files that no request names, among them %s", len(strays), shown)
+
+
+def _names(keys: Collection[str]) -> set[str]:
+    return {key.partition("/")[2] for key in keys}

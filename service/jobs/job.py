@@ -1,4 +1,4 @@
-"""One request at work: who asked for it and how, and how far it is."""
+"""A request that this process runs, and how it was submitted."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -9,13 +9,13 @@ from service.ledger.rows import Mode
 from service.orders import Failed, Variation
 
 ROUTE = "POST /api/thumbnails"
-# The principal of the command line's requests, which no API key stands for.
+# The principal of requests of the command line, which has no API key.
 COMMAND_LINE = "cli"
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: `principal` stands for an API key, and sees its own requests; with `sees_all` every request."""
+    """The client, whose API key has the digest `principal`; with `sees_all` it sees the requests of all clients."""
 
     principal: str
     sees_all: bool = False
@@ -26,8 +26,8 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """How a request was made: with which key, and whether its client waits for the answer."""
+class Submission:
+    """How a request was submitted; the fingerprint is a digest of its body."""
 
     caller: Caller
     mode: Mode = "sync"
@@ -35,17 +35,17 @@ class Asked:
     fingerprint: str = ""
 
     @property
-    def to_the_end(self) -> bool:
-        """Whether the request goes on without its client."""
+    def outlives_client(self) -> bool:
+        """Whether the request goes on when its client disconnects."""
         return self.mode == "async" or self.idempotency_key is not None
 
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """A request at work here. `ended` is set when nothing of it is under way any more."""
+    """A request that runs in this process; `ended` is set once its last call has ended and is recorded."""
 
     request_id: str
-    asked: Asked
+    submission: Submission
     records: dict[int, LedgerRecord]
     outcomes: list[Variation | Failed] = field(default_factory=list)
     error: ServiceError | None = None
@@ -54,10 +54,10 @@ class Job:
 
     @property
     def stopped(self) -> bool:
-        """Whether it was stopped before anything was sent."""
+        """Whether it was abandoned before anything was sent."""
         return self.task is not None and self.task.cancelled() and not self.outcomes
 
     def abandon(self) -> None:
-        """Send nothing more; what was sent is received, kept and exported."""
+        """Send nothing more; the replies to calls that were sent are received, kept and exported."""
         if self.task:
             self.task.cancel()

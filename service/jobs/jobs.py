@@ -1,31 +1,22 @@
-"""The requests of this process, and what of the ledger's can be asked: opened, run, followed, cancelled."""
+"""Runs requests: opens them in the ledger, makes their calls, cancels them, and records how they end."""
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from typing import Any
 
 from service.bases import SharedBase
-from service.errors import (
-    Deleted,
-    IdempotencyMismatch,
-    NotFound,
-    ServiceError,
-    StillRunning,
-    StorageFull,
-    StorageUnavailable,
-    UnpricedModel,
-)
+from service.errors import Deleted, IdempotencyMismatch, ServiceError, StorageFull, StorageUnavailable, UnpricedModel
 from service.gemini.costs import Pricing
-from service.jobs.changes import Changes, wait_for
-from service.jobs.job import ROUTE, Asked, Caller, Job
+from service.jobs.job import ROUTE, Caller, Job, Submission
+from service.jobs.reading import Found, RequestReader
 from service.jobs.record import CANCELLED, LedgerRecord
 from service.ledger.ledger import Ledger
-from service.ledger.rows import CallRow, EventRow, RequestRow
-from service.ledger.steps import CallId, Failure, NewRequest
-from service.orders import Event, Failed, Order, Start, Variation
+from service.ledger.rows import CallRow, RequestRow
+from service.ledger.steps import CallId, Failure, NewRequest, Opened
+from service.orders import Event, Failed, Order, Raw, Start, Variation
 from service.store.layout import export_stem
 from service.stored import StoredBase, error_to_json, order_to_json
 from service.thumbnails import ThumbnailService
@@ -35,23 +26,28 @@ log = logging.getLogger(__name__)
 
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 1.0, 30.0
 
+OnEvent = Callable[[Event], None]
+OnEnd = Callable[[], None]
 
-class JobService:
-    """Runs requests and records each step of them. `backend` is `gemini` or `emulator`."""
+
+class JobService(RequestReader):
+    """Runs requests as tasks of their own, and records each step in the ledger.
+
+    `emulated`: the calls go to the emulator, not to Gemini; `budget`: BUDGET_USD_PER_DAY is set.
+    """
 
     def __init__(self, ledger: Ledger, thumbnails: ThumbnailService, *, emulated: bool, budget: bool) -> None:
-        self.ledger = ledger
+        super().__init__(ledger)
         self.backend = EMULATOR_MODEL if emulated else "gemini"
         self._thumbnails = thumbnails
         self._emulated = emulated
         self._budget = budget
         self._jobs: dict[str, Job] = {}
-        self._changes = Changes()
         self._ending: set[asyncio.Task[None]] = set()
         self._retrying: set[asyncio.Task[None]] = set()
-        self._draining = False
 
-    # One's own requests
+    def _runs(self, request_id: str) -> bool:
+        return request_id in self._jobs
 
     def pricing(self, order: Order) -> Pricing:
         model = EMULATOR_MODEL if self._emulated else self._thumbnails.model(order)
@@ -61,30 +57,72 @@ class JobService:
         """The order's base after its check."""
         return self._thumbnails.checked(order)
 
-    async def find(self, asked: Asked) -> RequestRow | None:
-        """The request that has the key; raises IdempotencyMismatch and Deleted."""
-        if asked.idempotency_key is None:
+    # Beginning
+
+    async def find(self, submission: Submission) -> RequestRow | None:
+        """The request that holds the idempotency key; raises IdempotencyMismatch and Deleted."""
+        if submission.idempotency_key is None:
             return None
-        holder = await self.ledger.holder(asked.caller.principal, ROUTE, asked.idempotency_key)
-        return _same(holder, asked) if holder else None
+        holder = await self.ledger.holder(submission.caller.principal, ROUTE, submission.idempotency_key)
+        return _same_body(holder, submission) if holder else None
 
-    async def open(self, order: Order, asked: Asked, upload: str | None) -> tuple[RequestRow, bool]:
-        """Write a request before anything is spent. Returns the one that stands for it, and whether it is new.
+    async def begin(
+        self,
+        order: Order,
+        submission: Submission,
+        upload: str | None,
+        base: SharedBase | None = None,
+        *,
+        on_new: Callable[[], None] = lambda: None,
+        on_end: OnEnd = lambda: None,
+        on_event: OnEvent = lambda event: None,
+    ) -> tuple[RequestRow, Job | None]:
+        """Write a request before anything is spent and run it; or return the one that holds its key, without a job.
 
-        Raises IdempotencyMismatch, Deleted, UnpricedModel, BudgetExhausted, StorageFull, StorageUnavailable.
+        `on_new` is called before the calls of a new request begin, `on_end` after the last of them has ended. Raises
+        IdempotencyMismatch, Deleted, UnpricedModel, BudgetExhausted, StorageFull, StorageUnavailable.
         """
+        beginning = asyncio.create_task(self._begin(order, submission, upload, base, on_new, on_end, on_event))
+        try:
+            return await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            # The row may be durable already, and a request that nobody runs would hold its key and money for ever.
+            await asyncio.wait([beginning])
+            job = None if beginning.cancelled() or beginning.exception() else beginning.result()[1]
+            if job and not submission.outlives_client:
+                job.abandon()
+            raise
+
+    async def _begin(
+        self,
+        order: Order,
+        submission: Submission,
+        upload: str | None,
+        base: SharedBase | None,
+        on_new: Callable[[], None],
+        on_end: OnEnd,
+        on_event: OnEvent,
+    ) -> tuple[RequestRow, Job | None]:
+        opened = await self._open(order, submission, upload)
+        if not opened.is_new:
+            return _same_body(opened.request, submission), None
+        on_new()
+        calls = [(call, None) for call in opened.calls]
+        return opened.request, self.run(order, submission, calls, base, on_end, on_event)
+
+    async def _open(self, order: Order, submission: Submission, upload: str | None) -> Opened:
         pricing = self.pricing(order)
         if self._budget and pricing.list_price is None:
             raise UnpricedModel(f"{pricing.model} has no price in the table, and BUDGET_USD_PER_DAY is set")
         base = order.base
         stored = StoredBase(upload, base.sha256, base.size, base.format) if base else None
-        opened = await self.ledger.open(
+        return await self.ledger.open(
             NewRequest(
                 id=order.request_id,
-                principal=asked.caller.principal,
+                principal=submission.caller.principal,
                 route=ROUTE,
-                fingerprint=asked.fingerprint,
-                mode=asked.mode,
+                fingerprint=submission.fingerprint,
+                mode=submission.mode,
                 backend=self.backend,
                 spec=order_to_json(order, stored),
                 upload=upload,
@@ -92,202 +130,145 @@ class JobService:
                 image_size=order.image_size,
                 stems=[export_stem() for _ in range(order.count)],
                 list_price=pricing.list_price,
-                idempotency_key=asked.idempotency_key,
+                idempotency_key=submission.idempotency_key,
             )
         )
-        return (opened.request if opened.mine else _same(opened.request, asked)), opened.mine
 
-    async def start(
-        self,
-        order: Order,
-        asked: Asked,
-        left: Callable[[], None] = lambda: None,
-        checked: SharedBase | None = None,
-        heard: Callable[[Event], None] = lambda event: None,
-    ) -> Job:
-        """Run an opened request. `heard` is called with each event, `left` when nothing of it is under way any more."""
-        found = await self.ledger.request(order.request_id)
-        calls = [call for call in (found[1] if found else []) if call.state == "planned"]
-        return self.run(order, asked, [(call, None) for call in calls], left, checked, heard)
+    # Running
 
     def run(
         self,
         order: Order,
-        asked: Asked,
-        calls: Sequence[tuple[CallRow, Any]],
-        left: Callable[[], None] = lambda: None,
-        checked: SharedBase | None = None,
-        heard: Callable[[Event], None] = lambda event: None,
+        submission: Submission,
+        calls: Sequence[tuple[CallRow, Raw | None]],
+        base: SharedBase | None = None,
+        on_end: OnEnd = lambda: None,
+        on_event: OnEvent = lambda event: None,
     ) -> Job:
-        """Run these calls of a request, each with the raw that came before, or None."""
+        """Run these calls of a request that is open, each with the raw that it has already, or None."""
         pricing = self.pricing(order)
         records = {call.number: self._record(call, pricing) for call, _ in calls}
-        job = self._jobs[order.request_id] = Job(order.request_id, asked, records)
+        job = self._jobs[order.request_id] = Job(order.request_id, submission, records)
         starts = [Start(call.number, records[call.number], raw) for call, raw in calls]
         begun = False
-        if checked:
+        if base:
             # The caller's own use of it may end before the work begins.
-            checked.take()
+            base.take()
 
-        def over() -> None:
-            _keep(self._ending, self._end(job, left, checked))
+        def end() -> None:
+            _keep_task(self._ending, self._end(job, on_end, base))
 
-        async def read() -> None:
+        async def collect() -> None:
             nonlocal begun
             begun = True
             try:
-                async with aclosing(self._thumbnails.generate(order, over, checked, starts)) as events:
+                async with aclosing(self._thumbnails.generate(order, end, base, starts)) as events:
                     async for event in events:
-                        heard(event)
+                        on_event(event)
                         if isinstance(event, Variation | Failed):
                             job.outcomes.append(event)
             except ServiceError as error:
                 job.error = error
 
-        def read_ended(_: asyncio.Task[None]) -> None:
+        def collected(_: asyncio.Task[None]) -> None:
             # A task that is cancelled before its first step never runs.
             if not begun:
-                over()
+                end()
 
-        job.task = asyncio.create_task(read())
-        job.task.add_done_callback(read_ended)
+        job.task = asyncio.create_task(collect())
+        job.task.add_done_callback(collected)
         return job
 
     def _record(self, call: CallRow, pricing: Pricing) -> LedgerRecord:
-        call_id = CallId(call.request_id, call.number, call.attempt)
-
         def changed() -> None:
             self._changes.wake(call.request_id)
 
-        return LedgerRecord(self.ledger, call_id, call.stem, pricing, changed, self._write_later)
+        return LedgerRecord(self.ledger, CallId.of(call), call.stem, pricing, changed, self._write_later)
 
-    async def _end(self, job: Job, left: Callable[[], None], checked: SharedBase | None) -> None:
-        """Note the calls that never went out, then let go of the request."""
+    async def _end(self, job: Job, on_end: OnEnd, base: SharedBase | None) -> None:
+        """Record the calls that were not sent, then release what the job holds."""
         if job.task:
             await asyncio.wait([job.task])
         try:
             for record in job.records.values():
                 if not record.keep_planned:
-                    await self._note_unsent(record.call, job.error)
-        except (StorageFull, StorageUnavailable) as error:
-            log.warning("calls that were not sent are not noted yet: %s", error.detail)
+                    await self._record_unsent(record.call, job.error)
         finally:
-            if checked:
-                await checked.leave()
+            if base:
+                await base.leave()
             del self._jobs[job.request_id]
             job.ended.set()
             self._changes.wake(job.request_id)
-            left()
+            on_end()
 
-    async def _note_unsent(self, call: CallId, error: ServiceError | None) -> None:
-        if error:
-            await self.ledger.fail(call, Failure(error_to_json(error), billed=False))
-        else:
-            await self.ledger.cancel(call, CANCELLED)
+    async def _record_unsent(self, call: CallId, error: ServiceError | None) -> None:
+        async def write() -> None:
+            if error:
+                await self.ledger.fail(call, Failure(error_to_json(error), billed=False))
+            else:
+                await self.ledger.cancel_own(call, CANCELLED)
 
-    def drain(self) -> None:
-        """End all streams, and send nothing more for requests that nobody waits for.
+        try:
+            await write()
+        except (StorageFull, StorageUnavailable) as refused:
+            log.warning("a call that was not sent is not recorded yet: %s", refused.detail)
+            self._write_later(write)
 
-        Their planned calls are for the next start.
-        """
-        self._draining = True
-        self._changes.wake_all()
-        for job in list(self._jobs.values()):
-            if job.asked.mode == "async":
-                for record in job.records.values():
-                    record.keep_planned = True
-                job.abandon()
+    def _write_later(self, write: Callable[[], Awaitable[object]]) -> None:
+        _keep_task(self._retrying, _write_until_done(write))
 
-    async def close(self) -> None:
-        """Note the ends of requests whose work has ended, and give up what the ledger refused."""
-        for task in self._retrying:
-            task.cancel()
-        if tasks := self._ending | self._retrying:
-            await asyncio.wait(tasks)
+    # Ending
 
-    # What can be asked of any request
-
-    async def get(self, request_id: str, caller: Caller) -> tuple[RequestRow, list[CallRow]]:
-        """A request and its calls; raises NotFound, also for another caller's."""
-        found = await self.ledger.request(request_id)
-        if found is None or not (caller.sees_all or found[0].principal == caller.principal):
-            raise NotFound("there is no such request")
-        return found
-
-    async def cancel(self, request_id: str, caller: Caller) -> tuple[RequestRow, list[CallRow]]:
-        """Cancel what was not sent; returns what the request is now."""
+    async def cancel(self, request_id: str, caller: Caller) -> Found:
+        """Cancel the calls that were not sent; returns the request as it is then. Raises NotFound."""
         request, calls = await self.get(request_id, caller)
         if request.finished is None:
             await self.ledger.mark_cancelled(request_id)
             for call in calls:
-                await self.ledger.cancel(CallId(call.request_id, call.number, call.attempt), CANCELLED)
+                await self.ledger.cancel(CallId.of(call), CANCELLED)
             if job := self._jobs.get(request_id):
                 job.abandon()
             self._changes.wake(request_id)
         return await self.get(request_id, caller)
 
-    async def delete(self, request_id: str, caller: Caller) -> tuple[RequestRow, list[CallRow]]:
-        """Blank a request that has ended, and return what it was; raises StillRunning."""
-        request, calls = await self.get(request_id, caller)
-        if request.finished is None:
-            raise StillRunning("the request is still running: cancel it, or wait for its end")
-        await self.ledger.delete(request_id)
-        return request, calls
+    def drain(self) -> None:
+        """End all streams of events, and send nothing more of asynchronous requests: it waits for the next start."""
+        self._draining = True
+        self._changes.wake_all()
+        for job in list(self._jobs.values()):
+            if job.submission.mode == "async":
+                for record in job.records.values():
+                    record.keep_planned = True
+                job.abandon()
 
-    async def ended(self, request_id: str, caller: Caller) -> tuple[RequestRow, list[CallRow]]:
-        """Wait for a request's end, whichever process runs it."""
-        while True:
-            with self._changes.watching(request_id) as changed:
-                request, calls = await self.get(request_id, caller)
-                if request.finished is not None:
-                    return request, calls
-                await wait_for(changed)
-
-    async def events(self, request_id: str, after: int, heartbeat: float) -> AsyncIterator[EventRow | None]:
-        """The events after number `after` as they come, to the request's end.
-
-        None whenever nothing came for `heartbeat` seconds.
-        """
-        quiet = 0.0
-        while not self._draining:
-            with self._changes.watching(request_id) as changed:
-                rows = await self.ledger.events(request_id, after)
-                for row in rows:
-                    yield row
-                    after, quiet = row.sequence, 0.0
-                if rows:
-                    continue
-                found = await self.ledger.request(request_id)
-                if found is None or (found[0].finished is not None and found[0].last_event <= after):
-                    return
-                quiet += await wait_for(changed, heartbeat - quiet)
-                if quiet >= heartbeat:
-                    yield None
-                    quiet = 0.0
-
-    # What could not be written
-
-    def _write_later(self, write: Callable[[], Awaitable[object]]) -> None:
-        _keep(self._retrying, _write_until_done(write))
+    async def close(self) -> None:
+        """Wait until the ends of jobs are recorded; what the ledger still refuses is left to recovery."""
+        if self._ending:
+            await asyncio.wait(self._ending)
+        for task in self._retrying:
+            task.cancel()
+        if self._retrying:
+            await asyncio.wait(self._retrying)
 
 
-def _keep(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
-    """Run this beside everything else; a task that nobody keeps may be collected."""
+def _keep_task(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` as a task that is referenced until it ends: asyncio keeps no strong reference."""
     task = asyncio.create_task(work)
     tasks.add(task)
     task.add_done_callback(tasks.discard)
 
 
-def _same(holder: RequestRow, asked: Asked) -> RequestRow:
+def _same_body(holder: RequestRow, submission: Submission) -> RequestRow:
+    """The holder of a key; raises Deleted, and IdempotencyMismatch if its body was another."""
     if holder.deleted:
         raise Deleted("the request of this Idempotency-Key was deleted")
-    if holder.fingerprint != asked.fingerprint:
+    if holder.fingerprint != submission.fingerprint:
         raise IdempotencyMismatch("the Idempotency-Key was used with another body")
     return holder
 
 
 async def _write_until_done(write: Callable[[], Awaitable[object]]) -> None:
-    """Write what the ledger refused, with exponential backoff, for as long as the process lives."""
+    """Retry what the ledger refused, with exponential backoff, until it is written or the process ends."""
     pause = FIRST_RETRY_SECONDS
     while True:
         await asyncio.sleep(pause)

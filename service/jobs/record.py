@@ -1,6 +1,5 @@
-"""The steps of a variation in the ledger: each is durable before the next one is made."""
+"""Records the steps of one call in the ledger: each is durable before the next one is made."""
 
-import json
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -13,25 +12,25 @@ from service.errors import (
     StorageUnavailable,
 )
 from service.gemini.costs import Pricing
-from service.jobs.adoption import receipt_of
+from service.jobs.pricing import failure_of, receipt_of
 from service.ledger.ledger import Ledger
-from service.ledger.steps import CallId, Failure, Receipt
+from service.ledger.steps import CallId, Receipt
 from service.orders import Raw, Record, Variation
 from service.stored import error_to_json, variation_to_json
 
 log = logging.getLogger(__name__)
 
-Later = Callable[[Callable[[], Awaitable[object]]], None]
+Retry = Callable[[Callable[[], Awaitable[object]]], None]
 
 
 class LedgerRecord(Record):
-    """Writes one call's steps, and calls `changed` after each.
+    """Writes the steps of one call, and calls `changed` after each.
 
-    What cannot be written once its call is paid for is handed to `later`, which tries again.
+    The end of a call that the ledger refuses is handed to `retry`, which writes it later.
     """
 
     def __init__(
-        self, ledger: Ledger, call: CallId, stem: str, pricing: Pricing, changed: Callable[[], None], later: Later
+        self, ledger: Ledger, call: CallId, stem: str, pricing: Pricing, changed: Callable[[], None], retry: Retry
     ) -> None:
         self.stem = stem
         self.keep_planned = False
@@ -39,10 +38,10 @@ class LedgerRecord(Record):
         self.call = call
         self._pricing = pricing
         self._changed = changed
-        self._later = later
+        self._retry = retry
         self._receipt: Receipt | None = None
         self._refused = False
-        self._end_waits = False
+        self._end_pending = False
 
     async def sending(self) -> None:
         if self._refused:
@@ -58,13 +57,13 @@ class LedgerRecord(Record):
             await self._ledger.refuse(self.call)
             self._refused = False
         except (StorageFull, StorageUnavailable) as error:
-            # Until then the ledger counts the call as sent, which is the safe side.
-            log.warning("a refused call is still noted as sent: %s", error.detail)
+            # Until the next attempt the ledger counts the call as sent: it may only overstate what was spent.
+            log.warning("a refused call is still recorded as sent: %s", error.detail)
 
     async def cancelled(self) -> None:
         await self.refused()
         if not self.keep_planned:
-            await self._ledger.cancel(self.call, CANCELLED)
+            await self._ledger.cancel_own(self.call, CANCELLED)
             self._changed()
 
     async def received(self, raw: Raw) -> None:
@@ -73,8 +72,8 @@ class LedgerRecord(Record):
             await self._ledger.receive(self.call, receipt)
             self._changed()
         except (StorageFull, StorageUnavailable) as error:
-            # The raw is on the disk: its exports go on, and are written together with it.
-            log.warning("a picture that came is not noted yet: %s", error.detail)
+            # The raw is on the disk: its exports go on, and are recorded together with it.
+            log.warning("a picture that was received is not recorded yet: %s", error.detail)
             self._receipt = receipt
 
     async def exported(self, variation: Variation) -> None:
@@ -84,15 +83,17 @@ class LedgerRecord(Record):
             raise type(error)(error.detail, billed=True, storage_path=variation.storage_path) from error
 
     async def failed(self, error: ServiceError) -> None:
-        if self._end_waits:
-            # Its exports are there, and will be noted.
+        if self._end_pending:
+            # Its exports are published, and will be recorded.
             return
         text, receipt = error_to_json(error), self._receipt
         if isinstance(error, OutcomeUnknown | GeminiTimeout) and error.billed is None:
             await self._write_end(lambda: self._ledger.lose(self.call, text))
             return
-        usage = json.dumps(error.usage) if error.usage else None
-        failure = Failure(text, error.billed, self._cost_of(error), error.storage_path, usage)
+        if isinstance(error, Cancelled):
+            await self._write_end(lambda: self._ledger.cancel_own(self.call, text))
+            return
+        failure = failure_of(error, self._pricing)
 
         async def write() -> None:
             if receipt:
@@ -101,18 +102,14 @@ class LedgerRecord(Record):
 
         await self._write_end(write)
 
-    def _cost_of(self, error: ServiceError) -> int | None:
-        """By what Gemini counted; 0 for what was surely not billed, None where nobody knows."""
-        return self._pricing.cost(error.usage)[0] if error.billed else 0 if error.billed is False else None
-
     async def _write_end(self, write: Callable[[], Awaitable[object]]) -> ServiceError | None:
-        """Note the end of a call; what cannot be written now is written later, and the reason returned."""
+        """Record the end of a call; if the ledger refuses, it is retried later, and the refusal returned."""
         try:
             await write()
         except (StorageFull, StorageUnavailable) as error:
-            log.error("the end of a call is not noted yet: %s", error.detail)
-            self._end_waits = True
-            self._later(write)
+            log.error("the end of a call is not recorded yet: %s", error.detail)
+            self._end_pending = True
+            self._retry(write)
             return error
         finally:
             self._changed()

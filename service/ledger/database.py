@@ -1,4 +1,4 @@
-"""What the ledger asks of a database, and which one DATABASE_URL means."""
+"""The interface of a database, the choice of one by DATABASE_URL, and migrations."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -7,13 +7,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
-from service.errors import SettingsError
+from service.errors import SettingsError, StorageFull, StorageUnavailable
 from service.ledger import statements
 from service.ledger.schema import LATEST, MIGRATIONS
 
 R = TypeVar("R")
 
-# Of the SQLite file, in LEDGER_DIR.
+# The SQLite file in LEDGER_DIR.
 NAME = "ledger.db"
 
 Values = Mapping[str, str | int | None]
@@ -21,7 +21,7 @@ NONE: Values = MappingProxyType({})
 
 
 class Database(Protocol):
-    """One connection, for one thread. Its errors are StorageFull and StorageUnavailable; SettingsError at the start."""
+    """One connection, used by one thread; raises StorageFull, StorageUnavailable, and SettingsError when opened."""
 
     def run(self, statement: str, values: Values = NONE) -> list[tuple[Any, ...]]:
         """Run one statement and return its rows."""
@@ -32,11 +32,11 @@ class Database(Protocol):
         ...
 
     def transaction(self) -> AbstractContextManager[None]:
-        """A durable transaction that lets nobody else write meanwhile what it has read to write."""
+        """A durable transaction; what it reads in order to write it, no other one can change meanwhile."""
         ...
 
     def savepoint(self) -> AbstractContextManager[None]:
-        """A part of a transaction that can fail alone."""
+        """A part of a transaction that can be rolled back alone."""
         ...
 
     def alive(self) -> bool:
@@ -44,22 +44,30 @@ class Database(Protocol):
         ...
 
     def lock_owner(self, owner: str) -> bool:
-        """Lock an owner's id until this connection ends, however it does; False while another process has it."""
+        """Lock an owner's id until this connection ends; returns False while another process holds it."""
         ...
 
     def forget_owner(self, owner: str) -> None:
-        """Unlock an owner's id that nobody will ask for again."""
+        """Release the lock of an owner whose row was removed."""
+        ...
+
+    def version_mark(self) -> int:
+        """The schema's version where the database itself keeps one beside the table, else 0."""
+        ...
+
+    def mark_version(self, version: int) -> None:
+        """Set `version_mark`."""
         ...
 
     def maintain(self) -> None:
-        """What has to be done now and then, outside a transaction."""
+        """Periodic maintenance, outside a transaction."""
         ...
 
     def close(self) -> None: ...
 
 
 def connect(url: str, directory: Path, *, read_only: bool = False) -> Database:
-    """Open the ledger, bring its tables up to date; raises SettingsError, one line without a password.
+    """Open the ledger and migrate its tables; raises SettingsError, one line without a password.
 
     `url` empty: SQLite below `directory`.
     """
@@ -75,15 +83,20 @@ def connect(url: str, directory: Path, *, read_only: bool = False) -> Database:
 
         database = PostgresDatabase(url)
     if not read_only:
-        migrate(database)
+        try:
+            migrate(database)
+        except (SettingsError, StorageFull, StorageUnavailable) as error:
+            database.close()
+            # A migration that is refused for another reason, such as a missing right, prevents the start too.
+            raise SettingsError(str(error)) from error
     return database
 
 
 def migrate(database: Database, to: int = LATEST) -> None:
-    """Bring the tables to a version, in one transaction; raises SettingsError when they are newer than this program."""
+    """Bring the tables to version `to`, in one transaction; raises SettingsError if they are newer than the program."""
     with database.transaction():
         database.run(statements.CREATE_VERSION)
-        version = database.run(statements.READ_VERSION)[0][0] or 0
+        version = max(database.run(statements.READ_VERSION)[0][0] or 0, database.version_mark())
         if version > LATEST:
             raise SettingsError(
                 f"the ledger has version {version}, and this program knows {LATEST}: it was used by a newer release"
@@ -91,13 +104,14 @@ def migrate(database: Database, to: int = LATEST) -> None:
         for number in range(version + 1, to + 1):
             database.script(MIGRATIONS[number - 1])
             database.run(statements.WRITE_VERSION, {"version": number})
+            database.mark_version(number)
 
 
 def read(database: Database, row: type[R], statement: str, values: Values = NONE) -> Iterator[R]:
-    """Rows as dataclasses: the statement names their fields in order."""
+    """The rows as dataclasses, whose fields are the columns of the statement in order."""
     return (row(*each) for each in database.run(statement, values))
 
 
 def values_of(row: object) -> dict[str, Any]:
-    """A row's dataclass as named parameters."""
+    """The fields of a row as named parameters."""
     return {field.name: getattr(row, field.name) for field in fields(row)}  # type: ignore[arg-type]  # a dataclass

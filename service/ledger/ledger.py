@@ -1,6 +1,7 @@
 """The ledger as the service uses it: each method is one step, durable when it returns."""
 
 import contextlib
+import logging
 import os
 import secrets
 import socket
@@ -10,14 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from service.errors import SettingsError
+from service.errors import ServiceError, SettingsError, StorageUnavailable
 from service.ledger import queries, statements, steps
 from service.ledger.database import NAME, Database, connect, read, values_of
 from service.ledger.rows import CallRow, DayRow, EventRow, OwnerRow, RequestRow, UsageRow
 from service.ledger.steps import CallId, Failure, NewRequest, Opened, Receipt, Rules
 from service.ledger.writer import Writer
 from service.settings import Settings
-from service.store.layout import AREAS
+from service.store.layout import AREAS, part_key, spill_key
+
+log = logging.getLogger(__name__)
 
 HEALABLE = 10_000
 HOUR = 3600 * 1_000_000
@@ -47,7 +50,7 @@ class LedgerAccess:
     def connect(self, *, read_only: bool = False) -> Database:
         """Open it, and bring its tables up to date; raises SettingsError, one line without a password. Blocks."""
         directory = self.directory.resolve()
-        for swept in self.swept:
+        for swept in () if self.url else self.swept:
             if directory.is_relative_to(swept.resolve()):
                 raise SettingsError(f"LEDGER_DIR={str(directory)!r} lies in {str(swept)!r}, which is swept")
         return connect(self.url, self.directory, read_only=read_only)
@@ -107,8 +110,14 @@ class Ledger:
         return await self._step(steps.lose, call, self.owner, error, now)
 
     async def cancel(self, call: CallId, error: str) -> bool:
+        """Cancel a planned call of any process."""
         now = self._clock()
-        return await self._step(steps.cancel, call, error, now)
+        return await self._step(steps.cancel, call, None, error, now)
+
+    async def cancel_own(self, call: CallId, error: str) -> bool:
+        """Cancel a planned call, unless another process owns it by now."""
+        now = self._clock()
+        return await self._step(steps.cancel, call, self.owner, error, now)
 
     # What is asked of it
 
@@ -188,6 +197,15 @@ class Ledger:
         """The keys of every raw and reply that a row names."""
         return [key for (key,) in await self._writer.run(lambda db: db.run(statements.NAMED_RAWS))]
 
+    async def received_raws(self) -> list[str]:
+        """The keys of raws whose exports are not made yet."""
+        return [key for (key,) in await self._writer.run(lambda db: db.run(statements.RECEIVED_RAWS))]
+
+    async def temp_names(self) -> set[str]:
+        """The names in temp/ that calls which are out may write, whatever process made them."""
+        calls = await self._step(queries.sending)
+        return {key.partition("/")[2] for call in calls for key in (part_key(*call), spill_key(*call))}
+
     async def probe(self) -> None:
         """Raises StorageFull or StorageUnavailable while the database refuses commits."""
         await self._writer.probe()
@@ -232,19 +250,35 @@ async def open_ledger(
     await writer.start()
     try:
         yield Ledger(writer, owner, access.rules)
-        # What is still open is for another process, which finds this one's row and no lock on it.
-        await writer.run(
-            lambda database: _bury(database, owner) if not queries.open_requests(database, owner) else None
-        )
+        await _leave(writer, owner)
     finally:
         await writer.close()
+
+
+async def _leave(writer: Writer, owner: str) -> None:
+    """Remove the owner's row, unless it has open requests: another process finds the row without a lock."""
+
+    def leave(database: Database) -> None:
+        if not queries.open_requests(database, owner):
+            _bury(database, owner)
+
+    try:
+        await writer.run(leave)
+    except ServiceError as error:
+        log.warning("this process is left in the ledger: %s", error.detail)
 
 
 def _connect_as(owner: str, access: LedgerAccess) -> Database:
     """Connect, and lock the owner's id for as long as the connection lasts."""
     database = access.connect()
-    if database.lock_owner(owner):
+    try:
+        if not database.lock_owner(owner):
+            # After a lost connection: another process takes this one for dead, and takes its requests over.
+            raise StorageUnavailable("the ledger is being recovered by another process")
         row = OwnerRow(owner, socket.gethostname(), os.getpid(), microseconds())
         with database.transaction():
             database.run(statements.INSERT_OWNER, values_of(row))
+    except BaseException:
+        database.close()
+        raise
     return database

@@ -1,11 +1,11 @@
-"""The ledger in PostgreSQL, for several machines or whoever has one already (extra `postgres`)."""
+"""The ledger in PostgreSQL (extra `postgres`): for several machines, or where one is running anyway."""
 
 import contextlib
 import re
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote
 
 from service.errors import SettingsError, StorageFull, StorageUnavailable
 from service.ledger.database import NONE, Values
@@ -13,26 +13,35 @@ from service.ledger.database import NONE, Values
 try:
     import psycopg
     from psycopg import errors
+    from psycopg.conninfo import conninfo_to_dict
 except ImportError:
     raise SettingsError(
         "DATABASE_URL is set, but the extra postgres is not installed: pip install '.[postgres]'"
     ) from None
 
 CONNECT_SECONDS = 10
+# A lock of another session, or a network that drops packets, must not stop all requests for longer.
+LOCK_MILLISECONDS = 5000
+NETWORK_MILLISECONDS = 10_000
 OLDEST = 14
 _PARAMETER = re.compile(r":([a-z][a-z0-9_]*)")
 
 
 class PostgresDatabase:
-    """One session, whose end, however it comes, ends the owner lock."""
+    """One session; when it ends, for whatever reason, PostgreSQL releases the lock of its owner."""
 
     def __init__(self, url: str) -> None:
-        where = urlsplit(url).hostname or "its host"
         try:
-            self._connection = psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_SECONDS)
-        except psycopg.Error as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise SettingsError(f"DATABASE_URL: {where} is not reachable: {_without_password(reason, url)}") from None
+            self._connection = psycopg.connect(
+                url, autocommit=True, connect_timeout=CONNECT_SECONDS, tcp_user_timeout=NETWORK_MILLISECONDS
+            )
+            self._connection.execute(f"SET lock_timeout = {LOCK_MILLISECONDS}".encode())
+        except psycopg.OperationalError as error:
+            reason = _without_password(" ".join(str(error).split()), url)
+            raise SettingsError(f"DATABASE_URL: the database is not reachable: {reason}") from None
+        except (psycopg.Error, ValueError):
+            # The message may quote any part of the address, its password too.
+            raise SettingsError("DATABASE_URL is not allowed: it is no address that PostgreSQL can read") from None
         if self._connection.info.server_version < OLDEST * 10_000:
             raise SettingsError(f"DATABASE_URL: PostgreSQL {OLDEST} or newer is needed")
 
@@ -59,14 +68,21 @@ class PostgresDatabase:
         return not (self._connection.closed or self._connection.broken)
 
     def lock_owner(self, owner: str) -> bool:
-        """An advisory lock of the session."""
+        """Take an advisory lock of the session."""
         return bool(self.run("SELECT pg_try_advisory_lock(:number)", {"number": _lock_number(owner)})[0][0])
 
     def forget_owner(self, owner: str) -> None:
         self.run("SELECT pg_advisory_unlock(:number)", {"number": _lock_number(owner)})
 
+    def version_mark(self) -> int:
+        """None beside the table."""
+        return 0
+
+    def mark_version(self, version: int) -> None:
+        """Nothing: the table is enough."""
+
     def maintain(self) -> None:
-        """PostgreSQL looks after itself."""
+        """Nothing: PostgreSQL has its own maintenance."""
 
     def close(self) -> None:
         self._connection.close()
@@ -78,13 +94,16 @@ def _lock_number(owner: str) -> int:
 
 @lru_cache(maxsize=256)
 def _named(statement: str) -> bytes:
-    """`:name` as psycopg spells it."""
+    """The statement with its `:name` parameters in the form of psycopg."""
     return _PARAMETER.sub(r"%(\1)s", statement).encode()
 
 
 def _without_password(text: str, url: str) -> str:
-    password = urlsplit(url).password
-    return text.replace(password, "…") if password else text
+    """Without the password of the address, as it is written there and as PostgreSQL reads it."""
+    password = conninfo_to_dict(url).get("password")
+    for spelling in (str(password), quote(str(password), safe="")) if password else ():
+        text = text.replace(spelling, "…")
+    return text
 
 
 @contextlib.contextmanager

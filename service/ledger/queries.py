@@ -88,6 +88,11 @@ def healable(database: Database, limit: int) -> list[tuple[RequestRow, CallRow]]
     return [(request[0], call) for request, call in found if request]
 
 
+def sending(database: Database) -> list[tuple[str, int]]:
+    """Request id and number of each call that is out."""
+    return [(request_id, number) for request_id, number in database.run(statements.SENDING)]
+
+
 def protected(database: Database) -> set[str]:
     """Keys that no sweep may remove."""
     rows = database.run(statements.RECEIVED_RAWS) + database.run(statements.UNFINISHED_UPLOADS)

@@ -1,6 +1,6 @@
-"""The ledger in an SQLite file: write-ahead log, every commit durable.
+"""The ledger in an SQLite file, with a write-ahead log (WAL); every commit is durable.
 
-apsw brings an SQLite of its own: Python's may be one whose write-ahead log two processes can corrupt (fixed in 3.51.3).
+apsw includes SQLite: the version in Python may have a bug by which two processes can corrupt a WAL (fixed in 3.51.3).
 """
 
 import contextlib
@@ -17,11 +17,13 @@ from service.ledger.database import NAME, NONE, Values
 
 BUSY_MILLISECONDS = 5000
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs"})
+# A larger file is not read whole at the start.
+CHECKED_BYTES = 256 * 1024 * 1024
 _OWNERS = "owners"
 
 
 class SqliteDatabase:
-    """`directory` and all in it are the user's alone, whatever the umask is."""
+    """One connection to the file; `directory` and all files in it are accessible to this user only."""
 
     def __init__(self, directory: Path, *, read_only: bool = False) -> None:
         self._directory = directory
@@ -35,7 +37,7 @@ class SqliteDatabase:
             self._connection.set_busy_timeout(BUSY_MILLISECONDS)
             if not read_only:
                 self._configure()
-                self._check_length(path)
+                self._check(path)
             self.run("SELECT count(*) FROM sqlite_schema")
         except OSError as error:
             raise SettingsError(f"LEDGER_DIR={str(directory)!r} cannot be used: {error.strerror}") from error
@@ -49,14 +51,18 @@ class SqliteDatabase:
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute("PRAGMA foreign_keys = ON")
 
-    def _check_length(self, path: Path) -> None:
-        """SQLite would find out only when it reads what a cut file lacks."""
+    def _check(self, path: Path) -> None:
+        """Raise OSError for a file that is cut or corrupt, which SQLite would notice only when it reads that part."""
         self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         page = self._connection.execute("PRAGMA page_size").get
         with path.open("rb") as file:
             pages = int.from_bytes(file.read(32)[28:], "big")
         if pages * page > path.stat().st_size:
             raise OSError(0, f"{path.name} is cut")
+        if path.stat().st_size <= CHECKED_BYTES:
+            found = self._connection.execute("PRAGMA quick_check(1)").get
+            if found != "ok":
+                raise OSError(0, f"{path.name} is corrupt")
 
     def run(self, statement: str, values: Values = NONE) -> list[tuple[Any, ...]]:
         with _translated():
@@ -68,13 +74,13 @@ class SqliteDatabase:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        # Taken at once: a read that becomes a write later could find that another process wrote in between.
+        # IMMEDIATE: a transaction that reads first could not write after another process has written meanwhile.
         self.run("BEGIN IMMEDIATE")
         try:
             yield
             self.run("COMMIT")
         except BaseException:
-            # A full disk may have ended it already.
+            # After a full disk, SQLite may have rolled back already.
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
@@ -95,7 +101,7 @@ class SqliteDatabase:
         return True
 
     def lock_owner(self, owner: str) -> bool:
-        """A lock on a file: it ends with the process, however that ends, and not before."""
+        """Take an advisory lock on a file, which the kernel releases when the process ends, for whatever reason."""
         if owner in self._owners:
             return True
         descriptor = os.open(self._owner(owner), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -116,8 +122,14 @@ class SqliteDatabase:
     def _owner(self, owner: str) -> Path:
         return self._directory / _OWNERS / owner
 
+    def version_mark(self) -> int:
+        return int(self._connection.execute("PRAGMA user_version").get)
+
+    def mark_version(self, version: int) -> None:
+        self.run(f"PRAGMA user_version = {version:d}")
+
     def maintain(self) -> None:
-        """Let the write-ahead log begin anew, or it would grow for as long as there are readers."""
+        """Truncate the write-ahead log, which otherwise only grows while there are readers."""
         with _translated():
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -128,7 +140,7 @@ class SqliteDatabase:
 
 
 def _prepare(directory: Path, path: Path) -> None:
-    """Make the directory and the file, private; SQLite gives its other files the same mode."""
+    """Create the directory and the file, for this user only; SQLite gives its other files the mode of the first."""
     for each in (*reversed(directory.parents), directory, directory / _OWNERS):
         if not each.exists():
             each.mkdir(exist_ok=True)
@@ -147,7 +159,7 @@ def _prepare(directory: Path, path: Path) -> None:
 
 
 def _file_system(path: Path) -> str:
-    """The type of the file system that a path lies on, as the kernel names it; empty if it cannot be told."""
+    """The kernel's name of the file system type of a path; empty if it is unknown."""
     device = path.stat().st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
     for line in Path("/proc/self/mountinfo").read_text().splitlines():

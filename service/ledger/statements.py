@@ -66,7 +66,8 @@ COUNT_OPEN = f"SELECT count(*) FROM calls WHERE request_id = :id AND state IN ({
 _ONE = "WHERE request_id = :request_id AND number = :number AND attempt = :attempt"
 SEND = (
     "UPDATE calls SET state = 'sending', sent = :now, tries = tries + 1"
-    f" {_ONE} AND owner = :owner AND state = 'planned' RETURNING {_CALL}"
+    f" {_ONE} AND owner = :owner AND state = 'planned' AND NOT EXISTS (SELECT 1 FROM requests"
+    f" WHERE id = :request_id AND cancelled IS NOT NULL) RETURNING {_CALL}"
 )
 REFUSE = f"UPDATE calls SET state = 'planned' {_ONE} AND owner = :owner AND state = 'sending' RETURNING {_CALL}"
 # A picture may turn up after its call was given up: whoever finds it may say so.
@@ -81,13 +82,13 @@ EXPORT = (
 )
 _END = (
     "UPDATE calls SET state = '{state}', finished = :now, error = :error, billed = CAST(:billed AS BIGINT),"
-    " raw = COALESCE(CAST(:raw AS TEXT), raw), usage = COALESCE(CAST(:usage AS TEXT), usage)"
+    " raw = COALESCE(CAST(:raw AS TEXT), raw), usage = COALESCE(CAST(:usage AS TEXT), usage),"
+    " estimated = CASE WHEN state = 'received' THEN estimated ELSE CAST(:estimated AS BIGINT) END"
     f" {_ONE} AND {{guard}} RETURNING {_CALL}"
 )
 FAIL = _END.format(state="failed", guard=f"owner = :owner AND state IN ({_OPEN})")
 LOSE = _END.format(state="unknown", guard="owner = :owner AND state = 'sending'")
-# Any process may cancel: the owner finds out when it would send.
-CANCEL = _END.format(state="cancelled", guard="state = 'planned'")
+CANCEL = _END.format(state="cancelled", guard="(CAST(:owner AS TEXT) IS NULL OR owner = :owner) AND state = 'planned'")
 PRICE = f"UPDATE calls SET reserved = :reserved, possible = :possible, cost = :cost {_ONE}"
 OPEN_DAY = (
     "INSERT INTO days (day, principal, reserved, spent, possible) VALUES (:day, :principal, 0, 0, 0)"
@@ -117,11 +118,13 @@ OPEN_REQUESTS_OF = f"SELECT {_REQUEST} FROM requests WHERE owner = :owner AND fi
 TAKE_OVER_REQUEST = "UPDATE requests SET owner = :owner WHERE id = :id AND owner = :was RETURNING id"
 TAKE_OVER_CALLS = f"UPDATE calls SET owner = :owner WHERE request_id = :id AND state IN ({_OPEN})"
 HEALABLE = (
-    f"SELECT {_CALL} FROM calls WHERE state = 'unknown' OR (state = 'failed' AND error LIKE :missing)"
+    f"SELECT {_CALL} FROM calls WHERE (state = 'unknown' OR (state = 'failed' AND error LIKE :missing))"
+    " AND EXISTS (SELECT 1 FROM requests WHERE id = request_id AND finished IS NOT NULL AND deleted IS NULL)"
     " ORDER BY planned DESC LIMIT :limit"
 )
 UNFINISHED_UPLOADS = "SELECT upload FROM requests WHERE finished IS NULL AND upload IS NOT NULL"
 RECEIVED_RAWS = "SELECT raw FROM calls WHERE state = 'received' AND raw IS NOT NULL"
+SENDING = "SELECT request_id, number FROM calls WHERE state = 'sending'"
 NAMED_RAWS = "SELECT raw FROM calls WHERE raw IS NOT NULL"
 NAMED_UPLOADS = "SELECT upload FROM requests WHERE upload IS NOT NULL"
 COUNT_STATES = "SELECT state, count(*) FROM calls GROUP BY state"

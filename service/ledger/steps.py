@@ -52,10 +52,11 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The request that a POST stands for: its own (`mine`), or the one that has its idempotency key."""
+    """A request that `open_request` wrote, with its calls (`is_new`); or the one that holds the idempotency key."""
 
     request: RequestRow
-    mine: bool
+    is_new: bool
+    calls: Sequence[CallRow] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ def open_request(database: Database, new: NewRequest, owner: str, rules: Rules, 
     if new.idempotency_key:
         holder = holder_of_key(database, new.principal, new.route, new.idempotency_key, rules, now)
         if holder:
-            return Opened(holder, mine=False)
+            return Opened(holder, is_new=False)
     request = RequestRow(
         new.id, new.principal, new.route, new.idempotency_key, int(new.idempotency_key is not None), new.fingerprint,
         new.mode, new.backend, new.spec, new.upload, len(new.stems), 0, owner, None, now, None, None,
@@ -102,16 +103,19 @@ def open_request(database: Database, new: NewRequest, owner: str, rules: Rules, 
     if not database.run(statements.INSERT_REQUEST, values_of(request)):
         # Another process claimed the key in this moment.
         values = _key(new.principal, new.route, new.idempotency_key)
-        return Opened(next(read(database, RequestRow, statements.HOLDER_OF_KEY, values)), mine=False)
+        return Opened(next(read(database, RequestRow, statements.HOLDER_OF_KEY, values)), is_new=False)
     reserved = 2 * (new.list_price or 0)
     _reserve(database, new, reserved * len(new.stems), rules.budget, now)
-    for number, stem in enumerate(new.stems, 1):
-        call = CallRow(
+    calls = [
+        CallRow(
             new.id, number, 1, "planned", owner, new.principal, 0, new.model, new.image_size, new.tier, day_of(now),
             new.list_price, reserved, 0, None, 0, None, None, None, None, None, stem, None, None, now, None, None, None,
-        )  # fmt: skip
+        )
+        for number, stem in enumerate(new.stems, 1)
+    ]  # fmt: skip
+    for call in calls:
         database.run(statements.INSERT_CALL, values_of(call))
-    return Opened(request, mine=True)
+    return Opened(request, is_new=True, calls=calls)
 
 
 def _key(principal: str, route: str, key: str | None) -> Values:
@@ -155,7 +159,7 @@ def _seconds_to_midnight(now: int) -> int:
 
 def send(database: Database, call: CallId, owner: str, now: int) -> bool:
     """Planned -> sending: only after this may the call go out. False: it may not."""
-    return _told(database, statements.SEND, call, owner, now, "sent") is not None
+    return _advance(database, statements.SEND, call, owner, now, "sent") is not None
 
 
 def refuse(database: Database, call: CallId, owner: str) -> bool:
@@ -169,7 +173,7 @@ def receive(database: Database, call: CallId, owner: str, receipt: Receipt, now:
         "raw": receipt.raw, "sha256": receipt.sha256, "size": receipt.size, "usage": receipt.usage,
         "estimated": int(receipt.estimated), "missing": MISSING,
     }  # fmt: skip
-    was = _told(database, statements.RECEIVE, call, owner, now, "received", values)
+    was = _advance(database, statements.RECEIVE, call, owner, now, "received", values)
     if was:
         _settle(database, was, cost=receipt.cost)
         database.run(statements.REOPEN_REQUEST, {"id": call.request_id, "owner": owner})
@@ -183,7 +187,7 @@ def export(database: Database, call: CallId, owner: str, result: str, now: int, 
     """
     if receipt:
         receive(database, call, owner, receipt, now)
-    done = _told(database, statements.EXPORT, call, owner, now, "exported", {"result": result}) is not None
+    done = _advance(database, statements.EXPORT, call, owner, now, "exported", {"result": result}) is not None
     if done:
         _finish(database, call.request_id, now)
     return done
@@ -191,13 +195,14 @@ def export(database: Database, call: CallId, owner: str, result: str, now: int, 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a call ended without exports: the error as JSON, what is known of its price, and what was kept of it."""
+    """Why a call ended without exports: the error as JSON, its cost (None: unknown), the key of what was kept."""
 
     error: str
     billed: bool | None
     cost: int | None = 0
     raw: str | None = None
     usage: str | None = None
+    estimated: bool = False
 
 
 def fail(database: Database, call: CallId, owner: str, failure: Failure, now: int) -> bool:
@@ -210,15 +215,18 @@ def lose(database: Database, call: CallId, owner: str, error: str, now: int) -> 
     return _end(database, statements.LOSE, call, owner, Failure(error, None, None), now)
 
 
-def cancel(database: Database, call: CallId, error: str, now: int) -> bool:
-    """Planned -> cancelled, whoever its owner is."""
-    return _end(database, statements.CANCEL, call, "", Failure(error, False), now)
+def cancel(database: Database, call: CallId, owner: str | None, error: str, now: int) -> bool:
+    """Planned -> cancelled; `owner` None: whichever process owns the call, which finds out when it would send it."""
+    return _end(database, statements.CANCEL, call, owner, Failure(error, False), now)
 
 
-def _end(database: Database, statement: str, call: CallId, owner: str, failure: Failure, now: int) -> bool:
+def _end(database: Database, statement: str, call: CallId, owner: str | None, failure: Failure, now: int) -> bool:
     billed = None if failure.billed is None else int(failure.billed)
-    values = {"error": failure.error, "billed": billed, "raw": failure.raw, "usage": failure.usage}
-    was = _told(database, statement, call, owner, now, "failed", values)
+    values: Values = {
+        "error": failure.error, "billed": billed, "raw": failure.raw, "usage": failure.usage,
+        "estimated": int(failure.estimated),
+    }  # fmt: skip
+    was = _advance(database, statement, call, owner, now, "failed", values)
     if was is None:
         return False
     cost = was.cost if was.state == "received" else failure.cost
@@ -227,10 +235,16 @@ def _end(database: Database, statement: str, call: CallId, owner: str, failure: 
     return True
 
 
-def _told(
-    database: Database, statement: str, call: CallId, owner: str, now: int, kind: EventKind, values: Values = NONE
+def _advance(
+    database: Database,
+    statement: str,
+    call: CallId,
+    owner: str | None,
+    now: int,
+    kind: EventKind,
+    values: Values = NONE,
 ) -> CallRow | None:
-    """Make a step and its event; returns the call as it was, None if it was not in a state for this step."""
+    """Make a step and its event; returns the call as it was before, None if its state does not allow this step."""
     was = next(read(database, CallRow, statements.READ_CALL, call.values()), None)
     if was is None or not database.run(statement, {**call.values(), "owner": owner, "now": now, **values}):
         return None
@@ -289,7 +303,7 @@ def delete(database: Database, request_id: str, now: int) -> None:
 
 
 def take_over(database: Database, dead: str, owner: str) -> list[tuple[RequestRow, list[CallRow]]]:
-    """Make the open requests of a dead owner one's own, and return them with their calls."""
+    """Give the open requests of a dead owner to `owner`, and return them with their calls."""
     taken = []
     for request in open_requests(database, dead):
         if database.run(statements.TAKE_OVER_REQUEST, {"id": request.id, "owner": owner, "was": dead}):

@@ -1,4 +1,4 @@
-"""The one thread that uses the database: what waits together becomes one transaction (group commit)."""
+"""Group commit: one thread uses the database, and commits all steps that wait as one transaction."""
 
 import asyncio
 import logging
@@ -20,18 +20,18 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# A commit costs a sync of the disk, so all that wait share one; beyond this the first of them would wait for the last.
+# A commit costs an fsync, which all waiting steps share; in a larger group the first would wait for the last.
 MAX_GROUP = 256
-# Several times the calls and requests that can be under way at once.
+# Several times as many as there can be requests and calls at once.
 MAX_WAITING = 100_000
-# What one step may write: a call with its result.
+# An upper bound of what one step writes: a call with its result.
 PROBE_BYTES = 16 * 1024
 MAINTENANCE_SECONDS = 3600.0
 
 
 @dataclass(eq=False, slots=True)
 class _Step(Generic[T]):
-    """Work to be done in a transaction, and the loop and future that its caller waits with."""
+    """A function to run in a transaction, and the future that its caller awaits."""
 
     work: Callable[[Database], T]
     future: "asyncio.Future[T]"
@@ -49,10 +49,10 @@ class _Step(Generic[T]):
 
 
 class Writer:
-    """Runs steps one after the other, many in one transaction, each in a savepoint: one that fails spares the others.
+    """Runs steps one after the other, many in one transaction, each in a savepoint: if one fails, the others do not.
 
-    A step is told its result once the transaction is durable, and not before. `committed` hears the seconds that each
-    commit took, and None for one that was refused.
+    A step returns once its transaction is durable. `committed` is called with the seconds that each commit took, and
+    with None for one that was refused.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Writer:
         self._thread = threading.Thread(target=self._serve, name="ledger", daemon=True)
         self._started: Future[None] = Future()
         self._closed = False
-        # Steps of the largest commit that was refused, until one as large succeeds.
+        # The steps of the largest commit that was refused, until `probe` has committed as much.
         self.refused = 0
 
     async def start(self) -> None:
@@ -74,9 +74,9 @@ class Writer:
         await asyncio.wrap_future(self._started)
 
     async def run(self, work: Callable[[Database], T]) -> T:
-        """Do this in a transaction; raises what it raises, StorageFull and StorageUnavailable.
+        """Run `work` in a transaction; raises what it raises, StorageFull and StorageUnavailable.
 
-        A caller that is cancelled before it began saves the work; afterwards it is done all the same.
+        If the caller is cancelled, work that has not begun is dropped, but work that has begun is committed.
         """
         if self._closed or self._steps.qsize() > MAX_WAITING:
             raise StorageUnavailable("the ledger is closed" if self._closed else "too much waits for the ledger")
@@ -89,15 +89,15 @@ class Writer:
     async def probe(self) -> None:
         """Commit as much as was refused, if anything was; raises StorageFull, StorageUnavailable.
 
-        A full disk still takes a small commit.
+        Reading, or a small commit, proves nothing: a full disk may still take it.
         """
-        if self.refused:
-            size = PROBE_BYTES * self.refused
-            await self.run(lambda database: _probe(database, size))
-            self.refused = 0
+        if refused := self.refused:
+            await self.run(lambda database: _probe(database, PROBE_BYTES * refused))
+            if self.refused == refused:
+                self.refused = 0
 
     async def close(self) -> None:
-        """Finish what waits, then close the database."""
+        """Commit the steps that wait, then close the database."""
         if not self._closed:
             self._closed = True
             self._steps.put(None)
@@ -121,7 +121,7 @@ class Writer:
         self._database.close()
 
     def _next_group(self) -> list[_Step[Any]]:
-        """All that waits, up to MAX_GROUP; waits for the first. Empty at the end."""
+        """The steps that wait, at most MAX_GROUP; blocks until there is one. Empty after `close`."""
         group: list[_Step[Any]] = []
         step = self._steps.get()
         while step is not None:
@@ -149,8 +149,6 @@ class Writer:
             self.refused = max(self.refused, len(steps))
             self._committed(None)
         else:
-            if len(steps) >= self.refused:
-                self.refused = 0
             self._committed(time.perf_counter() - began)
 
     def _usable(self) -> Database:
@@ -170,7 +168,7 @@ class Writer:
 
 
 def _run(step: _Step[Any], database: Database) -> None:
-    """One step in a savepoint of its own. A database that refuses to go on ends the whole group."""
+    """Run one step in a savepoint. Errors of the database, unlike those of the step, fail the whole group."""
     try:
         with database.savepoint():
             step.result = step.work(database)
@@ -191,7 +189,7 @@ def _fault(error: BaseException) -> ServiceError:
 
 
 def _deliver(steps: Iterable[_Step[Any]]) -> None:
-    """Wake each event loop once for all that it waits for."""
+    """Resolve the futures of each event loop with one callback."""
     for loop, group in groupby(steps, attrgetter("loop")):
         try:
             loop.call_soon_threadsafe(_deliver_all, list(group))

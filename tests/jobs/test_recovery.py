@@ -15,6 +15,7 @@ import pytest
 
 from service.errors import OutcomeUnknown, RawMissing
 from service.imaging.formats import JpegEncoding
+from service.jobs import recovery
 from service.jobs.job import ROUTE
 from service.ledger.ledger import Ledger, ledger_access, open_ledger
 from service.ledger.steps import CallId, Failure, NewRequest, Receipt
@@ -24,7 +25,8 @@ from service.store.layout import export_stem, request_id
 from service.stored import StoredBase, error_to_json, order_to_json
 from tests.conftest import MakeSettings, Serve
 from tests.handlers.test_events import events
-from tests.helpers import SCRIPT, Running, picture_bytes, until_async
+from tests.handlers.test_idempotency import Gate
+from tests.helpers import SCRIPT, QuickEmulator, Running, picture_bytes, until, until_async
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -281,3 +283,20 @@ async def test_a_raw_that_turns_up_heals_its_call(dead: Dead, serve: Serve, give
     assert (status["possibly_billed_usd"], status["cost_usd"]) == (0.0, 0.0336)
     kinds = [kind for _, kind, _ in await events(service, request.id)]
     assert kinds[-4:] == ["done", "received", "exported", "done"]
+
+
+async def test_requests_of_a_second_dead_process_do_not_wait_for_those_of_the_first(
+    dead: Dead, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "RESCUE_SECONDS", 0.1)
+    gate = Gate()
+    service = await serve(QuickEmulator(then=gate))
+    another = Dead(service.settings)
+    for each in (dead, another):
+        each.request(1, mode="async")
+        async with each.ledger():
+            pass
+    await until(lambda: service.emulator.in_flight == 2)
+    gate.open.set()
+    for each in (dead, another):
+        assert (await ended(service, each.requests[0]))["state"] == "succeeded"

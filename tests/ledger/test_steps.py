@@ -57,7 +57,7 @@ async def money(ledger: Ledger) -> tuple[int, int, int]:
 async def test_a_call_goes_from_planned_to_exported(ledger: Ledger) -> None:
     request = new()
     call = CallId(request.id, 1)
-    assert (await ledger.open(request)).mine
+    assert (await ledger.open(request)).is_new
     assert await states(ledger, request) == ["planned"]
     assert await ledger.send(call)
     assert await ledger.receive(call, receipt())
@@ -213,7 +213,7 @@ async def test_of_many_at_once_with_one_key_one_is_opened(ledger: Ledger, anothe
     other = await another()
     requests = [new(2, "key") for _ in range(40)]
     opened = await asyncio.gather(*((ledger, other)[n % 2].open(request) for n, request in enumerate(requests)))
-    [mine] = [each for each in opened if each.mine]
+    [mine] = [each for each in opened if each.is_new]
     assert {each.request.id for each in opened} == {mine.request.id}
     assert (await ledger.states()) == {"planned": 2}
     assert await money(ledger) == (4 * PRICE, 0, 0)
@@ -221,7 +221,7 @@ async def test_of_many_at_once_with_one_key_one_is_opened(ledger: Ledger, anothe
 
 async def test_keys_of_other_principals_and_routes_are_other_keys(ledger: Ledger) -> None:
     for request in (new(key="key"), new(key="key", principal="p"), new(key="key", route="r"), new()):
-        assert (await ledger.open(request)).mine
+        assert (await ledger.open(request)).is_new
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ async def test_a_key_is_free_again_when_surely_nothing_was_billed(ledger: Ledger
     await ledger.open(request)
     for way in WAYS[end]:
         await STEPS[way](ledger, CallId(request.id, 1))
-    assert (await ledger.open(new(key="key"))).mine is free
+    assert (await ledger.open(new(key="key"))).is_new is free
     found = await ledger.newest_of_key("-", ROUTE, "key")
     assert found
     assert (found[0].id != request.id) is free
@@ -242,10 +242,10 @@ async def test_a_key_is_kept_for_its_time_and_to_the_end_of_its_request(ledger: 
     request = new(key="key")
     await ledger.open(request)
     clock.now += 2 * DAY
-    assert not (await ledger.open(new(key="key"))).mine
+    assert not (await ledger.open(new(key="key"))).is_new
     for way in WAYS["exported"]:
         await STEPS[way](ledger, CallId(request.id, 1))
-    assert (await ledger.open(new(key="key"))).mine
+    assert (await ledger.open(new(key="key"))).is_new
 
 
 async def test_a_budget_is_reserved_for_all_calls_or_for_none(another: Open, clock: Clock) -> None:
@@ -344,7 +344,7 @@ async def test_a_deleted_request_is_gone_and_its_money_stays(ledger: Ledger) -> 
     assert await ledger.newest_of_key("-", ROUTE, "key") is None
     assert [row.cost for row in await ledger.usage("-", "2000-01-01", "2100-01-01")] == [COST]
     holder = await ledger.open(new(key="key"))
-    assert not holder.mine
+    assert not holder.is_new
     assert holder.request.deleted
     assert "secret" not in holder.request.spec
 

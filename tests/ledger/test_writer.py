@@ -136,3 +136,15 @@ async def test_a_lost_connection_is_made_again(writer: Writer, access: LedgerAcc
         await writer.run(lambda database: database.run("SELECT pg_terminate_backend(pg_backend_pid())"))
     await writer.run(insert("after"))
     assert await writer.run(count) == 2
+
+
+async def test_after_a_refused_commit_only_a_probe_of_its_size_counts_as_recovered(writer: Writer) -> None:
+    def full(database: Database) -> None:
+        raise StorageFull("no space is left for the ledger")
+
+    with pytest.raises(StorageFull):
+        await writer.run(full)
+    await writer.run(count)
+    assert writer.refused == 1
+    await writer.probe()
+    assert writer.refused == 0

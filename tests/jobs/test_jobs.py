@@ -1,0 +1,73 @@
+"""Requests whose client disconnects, and whose steps the ledger refuses."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from service.emulator.responders import raw
+from service.server.keys import JOBS
+from tests.conftest import Serve
+from tests.handlers.test_idempotency import JPEG, keyed
+from tests.helpers import QuickEmulator
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@pytest.mark.parametrize("key", [True, False])
+async def test_a_client_that_disconnects_while_its_request_is_written_leaves_none_that_nobody_runs(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, key: bool
+) -> None:
+    service = await serve()
+    ledger = service.app[JOBS].ledger
+    open_now, written, go_on = ledger.open, asyncio.Event(), asyncio.Event()
+
+    async def open_slowly(*args: Any) -> Any:
+        opened = await open_now(*args)
+        written.set()
+        await go_on.wait()
+        return opened
+
+    monkeypatch.setattr(ledger, "open", open_slowly)
+    client = asyncio.create_task(service.thumbnails(JPEG, headers=keyed("a") if key else None))
+    await written.wait()
+    client.cancel()
+    await asyncio.sleep(0.2)
+    go_on.set()
+
+    async with asyncio.timeout(20):
+        while (status := (await service.get("/api/thumbnails")).json["requests"][0])["state"] == "running":
+            await asyncio.sleep(0.01)
+    assert status["state"] == ("succeeded" if key else "cancelled")
+    assert service.emulator.requests == int(key)
+
+
+TOKENS = b'"usageMetadata": {"promptTokenCount": 12, "candidatesTokenCount": 1120}'
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "cost", "estimated"),
+    [
+        (200, b'{"candidates": [{"finishReason": "SAFETY"}], %s}' % TOKENS, 0.033618, False),
+        (200, b'{"candidates": [{"content": {"parts": [{"text": "no"}]}}], %s}' % TOKENS, 0.033618, False),
+        (
+            200,
+            b'{"candidates": [{"content": {"parts": [{"inlineData": {"data": "!"}}]}}], ' + TOKENS + b"}",
+            0.033618,
+            False,
+        ),
+        (200, b"{%s" % TOKENS, None, False),
+        (500, b'{"error": {"code": 500}, %s}' % TOKENS, 0.033618, False),
+        (500, b'{"error": {"code": 500}}', 0.0, False),
+        (200, b"{}", None, False),
+    ],
+)
+async def test_a_failed_call_costs_what_it_counted(
+    serve: Serve, status: int, body: bytes, cost: float | None, estimated: bool
+) -> None:
+    service = await serve(QuickEmulator(then=raw(status, body)))
+    answer = await service.thumbnails()
+    [call] = (await service.get("/api/thumbnails")).json["requests"][0]["calls"]
+    assert (call["state"], call["cost_usd"], call["estimated"]) == ("failed", cost, estimated), answer.json
+    usage = (await service.get("/api/usage")).json
+    assert usage["total"]["cost_usd"] == usage["budget"]["spent_usd"] == (cost or 0)
