@@ -1,4 +1,4 @@
-"""The service for tests: on a real socket, calling the emulator over another, through the real SDK and real workers."""
+"""Fixtures: the service on a real socket, with the real SDK calling an emulator on another, and real workers."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ Serve = Callable[..., Awaitable[Running]]
 COLLECTED = pytest.StashKey[list[pytest.Item]]()
 
 _PROXIES = [f"{scheme}_proxy" for scheme in ("http", "https", "all", "no")]
-_ELSEWHERE = (
+_NOT_SETTINGS = (
     "GOOGLE_GENAI_USE_VERTEXAI",
     "EMULATOR_DELAY_SECONDS",
     "EMULATOR_FAULTS",
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _variables() -> Iterator[str]:
     """Every variable of the environment that could reach a test."""
-    yield from _ELSEWHERE
+    yield from _NOT_SETTINGS
     for name, info in Settings.model_fields.items():
         yield name.upper()
         if isinstance(info.validation_alias, AliasChoices):
@@ -94,16 +94,16 @@ def unblocked() -> Iterator[BlockBuster]:
 
 
 @pytest_asyncio.fixture(loop_scope="session", scope="session")
-async def _everyday(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
-    settings = settings_in(tmp_path_factory.mktemp("everyday"))
+async def _default_service(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+    settings = settings_in(tmp_path_factory.mktemp("default"))
     async with running(settings, QuickEmulator()) as service:
         yield service
 
 
 @pytest.fixture
-def service(_everyday: Running, unblocked: BlockBuster) -> Running:
-    """The service with default settings, one for all tests, which leave it as they found it."""
-    return _everyday
+def service(_default_service: Running, unblocked: BlockBuster) -> Running:
+    """The service with default settings, shared by the whole run: a test must leave it as it was."""
+    return _default_service
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -120,7 +120,7 @@ async def serve(make_settings: MakeSettings, unblocked: BlockBuster) -> AsyncIte
 
 @pytest_asyncio.fixture(loop_scope="session", scope="module")
 async def serve_all(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serve]:
-    """As `serve`, but for all tests of a file, which leave the service as they found it."""
+    """As `serve`, but shared by all tests of a file, which must leave the service as it was."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def started(emulator: Emulator | None = None, **overrides: Any) -> Running:
