@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from service.errors import NotFound
+from service.errors import NotFound, ServiceError, classes
 from service.gemini import models
 from service.imaging.formats import FORMATS, READABLE, SNIFF_BYTES, TABLE
 from service.imaging.frame import MAX_SIDE
@@ -45,6 +45,8 @@ def _config(settings: Settings) -> dict[str, Any]:
         "max_variations": settings.max_variations,
         "max_upload_bytes": settings.max_upload_bytes,
         "output_retention_days": settings.output_retention_days,
+        "sse_heartbeat_seconds": settings.sse_heartbeat_seconds,
+        "titles": {kind.code: kind.title for kind in classes(ServiceError)},
         "png_compression": settings.png_compression,
         "jpeg_quality": settings.jpeg_quality,
         "webp_quality": settings.webp_quality,

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import itertools
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.helpers import until
+from tests.helpers import Running, until
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--remote-debugging-port=0",
@@ -52,6 +52,9 @@ class Tab:
         path.write_bytes(base64.b64decode((await self.send("Page.captureScreenshot"))["data"]))
 
 
+Visit = Callable[[Running], Awaitable[Tab]]
+
+
 @asynccontextmanager
 async def opened(url: str, folder: Path) -> AsyncIterator[Tab]:
     """A page in a new browser; skips the test if no browser is installed."""
@@ -74,3 +77,22 @@ async def opened(url: str, folder: Path) -> AsyncIterator[Tab]:
     finally:
         process.terminate()
         await process.wait()
+
+
+async def generate(tab: Tab, count: int = 1, script: str = "A title") -> None:
+    """Fill the studio's form and press Generate."""
+    await tab.run(
+        f"at = (id) => document.getElementById(id); at('count').value = {count}; at('script').value = {script!r};"
+        "at('script').dispatchEvent(new Event('input')); at('order').requestSubmit(); 0"
+    )
+
+
+async def cards(tab: Tab, state: str) -> int:
+    found: int = await tab.run(f"document.querySelectorAll('.card.{state}').length")
+    return found
+
+
+async def press(tab: Tab, words: str) -> None:
+    """Press the first button with these words that is shown."""
+    buttons = "[...document.querySelectorAll('button')].filter((each) => each.checkVisibility())"
+    await tab.run(f"{buttons}.find((each) => each.textContent === {words!r}).click()")

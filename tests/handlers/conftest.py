@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.handlers.browser import Tab, opened
+from tests.handlers.browser import Tab, Visit, opened
 from tests.helpers import Running
 
 
@@ -15,10 +15,20 @@ async def _browser(_default_service: Running, tmp_path_factory: pytest.TempPathF
         yield tab
 
 
+@pytest.fixture
+def visit(_browser: Tab) -> Visit:
+    """Loads the studio page of a service in a browser that all tests share."""
+
+    async def visited(service: Running) -> Tab:
+        await _browser.run("window.previous = true")
+        await _browser.send("Page.navigate", url=f"{service.url}/")
+        await _browser.wait_for("!window.previous && document.querySelector('#count')?.value")
+        return _browser
+
+    return visited
+
+
 @pytest_asyncio.fixture(loop_scope="session")
-async def tab(_browser: Tab, service: Running) -> Tab:
-    """The studio page of the default service, reloaded in a browser that all tests share."""
-    await _browser.run("window.previous = true")
-    await _browser.send("Page.navigate", url=f"{service.url}/")
-    await _browser.wait_for("!window.previous && document.querySelector('#count')?.value")
-    return _browser
+async def tab(visit: Visit, service: Running) -> Tab:
+    """The studio page of the default service."""
+    return await visit(service)

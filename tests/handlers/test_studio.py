@@ -11,6 +11,7 @@ from aiohttp.test_utils import TestClient
 from pydantic import SecretStr
 
 from service.app import create_app
+from service.errors import GeminiTimeout
 from service.schemas.fields import MAX_SCRIPT
 from service.settings import Settings
 
@@ -100,7 +101,8 @@ async def test_files_that_the_page_names_are_served_from_here(studio: Studio) ->
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("studio.css", "text/css"), ("studio.js", "text/javascript"), ("favicon.svg", "image/svg+xml")],
+    [("studio.css", "text/css"), ("studio.js", "text/javascript"), ("favicon.svg", "image/svg+xml")]
+    + [(f"{name}.js", "text/javascript") for name in ("api", "card", "order", "page", "run", "submission")],
 )
 async def test_file_has_its_type_and_the_policy(studio: Studio, name: str, kind: str) -> None:
     response = await (await studio()).get(f"/studio/{name}")
@@ -122,7 +124,8 @@ async def test_the_configuration_has_the_limits_of_the_service(studio: Studio) -
     config = page.config
     assert (config["emulator"], config["needs_key"]) == (True, False)
     assert (config["max_variations"], config["max_upload_bytes"], config["max_script"]) == (7, 1234, MAX_SCRIPT)
-    assert config["output_retention_days"] == 2.5
+    assert (config["output_retention_days"], config["sse_heartbeat_seconds"]) == (2.5, 15)
+    assert config["titles"]["gemini_timeout"] == GeminiTimeout.title
     assert config["default_model"] == "gemini-3-pro-image"
     assert config["models"]["gemini-3-pro-image"]["sizes"] == ["1K", "2K", "4K"]
     assert "16:9" in config["models"]["gemini-3-pro-image"]["ratios"]

@@ -1,0 +1,231 @@
+// One variation: waiting, sent, received, then done, failed or cancelled.
+
+import { serviceTime } from "./api.js";
+import { announce, at, bytes, config, copyOf, cost, duration, FORMATS, label, make, moment, variations } from "./page.js";
+
+const STEPS = { sent: "showSent", received: "showReceived", exported: "showDone", failed: "showEnd" };
+
+export class Card {
+  constructor(run, number, ratio) {
+    this.run = run;
+    this.name = `Variation ${number}`;
+    this.isEmulated = config.emulator;
+    this.root = copyOf("card");
+    const [width, height] = ratio.split(":");
+    this.part(".frame").style.aspectRatio = `${width} / ${height}`;
+    this.wait();
+  }
+
+  part(selector) {
+    return this.root.querySelector(selector);
+  }
+
+  get isRunning() {
+    return ["waiting", "sent", "received"].includes(this.state);
+  }
+
+  wait() {
+    this.root.hidden = false;
+    this.sentAt = null;
+    this.enter("waiting", "waiting for its turn");
+  }
+
+  // Show an event, or the same of a status. Only a picture that turned up late changes a variation that has ended.
+  apply(kind, data) {
+    if (this.isRunning || (kind === "exported" && this.state !== "done")) this[STEPS[kind]]?.(data);
+  }
+
+  showCall(call) {
+    this.isEmulated = call.model === "emulator";
+    this.endedAt = call.finished_at;
+    if (call.sent_at) this.apply("sent", { at: call.sent_at });
+    if (call.state === "received") this.apply("received", {});
+  }
+
+  enter(state, words, ...frame) {
+    this.state = state;
+    this.root.className = `card ${state}`;
+    this.root.ariaBusy = String(this.isRunning);
+    this.part("h3").textContent = this.name;
+    this.part(".card-state").textContent = words;
+    this.part(".frame").replaceChildren(...frame);
+    this.part(".card-more").replaceChildren();
+  }
+
+  // Nothing, when it is sent again after a refusal.
+  showSent({ at }) {
+    if (this.state !== "waiting") return;
+    this.sentAt = Date.parse(at);
+    this.enter("sent", this.age(), ...inProgress("Drawing…"));
+  }
+
+  showReceived() {
+    if (this.state !== "received") this.enter("received", this.age(), ...inProgress("Drawn and kept. Exporting…"));
+  }
+
+  age(until = serviceTime()) {
+    return this.sentAt === null ? "" : duration(until - this.sentAt);
+  }
+
+  tick() {
+    if (this.state === "sent" || this.state === "received") this.part(".card-state").textContent = this.age();
+  }
+
+  showDone({ variation }) {
+    const files = FORMATS.map((format) => variation.exports[format]).filter(Boolean);
+    const there = files.filter((file) => file.url);
+    const shown = there.find((file) => file.format === "WEBP") ?? there[0] ?? files[0];
+    this.part(".frame").style.aspectRatio = `${shown.width} / ${shown.height}`;
+    const facts = [`${shown.width} × ${shown.height}`, cost(variation.metadata.cost_usd)];
+    this.enter("done", facts.join(" · "), shown.url ? this.picture(shown) : paragraph("Its files have been removed."));
+    this.part(".card-more").append(...warningsOf(variation), ...(there.length ? [fileList(this.name, there)] : []));
+    if (shown.url) this.part(".card-more").append(keptUntil(shown.url));
+    this.tell(`${this.name} is ready.`);
+  }
+
+  picture(shown) {
+    const image = make("img", { loading: "lazy", src: shown.url, alt: `${this.name}: ${this.run.script.slice(0, 100)}` });
+    image.addEventListener("error", () => {
+      this.part(".frame").replaceChildren(paragraph("The picture is made, but its link cannot be loaded here."));
+    });
+    return make("a", { href: shown.url, target: "_blank", rel: "noopener", title: "Open in full size" }, image);
+  }
+
+  // A variation that ended without a picture, as the service tells it.
+  showEnd({ error, at }) {
+    if (error.code === "cancelled") return this.showCancelled();
+    const title = config.titles[error.code] ?? error.code;
+    const problem = { ...error, title, request_id: this.submission.id, endedAt: at ?? this.endedAt };
+    this.showFailure(problem, this.waysOn(error));
+  }
+
+  waysOn({ retryable, billed, storage_path }) {
+    if (retryable) return this.again("Try again");
+    // It may turn up after a restart of the service. Asking costs nothing.
+    return billed === null && !storage_path ? { "Look again": () => this.submission.resume([this]) } : {};
+  }
+
+  // A new request for this variation. After a reload the page does not know the form that it was made of.
+  again(words) {
+    return this.run.order ? { [words]: () => this.run.resubmit(this) } : {};
+  }
+
+  // `concerned`: how many cards have this failure, all shown by this one.
+  showFailure(problem, buttons, concerned = 1) {
+    const age = this.age(problem.endedAt ? Date.parse(problem.endedAt) : undefined);
+    this.enter("failed", age && `after ${age}`);
+    if (concerned > 1) this.part("h3").textContent = variations(concerned);
+    const words = [make("strong", { textContent: problem.title }), paragraph(problem.detail)];
+    this.part(".card-more").append(make("div", { className: "problem" }, ...words), factsOf(problem, this.isEmulated));
+    this.addButtons(buttons);
+    if (problem.code === "unauthorized") askForKey();
+    this.tell(`${this.part("h3").textContent} failed: ${problem.title}.`);
+  }
+
+  joinFailure() {
+    this.enter("failed", "");
+    this.root.hidden = true;
+  }
+
+  showCancelled() {
+    this.enter("cancelled", "never sent");
+    this.addButtons(this.again("Send it"));
+  }
+
+  addButtons(buttons) {
+    for (const [words, press] of Object.entries(buttons)) {
+      const button = make("button", { type: "button", className: "quiet", textContent: words });
+      button.setAttribute("aria-label", `${words}: ${this.part("h3").textContent}`);
+      button.addEventListener("click", () => {
+        press();
+        this.run.show();
+        this.run.focus();
+      });
+      this.part(".card-more").append(button);
+    }
+  }
+
+  // Only what happens now: what was found after a reload is not read out.
+  tell(news) {
+    if (this.root.isConnected) announce(`${news} ${this.run.summary()}`);
+  }
+}
+
+const paragraph = (textContent) => make("p", { textContent });
+const inProgress = (words) => [paragraph(words), make("div", { className: "bar" })];
+
+function askForKey() {
+  at("key-field").hidden = false;
+  at("key").focus();
+}
+
+function factsOf(problem, isEmulated) {
+  const facts = {
+    Code: problem.code,
+    Billed: billed(problem.billed, isEmulated),
+    Request: problem.request_id,
+    "Kept as": problem.storage_path,
+    Wait: problem.wait ? duration(problem.wait * 1000) : null,
+  };
+  const rows = Object.entries(facts).filter(([, value]) => value);
+  const cells = rows.flatMap(([name, value]) => [make("dt", { textContent: name }), make("dd", { textContent: value })]);
+  return make("dl", { className: "facts" }, ...cells);
+}
+
+function billed(value, isEmulated) {
+  const words = { true: "yes", false: "no" }[value] ?? "not known";
+  return isEmulated ? `${words} (the emulator is free)` : words;
+}
+
+function warningsOf(variation) {
+  if (!variation.warnings.length) return [];
+  const words = variation.warnings.map(({ format, detail }) => (format ? `${label(format)}: ${detail}` : detail));
+  return [make("ul", { className: "warnings" }, ...words.map((textContent) => make("li", { textContent })))];
+}
+
+function fileList(name, files) {
+  return make("ul", { className: "files" }, ...files.map((file) => fileRow(name, file)));
+}
+
+function fileRow(name, file) {
+  const words = [make("span", { textContent: label(file.format) })];
+  words.push(make("span", { className: "hint", textContent: bytes(file.size) }));
+  const link = make("a", { href: file.url, download: file.file_path.split("/").pop() }, ...words);
+  link.setAttribute("aria-label", `Download ${name} as ${label(file.format)}, ${bytes(file.size)}`);
+  const button = make("button", { type: "button", className: "quiet", textContent: "Copy link" });
+  button.setAttribute("aria-label", `Copy the link of ${name} as ${label(file.format)}`);
+  button.addEventListener("click", () => copyLink(new URL(file.url, location).href, button));
+  return make("li", {}, link, button);
+}
+
+async function copyLink(link, button) {
+  const copied = await copy(link);
+  button.textContent = copied ? "Copied" : "Not copied";
+  announce(copied ? "Link copied." : "The link could not be copied.");
+  setTimeout(() => (button.textContent = "Copy link"), 2000);
+}
+
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    // Without HTTPS there is no navigator.clipboard.
+    const field = make("textarea", { value: text, className: "unseen" });
+    const focused = document.activeElement;
+    document.body.append(field);
+    field.select();
+    const copied = document.execCommand("copy");
+    field.remove();
+    focused?.focus();
+    return copied;
+  }
+}
+
+function keptUntil(url) {
+  const expires = Number(new URL(url, location).searchParams.get("expires"));
+  const kept = config.output_retention_days;
+  const files = kept ? `Files are removed after ${kept === 1 ? "1 day" : `${kept} days`}.` : "";
+  const words = expires ? `Links work until ${moment.format(expires * 1000)}.` : files;
+  return make("p", { className: "hint", textContent: words });
+}

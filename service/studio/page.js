@@ -1,0 +1,47 @@
+// What every part of the page needs: its configuration, its elements, and how sizes, times and money are written.
+
+export const config = JSON.parse(document.getElementById("config").textContent);
+export const FORMATS = Object.keys(config.formats);
+
+export const at = (id) => document.getElementById(id);
+
+export function make(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+export const copyOf = (id) => at(id).content.firstElementChild.cloneNode(true);
+
+// For screen readers: a live region that is not visible.
+export function announce(text) {
+  at("news").textContent = text;
+}
+
+export function bytes(size) {
+  if (size < 1024) return `${size} B`;
+  if (size < 1024 * 1024) return `${Math.round(size / 1024)} KB`;
+  return `${Number((size / 1024 / 1024).toFixed(1))} MB`;
+}
+
+export function duration(milliseconds) {
+  const seconds = Math.max(0, Math.floor(milliseconds / 1000));
+  return seconds < 60 ? `${seconds} s` : `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
+}
+
+export const dollars = (amount) => `$${amount.toFixed(amount < 0.1 ? 4 : 2)}`;
+
+export function cost(amount) {
+  if (amount === 0) return "free";
+  return amount === null ? "cost unknown" : dollars(amount);
+}
+
+export function variations(count) {
+  return count === 1 ? "1 variation" : `${count} variations`;
+}
+
+export const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+
+export function label(format) {
+  return config.formats[format.toLowerCase()] ?? format;
+}
