@@ -1,4 +1,4 @@
-"""The ledger on a terminal: where it is, and what calls cost."""
+"""The `usage` command, and where the ledger is, for `check`."""
 
 import json
 
@@ -6,7 +6,7 @@ from service.ledger.ledger import ledger_access, open_ledger
 from service.schemas.fields import read_days
 from service.schemas.status import UsageAnswer, usage_answer
 from service.settings import Settings
-from service.streams import print_line
+from service.streams import print_text
 
 _COLUMNS = ("day", "model", "size", "outcome", "calls", "USD", "possibly billed USD")
 
@@ -26,7 +26,7 @@ async def show_usage(settings: Settings, first: str | None, last: str | None, as
         answer = usage_answer(begin, end, rows, await ledger.today(), settings.budget_nano)
     lines = [json.dumps(answer.model_dump(by_alias=True))] if as_json else _table(answer)
     for line in lines:
-        print_line(line.encode())
+        print_text(line)
     return 0
 
 

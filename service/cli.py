@@ -3,21 +3,17 @@
 import asyncio
 import logging
 import sys
-import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from service.errors import RequestError, ServiceError, SettingsError
 from service.settings import Settings, load_settings
-from service.streams import STDIN, print_line, tolerant_streams, warn
-
-if TYPE_CHECKING:
-    from service.store.sweeping import Sweep
+from service.streams import STDIN, print_text, tolerant_streams, warn
 
 EXIT_FAULT, EXIT_USAGE = 1, 2
 
@@ -126,7 +122,7 @@ def serve(host: str | None, port: int | None) -> None:
 @click.option("--model", help="Gemini model (GEMINI_MODEL)")
 @click.option("--image-size", help="1K (default), 2K or 4K")
 @click.option("--reference", help="send the base to Gemini: true (default) or false")
-@click.option("--idempotency-key", help="the same key with the same request makes and pays it only once")
+@click.option("--idempotency-key", help="the same request with the same key is made, and paid for, only once")
 @_export_options
 def generate(
     script: str | None,
@@ -174,51 +170,15 @@ def export(
 
 
 @main.command()
-@click.option("--dry-run", is_flag=True, help="say what would go, remove nothing")
+@click.option("--dry-run", is_flag=True, help="list the files that would be removed, and remove none")
 def cleanup(dry_run: bool) -> None:
     """Remove old files from all four directories, by their settings."""
-    from service.retention import PROTECTED_AREAS, sweep_area
-    from service.store.layout import AREAS
+    from service.cleanup import clean_up
 
-    async def work(settings: Settings) -> int:
-        stop = threading.Event()
-        keep = await asyncio.to_thread(_protected, settings)
-        failed = int(keep is None)
-        found = _print if dry_run else lambda key: None
-        try:
-            for area in AREAS:
-                if keep is None and area in PROTECTED_AREAS:
-                    continue
-                done = await asyncio.to_thread(
-                    sweep_area, settings, area, dry_run=dry_run, stopped=stop.is_set, keep=keep or (), found=found
-                )
-                _report_sweep(area, done, "would remove" if dry_run else "removed")
-                failed += done.failed
-        finally:
-            # After Ctrl-C the event loop waits for its threads before it closes.
-            stop.set()
-        return EXIT_FAULT if failed else 0
+    def work(settings: Settings) -> Coroutine[Any, Any, int]:
+        return clean_up(settings, dry_run)
 
     _run(work)
-
-
-def _protected(settings: Settings) -> set[str] | None:
-    """The keys that the ledger wants kept; None if it cannot be read."""
-    from service.ledger.ledger import ledger_access, read_protected
-
-    try:
-        return read_protected(ledger_access(settings))
-    except (SettingsError, ServiceError) as error:
-        click.echo(f"uploads/ and generated/ are left alone: {error}", err=True)
-        return None
-
-
-def _report_sweep(area: str, done: "Sweep", verb: str) -> None:
-    _print(f"{area}: {verb} {done.files} files, {done.bytes} bytes; {done.in_use} in use")
-    for error in done.errors:
-        warn(f"{area}: {error}")
-    if more := done.failed - len(done.errors):
-        warn(f"{area}: {more} more files could not be removed")
 
 
 @main.command()
@@ -250,22 +210,18 @@ def check() -> None:
         settings = load_settings()
         settings.require_host()
         settings.check(serves=True)
-        _print("settings: ok")
-        _print(f"key: {_key_state(settings)}")
+        print_text("settings: ok")
+        print_text(f"key: {_key_state(settings)}")
         step = "directories"
-        service = ImageExportService(settings, ExportEvents(notice=_print))
-        _print("directories: ok")
+        service = ImageExportService(settings, ExportEvents(notice=print_text))
+        print_text("directories: ok")
         step = "ledger"
-        _print(f"ledger: ok, {accounts.where(settings)}")
+        print_text(f"ledger: ok, {accounts.where(settings)}")
         step = "workers"
-        _print(f"workers: ok, {asyncio.run(start(service))} started")
+        print_text(f"workers: ok, {asyncio.run(start(service))} started")
     except (SettingsError, OSError, BrokenExecutor) as error:
-        _print(f"{step}: fault: {error}")
+        print_text(f"{step}: fault: {error}")
         sys.exit(EXIT_USAGE if isinstance(error, SettingsError) else EXIT_FAULT)
-
-
-def _print(line: str) -> None:
-    print_line(line.encode(errors="surrogateescape"))
 
 
 def _key_state(settings: Settings) -> str:

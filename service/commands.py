@@ -201,21 +201,22 @@ async def export(
         exports = await stack.enter_async_context(ImageExportService(settings, ExportEvents(notice=warn)))
         spooled = None if stdin is None else await stack.enter_async_context(exports.spooled(stdin))
         under = await exports.base_at(str(base), hold) if base else None
-        named = {path: await _named(exports, path, spooled, plan.frame) for path in pictures}
-        target.expect([each[1] for each in named.values() if each], encodings)
-        target.wanted = len(named) * len(encodings)
-        bar = stack.enter_context(_progress(len(named), "pictures"))
-        for path, each in named.items():
+        sources = {path: await _source_and_name(exports, path, spooled, plan.frame) for path in pictures}
+        target.expect([each[1] for each in sources.values() if each], encodings)
+        target.wanted = len(sources) * len(encodings)
+        bar = stack.enter_context(_progress(len(sources), "pictures"))
+        for path, each in sources.items():
             if each:
                 source, name = each
-                if exported := await _exported(exports.export(source, under, plan, encodings), path):
+                if exported := await _or_warning(exports.export(source, under, plan, encodings), path):
                     await target.take(exports, name, exported)
                     answers.append(exports_answer(request_id(), source.sha256, exported))
             bar.update(1)
     return target.report(answers)
 
 
-async def _exported(exporting: Awaitable[ExportSet], path: str) -> ExportSet | None:
+async def _or_warning(exporting: Awaitable[ExportSet], path: str) -> ExportSet | None:
+    """The exports; None, after a warning, if there are none."""
     try:
         return await exporting
     except ServiceError as error:
@@ -223,10 +224,10 @@ async def _exported(exporting: Awaitable[ExportSet], path: str) -> ExportSet | N
         return None
 
 
-async def _named(
+async def _source_and_name(
     exports: ImageExportService, path: str, spooled: Source | None, frame: Frame
 ) -> tuple[Source, str] | None:
-    """A picture and the name of its exports without a suffix; None, after a warning, if it cannot be used.
+    """A picture, and the file name of its exports without suffix; None, after a warning, if it cannot be used.
 
     The size in the name follows from the picture's headers, so no picture is decoded twice.
     """

@@ -18,48 +18,39 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         requests = self._counter("requests", "Answers", "route", "method", "status")
-        seconds = Histogram(
-            f"{_PREFIX}request_seconds", "Time to answer", ("route",), buckets=_SECONDS, registry=self._registry
-        )
+        seconds = self._histogram("request_seconds", "Time to answer", "route")
+        # Looking up a child metric by its labels costs as much as counting.
+        self._requests_of = lru_cache(maxsize=1024)(requests.labels)
+        self._seconds_of = lru_cache(maxsize=64)(seconds.labels)
         self._calls = self._counter("gemini_calls", "Gemini calls by outcome", "outcome")
         self._cost = self._counter("gemini_cost_usd", "Cost of the calls that brought a picture")
         self._warnings = self._counter("steps_back", "Problems that did not stop the export", "code")
         self._workers = self._counter("worker_events", "Workers that died, were late or did not start", "event")
         self._swept = self._counter("swept_files", "Files removed by sweeps", "room")
         self._sweep_errors = self._counter("sweep_errors", "Files that no sweep could remove")
-        self._last_sweep = Gauge(
-            f"{_PREFIX}last_sweep_timestamp_seconds",
-            "When the last sweep ended, in Unix time; 0 until one has",
-            registry=self._registry,
+        self._last_sweep = self._gauge(
+            "last_sweep_timestamp_seconds", "When the last sweep ended, in Unix time; 0 until one has"
         )
         self._sent_bytes = self._counter("download_bytes", "Bytes of downloads")
-        # Looking up a child metric by its labels costs as much as counting.
-        self._requests_of = lru_cache(maxsize=1024)(requests.labels)
-        self._seconds_of = lru_cache(maxsize=64)(seconds.labels)
-        self._commits = Histogram(
-            f"{_PREFIX}ledger_commit_seconds",
-            "Time of a commit of the ledger",
-            buckets=_SECONDS,
-            registry=self._registry,
-        )
+        self._commits = self._histogram("ledger_commit_seconds", "Time of a commit of the ledger")
         self._refused_commits = self._counter("ledger_commits_refused", "Commits that the ledger's database refused")
-        self._recovered = self._counter("recovered_raws", "Pictures of dead processes that were taken up")
-        self._call_states = Gauge(
-            f"{_PREFIX}ledger_calls", "Calls in the ledger by state", ("state",), registry=self._registry
-        )
-        self._possibly_billed = Gauge(
-            f"{_PREFIX}possibly_billed_usd", "List price of today's calls whose end is unknown", registry=self._registry
-        )
-        self._budget_left = Gauge(
-            f"{_PREFIX}budget_left_usd", "What is left of today's budget; NaN without one", registry=self._registry
-        )
+        self._recovered = self._counter("recovered_raws", "Pictures of dead processes that were recovered")
+        self._call_states = self._gauge("ledger_calls", "Calls in the ledger by state", "state")
+        self._possibly_billed = self._gauge("possibly_billed_usd", "List price of today's calls with unknown outcome")
+        self._budget_left = self._gauge("budget_left_usd", "The rest of today's budget; NaN without one")
 
     def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
         return Counter(f"{_PREFIX}{name}", help_text, labels, registry=self._registry)
 
+    def _gauge(self, name: str, help_text: str, *labels: str) -> Gauge:
+        return Gauge(f"{_PREFIX}{name}", help_text, labels, registry=self._registry)
+
+    def _histogram(self, name: str, help_text: str, *labels: str) -> Histogram:
+        return Histogram(f"{_PREFIX}{name}", help_text, labels, buckets=_SECONDS, registry=self._registry)
+
     def gauge(self, name: str, help_text: str, read: Callable[[], float]) -> None:
         """Register a gauge whose value is read on each scrape."""
-        Gauge(f"{_PREFIX}{name}", help_text, registry=self._registry).set_function(read)
+        self._gauge(name, help_text).set_function(read)
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         self._requests_of(route, method, status).inc()

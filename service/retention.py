@@ -9,7 +9,6 @@ from service.store.sweeping import DAY_SECONDS, Sweep, sweep
 
 log = logging.getLogger(__name__)
 
-
 # The areas with files that the ledger protects: they are not swept while it cannot be read.
 PROTECTED_AREAS: tuple[Area, ...] = ("uploads", "generated")
 
@@ -30,18 +29,14 @@ def sweep_area(
     key that is, or with `dry_run` would be, removed. `stopped` is called before every file; True ends the sweep.
     Raises ValueError unless `days` > 0.
     """
-    asked = settings.retention_days(area) if days is None else days
-    if days is None and asked == 0:
+    if days is None and settings.retention_days(area) == 0:
         return Sweep()
-    if area == "output" and settings.sign_urls and asked > 0:
-        asked = max(asked, settings.url_signature_expiry / DAY_SECONDS)
-    names = {key.partition("/")[2] for key in keep if key.startswith(f"{area}/")}
     done = sweep(
         settings.area(area),
-        asked,
+        _days(settings, area, days),
         dry_run=dry_run,
         stopped=stopped,
-        keep=names,
+        keep={key.partition("/")[2] for key in keep if key.startswith(f"{area}/")},
         found=lambda name: found(f"{area}/{name}"),
     )
     for error in done.errors:
@@ -49,6 +44,14 @@ def sweep_area(
     if more := done.failed - len(done.errors):
         log.warning("sweep of %s could not remove %d more files", area, more)
     return done
+
+
+def _days(settings: Settings, area: Area, days: float | None) -> float:
+    """The age in days from which files are removed: for exports at least the life of a signed link."""
+    days = settings.retention_days(area) if days is None else days
+    if area == "output" and settings.sign_urls and days > 0:
+        return max(days, settings.url_signature_expiry / DAY_SECONDS)
+    return days
 
 
 def cleanup_old_files() -> dict[str, int]:

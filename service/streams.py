@@ -31,6 +31,11 @@ def warn(text: str) -> None:
     click.echo(visible(text), err=True)
 
 
+def print_text(line: str) -> None:
+    """Print a line in UTF-8; file names that are not UTF-8 are printed as they are."""
+    print_line(line.encode(errors="surrogateescape"))
+
+
 def print_line(line: bytes) -> None:
     """Print bytes as they are, whatever the locale; raises OSError, such as BrokenPipeError."""
     try:

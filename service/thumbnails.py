@@ -92,6 +92,20 @@ class ThumbnailService:
             starts = [Start(number) for number in range(1, order.count + 1)]
         variations = [VariationState(f"var-{start.number}", start.number) for start in starts]
         work = asyncio.create_task(self._work(order, checked, starts, variations, events))
+        self._register(work, variations, events, done)
+        try:
+            while (event := await events.get()) is not None:
+                yield event
+            await work
+        finally:
+            # The iterator was closed before the end: its reader does not want the rest.
+            if not work.done():
+                _abandon(work, variations)
+
+    def _register(
+        self, work: asyncio.Task[None], variations: list[VariationState], events: Events, done: Callable[[], None]
+    ) -> None:
+        """Keep running work for `stop` and `close`; at its end, end the stream of events and call `done`."""
         self._running[work] = variations
 
         def finish(task: asyncio.Task[None]) -> None:
@@ -102,14 +116,6 @@ class ThumbnailService:
         work.add_done_callback(finish)
         if self._stopped:
             work.cancel()
-        try:
-            while (event := await events.get()) is not None:
-                yield event
-            await work
-        finally:
-            # The iterator was closed before the end: its reader does not want the rest.
-            if not work.done():
-                _abandon(work, variations)
 
     def stop(self) -> None:
         """Send no more calls; the iterators go on until the calls that were sent have ended."""

@@ -16,8 +16,8 @@ GROUND = {"errors", "settings", "logs", "metrics", "quoting", "values"}
 ALLOWED = {
     "__init__": set(),
     "__main__": {"cli", "signals"},
-    "cli": GROUND
-    | {"accounts", "app", "commands", "exports", "ledger", "retention", "schemas", "server", "store", "streams"},
+    "cli": GROUND | {"accounts", "app", "cleanup", "commands", "exports", "schemas", "server", "streams"},
+    "cleanup": {"errors", "ledger", "retention", "settings", "store", "streams"},
     "accounts": {"ledger", "schemas", "settings", "streams"},
     "commands": GROUND
     | {
