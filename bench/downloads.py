@@ -150,7 +150,7 @@ def _with_nginx(servers: Servers, tool: peers.Tool) -> list[Contender]:
         Contender(NGINX, servers.nginx(tool, PLAIN_NGINX), lambda: f"/{NAME}"),
         Contender(STATIC_BY_NGINX, servers.nginx(tool, _unsigned(sample), behind), _static_link),
         Contender(SIGNED_BY_NGINX, servers.nginx(tool, sample, behind), _signed_link, behind),
-        Contender(EACH_BY_NGINX, servers.nginx(tool, _asking(sample), behind), _signed_link, behind),
+        Contender(EACH_BY_NGINX, servers.nginx(tool, _without_cache(sample), behind), _signed_link, behind),
     ]
 
 
@@ -195,7 +195,7 @@ async def _figures(contenders: Sequence[Contender], wrk: peers.Tool) -> Mapping[
     return figures
 
 
-def _asking(sample: str) -> str:
+def _without_cache(sample: str) -> str:
     """The sample without the two locations that cache signed links."""
     location = r'^ {8}location (?:~ "\^/api/download/|= /_link ).*?^ {8}}\n'
     asking, removed = re.subn(location, "", sample, flags=re.MULTILINE | re.DOTALL)

@@ -101,7 +101,7 @@ async def _peak_at_emulator(session: aiohttp.ClientSession, server: Server) -> i
 
 
 async def healthz(folder: Path, checkout: Checkout) -> list[Row]:
-    """How soon /healthz answers a client process: idle, then with every worker busy."""
+    """The latency of /healthz for a client in another process: idle, then with every worker busy."""
     pictures, _ = originals(4)
     bodies = [form(picture.data, width=str(SIZE[0]), height=str(SIZE[1])) for picture in pictures]
     loop = asyncio.get_running_loop()

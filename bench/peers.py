@@ -52,16 +52,16 @@ def sharp() -> Tool:
 
 def nginx() -> Tool:
     tool = _debian("nginx", "usr/sbin/nginx", ("nginx",))
-    said = subprocess.run([tool.path, "-v"], check=True, capture_output=True, text=True, env=tool.environment)
-    return Tool(tool.path, tool.environment, said.stderr.strip().rpartition(" ")[2].replace("/", " "))
+    output = subprocess.run([tool.path, "-v"], check=True, capture_output=True, text=True, env=tool.environment)
+    return Tool(tool.path, tool.environment, output.stderr.strip().rpartition(" ")[2].replace("/", " "))
 
 
 def wrk() -> Tool:
     """The load generator, with the LuaJIT library that it is linked to."""
     tool = _debian("wrk", "usr/bin/wrk", ("wrk", "libluajit2-5.1-2"))
     # wrk prints its version with the usage message, and exits with 1.
-    said = subprocess.run([tool.path, "-v"], check=False, capture_output=True, text=True, env=tool.environment)
-    return Tool(tool.path, tool.environment, " ".join(said.stdout.split()[:2]))
+    output = subprocess.run([tool.path, "-v"], check=False, capture_output=True, text=True, env=tool.environment)
+    return Tool(tool.path, tool.environment, " ".join(output.stdout.split()[:2]))
 
 
 def _debian(name: str, program: str, packages: Sequence[str]) -> Tool:

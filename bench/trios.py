@@ -167,7 +167,7 @@ class _Bare:
 
 @dataclass(slots=True)
 class Contenders:
-    """All who take part; the server of each is started when it is added, and ends with `stack`."""
+    """All contenders; the server of each is started when it is added, and ends with `stack`."""
 
     stack: contextlib.ExitStack
     folder: Path

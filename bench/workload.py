@@ -7,7 +7,7 @@ from PIL import Image
 
 SIZE = (1280, 720)
 SHARE = 0.7
-# What Gemini draws for 16:9 at 1K.
+# The size that Gemini draws for 16:9 at 1K.
 DRAWN = (1376, 768)
 BOUNDARY = "----image-export-bench"
 CONTENT_TYPE = f"multipart/form-data; boundary={BOUNDARY}"

@@ -121,7 +121,7 @@ class Target:
 async def generate(
     settings: Settings, texts: Mapping[str, str], image: Path | None, key: str | None, target: Target
 ) -> int:
-    """Thumbnails of a script into files `var-1.png` …; with an idempotency key, those that it stands for."""
+    """Make thumbnails as files `var-1.png` …; a known idempotency key gives those made before. Returns the status."""
     order = read_order(Fields(texts), settings, request_id(), None)
     target.expect([f"var-{number}" for number in range(1, order.count + 1)], order.encodings or ())
     await start_disk_threads()

@@ -1,4 +1,4 @@
-"""How many CPUs this process may use, by its CPU affinity and the CPU quota of its cgroups (v1 and v2)."""
+"""The number of CPUs that this process may use, by its CPU affinity and the CPU quota of its cgroups (v1 and v2)."""
 
 import contextlib
 import math

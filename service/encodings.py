@@ -1,11 +1,11 @@
-"""How each format is encoded unless a request asks for something else: the settings as encodings."""
+"""The default encoding of each format, from the settings."""
 
 from service.imaging.formats import FORMATS, TABLE, Encoding, Format, JpegEncoding, PngEncoding, WebpEncoding
 from service.settings import Settings
 
 
 def default_encodings(settings: Settings) -> dict[Format, Encoding]:
-    """One for each format of exports, in the order of the table; a format without settings has its own defaults."""
+    """An encoding for each export format, in the order of the table; a format without settings has its own defaults."""
     encodings = {name: encoding() for name in FORMATS if (encoding := TABLE[name].encoding)}
     return encodings | {
         "png": PngEncoding(settings.png_compression, settings.png_thorough, settings.png_palette),

@@ -35,7 +35,7 @@ class Order:
         return self.plan or ExportPlan(default_frame(self.aspect_ratio, self.image_size), matte=matte)
 
     def needs(self, plan: ExportPlan) -> Needs:
-        """What is needed of the base, provided that Gemini draws pictures of its usual size."""
+        """The uses of the base, provided that Gemini draws pictures of its usual size."""
         return Needs(plan, _expected_size(self, plan.frame), self.count, self.reference)
 
 

@@ -182,7 +182,7 @@ class Running:
                 await writer.wait_closed()
 
     async def raw(self, request: bytes) -> Answer:
-        """What comes back for these very bytes; the connection stays open until it does."""
+        """Send these bytes, and read the response; the connection stays open until then."""
         async with self.connected() as (reader, writer):
             writer.write(request)
             return await read_answer(reader)
@@ -194,7 +194,7 @@ class Running:
         return sum(float(line.rpartition(" ")[2]) for line in lines)
 
     def area(self, name: str) -> list[str]:
-        """Its files, but for those that a check of the disk makes for a moment."""
+        """The names of its files, except those that a probe of the disk creates for a moment."""
         names = (entry.name for entry in Path(self.settings.storage_dir, name).iterdir())
         return sorted(name for name in names if not name.startswith(".probe-"))
 
@@ -203,7 +203,7 @@ class Running:
 
     @contextlib.contextmanager
     def nothing_spent_or_left(self) -> Iterator[None]:
-        """What happens inside reaches neither Gemini nor the disk."""
+        """Assert that the code inside neither calls Gemini nor leaves files."""
         requests, files = self.emulator.requests, self.files()
         yield
         assert self.emulator.requests == requests
@@ -284,7 +284,7 @@ def fill_up(disk: Path) -> None:
 
 
 def open_descriptors() -> int:
-    """How many this process has."""
+    """The number of open descriptors of this process."""
     return len(os.listdir("/proc/self/fd"))
 
 

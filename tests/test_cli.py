@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from service import backend, commands, retention
+from service import backend, cleanup, commands
 from service.cli import main
 from service.exports import ImageExportService
 from service.orders import Event
@@ -508,7 +508,7 @@ def test_ctrl_c_ends_a_long_cleanup(monkeypatch: pytest.MonkeyPatch) -> None:
             time.sleep(0.01)
         return Sweep()
 
-    monkeypatch.setattr(retention, "sweep_area", endless)
+    monkeypatch.setattr(cleanup, "sweep_area", endless)
     answer = run("cleanup")
     assert (answer.exit_code, answer.stdout) == (1, "")
     assert answer.stderr.strip() == "Aborted!"

@@ -1,4 +1,4 @@
-"""What the pages in docs/ say is held against the code."""
+"""The pages in docs/ are compared with the code."""
 
 import re
 import subprocess

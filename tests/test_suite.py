@@ -1,4 +1,4 @@
-"""What `make test` leaves out: few tests, and never a whole file. No test is lost."""
+"""`make test` leaves out few tests, and never a whole file; no test is lost."""
 
 import pytest
 

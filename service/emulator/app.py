@@ -56,7 +56,7 @@ class Emulator:
     def from_environment(cls, environ: Mapping[str, str]) -> "Emulator":
         """Reads EMULATOR_DELAY_SECONDS (default 1) and EMULATOR_FAULTS, such as `blocked_safety,ok,*drop`.
 
-        A last fault with `*` applies to all later requests. Raises ValueError, which names the variable.
+        A last fault with the prefix `*` applies to all later requests. Raises ValueError, which names the variable.
         """
         names = [name.strip() for name in environ.get("EMULATOR_FAULTS", "").split(",")]
         then = names.pop()[1:] if names[-1].startswith("*") else None

@@ -70,8 +70,10 @@ class QueuedCall:
 class Breaker:
     """The circuit breaker of one model. It only computes: the caller passes the time in seconds, and nothing waits.
 
-    `calls` are all calls of the model, `held_back` those that may not go out yet, oldest first, and `released` is the
-    one that may, until it is in flight: no other is released before. `refusal` is the last one.
+    calls      all calls of the model
+    held_back  those that may not be sent yet, oldest first
+    released   the call that may be sent now; the next one is released once it is in flight
+    refusal    the last refusal, while the breaker is not closed
     """
 
     model: str
@@ -101,7 +103,7 @@ class Breaker:
 
     def refuse(self, call: QueuedCall, refusal: NotExecuted, now: float) -> None:
         """Open, or extend the pause."""
-        # A call that was sent before the last refusal says nothing new, as long as the pause lasts.
+        # During a pause, the refusal of a call that was sent before the last refusal says nothing new.
         is_news = call.started_at >= self._refused_at or now >= self.resume_at
         pause = self._next_pause(now) if is_news else 0
         self.resume_at = self.next_at = max(self.resume_at, now + max(pause, refusal.seconds or 0))

@@ -46,7 +46,7 @@ class CallHooks:
 
     @property
     def wanted(self) -> bool:
-        """Whether somebody still waits for the picture, so that a refused call may be retried."""
+        """Whether a client still waits for the picture, so that a refused call may be retried."""
         return True
 
     async def prepare(self) -> None:

@@ -135,7 +135,7 @@ class CallQueue:
                 call.slot.set_exception(breaker.error(breaker.refusal, _now()))
 
     def _schedule(self, breaker: Breaker) -> None:
-        """Set the timer for the breaker's next event, or drop the breaker when it is of no use any more."""
+        """Set the timer for the breaker's next event, or drop a breaker that is no longer needed."""
         when = breaker.next_event_at() if breaker.calls else self._kept_until(breaker)
         if breaker.timer:
             breaker.timer.cancel()

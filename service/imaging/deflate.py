@@ -20,7 +20,7 @@ from service.imaging.filters import ALL, GUESS, LINEAR, NONE, SUB, UP, Filtered,
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How hard to compress.
+    """The compression effort of one level.
 
     The *entropy ratio* of a strip is its bytes after entropy coding alone / its bytes before. The *search ratio* is
     its bytes after a search for matches / its bytes after entropy coding alone; a sample predicts it.
@@ -209,7 +209,7 @@ class StripDeflater:
         if predicted * size(coded) >= self.effort.search_below[not compressible] * size(best):
             return
         level = self.effort.search_level + (compressible and predicted < self.effort.deeper_below)
-        # Short matches rarely pay where few long ones are, the less so the cheaper the bytes that they stand for.
+        # Short matches rarely pay where there are few long ones, and the less so the cheaper the bytes they replace.
         least, slope = MATCHES_PAY
         strategy = LONG_MATCHES if predicted > least + slope * coded.ratio else SEARCH
         attempt = Attempt(scanlines, deflate(scanlines, level, strategy, self.window, end))

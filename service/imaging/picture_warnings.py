@@ -1,4 +1,4 @@
-"""Warnings about a picture that is exported all the same: an animation, or an aspect ratio that was not asked for."""
+"""Warnings about a picture that is exported nevertheless: it is an animation, or not of the requested aspect ratio."""
 
 from collections.abc import Iterator
 

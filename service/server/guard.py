@@ -59,7 +59,7 @@ async def _access(request: web.Request) -> Access:
 
 
 def _check_key(request: web.Request) -> Caller:
-    """The caller that the key stands for; raises Unauthorized."""
+    """The caller of the API key; raises Unauthorized."""
     scheme, _, given = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
     keys = [key.get_secret_value().encode() for key in request.app[SETTINGS].api_keys]
     presented = given.strip().encode("utf-8", "surrogateescape")

@@ -70,10 +70,10 @@ def raw_key(request: str, number: int, suffix: str) -> str:
 
 
 def part_key(request: str, number: int) -> str:
-    """Where the raw of a variation is written before it has its name."""
+    """Of the temp file to which the raw of a variation is written before it is renamed."""
     return f"temp/{request}_{number}.part"
 
 
 def spill_key(request: str, number: int) -> str:
-    """Of a variation's reply while there is no memory for it."""
+    """Of the temp file for a variation's reply that does not fit into memory."""
     return f"temp/{request}_{number}.body"

@@ -23,7 +23,10 @@ _KEPT = ".gitkeep"
 
 @dataclass(slots=True)
 class Sweep:
-    """What a sweep removed, or with `dry_run` would remove; `seen` counts all files, `failed` those with an error."""
+    """Counts of the files that a sweep removed, or with `dry_run` would remove.
+
+    `seen` are all files, `in_use` those that are held, `failed` those with an error.
+    """
 
     files: int = 0
     bytes: int = 0

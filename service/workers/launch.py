@@ -20,7 +20,7 @@ from service.workers.forkserver import BareContext, forkserver_pid, kill_forkser
 
 # A start takes a tenth of a second; on a machine so busy that it takes this long, nothing else works either.
 START_SECONDS = 30.0
-# How long to wait for a killed process to be gone, and for a start that was abandoned.
+# How long to wait for a killed process to end, and for a start that was abandoned.
 END_SECONDS = 5.0
 START_FAULTS = (BrokenProcessPool, OSError, EOFError)
 

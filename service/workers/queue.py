@@ -24,7 +24,7 @@ DEFAULT_PLACE = Place()
 
 
 class JobQueue(Generic[T]):
-    """Hands out free workers, or whatever else `T` is, to the jobs that wait; for one event loop."""
+    """Hands out free slots (`T`) to the jobs that wait; for one event loop."""
 
     def __init__(self) -> None:
         self._queues = {priority: _FairQueue[T]() for priority in Priority}
@@ -33,7 +33,7 @@ class JobQueue(Generic[T]):
         return sum(map(len, self._queues.values()))
 
     def put(self, place: Place) -> asyncio.Future[T]:
-        """Join the queue; returns a future for a free worker. Cancel it, or `remove` it, to leave."""
+        """Join the queue; returns a future for a free slot. Cancel it, or `remove` it, to leave."""
         waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._queues[place.priority].put(waiter, place.cost)
         return waiter

@@ -88,7 +88,7 @@ def _reuse_memory() -> None:
 
 
 def _die_with_parent() -> None:
-    """Exit when the parent process is gone: a SIGKILL leaves it no time to end its workers."""
+    """Exit when the parent process has ended: killed by SIGKILL, it cannot end its workers."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -22,7 +22,7 @@ P3 = icc.rgb_profile(*PRIMARIES[12], icc.D65, 2.2)
 
 
 def dark_and_saturated() -> list[tuple[int, int, int]]:
-    """Where 8 bits a channel are worst: steep parts of a curve, and colours at the edge of sRGB."""
+    """Colours for which 8 bits a channel are worst: steep parts of a curve, and the edge of sRGB."""
     random = Random(7)
 
     def level(exponent: int) -> int:

@@ -1,4 +1,4 @@
-"""What runs in a worker process, called in this process, in a pool and with little memory."""
+"""The code of a worker process, called in this process, in a pool, and with little memory."""
 
 import hashlib
 import os

@@ -139,7 +139,7 @@ class _Headers:
         return self.scans > 0 and not any(missing.values())
 
     def endings(self) -> tuple[bytes, ...]:
-        """What to append in place of a missing end marker: unless all decode alike, scan data is missing too."""
+        """Alternatives for a missing end marker: unless all decode to the same pixels, scan data is missing too."""
         restarts = [bytes((0xFF, 0xD0 + number % 8)) for number in range(self._restarts, self._restarts + 8)]
         return (_END, *(b"".join(filling + restart for restart in restarts) + _END for filling in _FILLINGS))
 
