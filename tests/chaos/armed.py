@@ -12,6 +12,7 @@ from typing import Any
 
 from service.__main__ import main
 from service.exports import ImageExportService
+from service.handlers.uploads import UploadWriter
 from service.ledger.ledger import Ledger
 from service.store.directories import Directory
 from service.store.local import LocalStore
@@ -22,7 +23,7 @@ def die() -> None:
 
 
 def after(owner: type, name: str) -> None:
-    """Die when the method has done its work, before anyone hears of it."""
+    """Die when the method has done its work, before its caller goes on."""
     method: Callable[..., Awaitable[Any]] = getattr(owner, name)
 
     async def dying(*args: Any, **options: Any) -> Any:
@@ -63,8 +64,19 @@ def soon_into(owner: type, name: str, seconds: float) -> None:
     setattr(owner, name, dying)
 
 
+def while_reading_a_body() -> None:
+    """Die when the first bytes of an upload are in uploads/."""
+    write = UploadWriter.write
+
+    async def dying(self: UploadWriter, key: str, data: bytes) -> None:
+        await write(self, key, data)
+        die()
+
+    UploadWriter.write = dying  # type: ignore[method-assign]  # this is what arms it
+
+
 def before_naming_a_raw() -> None:
-    """The raw is synced in temp/ and has no name yet."""
+    """Die when the raw is synced in temp/ and has no name yet."""
     rename = Directory.rename
 
     def dying(self: Directory, name: str, target: Directory, new: str) -> None:
@@ -76,7 +88,7 @@ def before_naming_a_raw() -> None:
 
 
 def before_syncing_the_name_of_a_raw() -> None:
-    rename, named = Directory.rename, False
+    rename = Directory.rename
 
     def dying(self: Directory, name: str, target: Directory, new: str) -> None:
         rename(self, name, target, new)
@@ -84,7 +96,6 @@ def before_syncing_the_name_of_a_raw() -> None:
             die()
 
     Directory.rename = dying  # type: ignore[method-assign]  # this is what arms it
-    del named
 
 
 def between_two_names_of_exports() -> None:
@@ -111,6 +122,7 @@ def after_writing_a_raw() -> None:
 
 
 POINTS: dict[str, Callable[[], None]] = {
+    "0 body being read": while_reading_a_body,
     "1 opened": lambda: after(Ledger, "open"),
     "2 noted as sent": lambda: after(Ledger, "send"),
     "3 being drawn": lambda: soon_after(Ledger, "send", 0.4),

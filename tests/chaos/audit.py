@@ -1,74 +1,174 @@
-"""What must hold after all kills: nothing acknowledged is lost, nothing is paid twice, every call is accounted for."""
+"""What must hold after all kills: nothing acknowledged is lost, nothing is paid twice, every cent is accounted for."""
 
+import asyncio
+import contextlib
 import hashlib
-import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.harness import Acknowledged, Bank, calls_of
+from service.ledger import statements
+from service.ledger.ledger import LedgerAccess
+from service.ledger.steps import Rules
+from tests.chaos.bank import LIST_PRICE, Bank
+from tests.chaos.clients import Export, exports_of, get, settled
+from tests.chaos.process import Service
+from tests.helpers import until
 
-_SCRIPT = re.compile(r"<script>\n(.*)\n</script>", re.DOTALL)
+# Files that were made in the moment of the last kill are removed once no living process can have made them.
+CLEAN_SECONDS = 60.0
+
+Status = dict[str, Any]
+Call = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """All but the first three must be 0."""
+    """Each must be 0."""
 
-    requests: int
-    calls: int
-    unknown: int
-    exports_lost: int
-    raws_without_exports: int
-    calls_unlisted: int
-    calls_made_twice: int
-    calls_open: int
-    temp_files: int
-    strays: int
-    nano_reserved: int
+    exports_lost_or_changed: int = 0
+    raws_lost: int = 0
+    raws_without_exports: int = 0
+    calls_unlisted: int = 0
+    calls_made_twice: int = 0
+    calls_open: int = 0
+    costs_not_on_the_bill: int = 0
+    micro_dollars_off: int = 0
+    nano_dollars_reserved: int = 0
+    temp_files: int = 0
+    orphan_uploads: int = 0
+    orphan_raws: int = 0
 
     @property
     def faults(self) -> dict[str, int]:
-        names = [name for name in self.__slots__ if name not in ("requests", "calls", "unknown")]
-        return {name: getattr(self, name) for name in names if getattr(self, name)}
+        return {each.name: value for each in fields(self) if (value := getattr(self, each.name))}
 
 
-def audit(
-    storage: Path, bank: Bank, found: Sequence[dict[str, Any]], told: Sequence[Acknowledged], usage: dict[str, Any]
-) -> Findings:
-    calls = calls_of(found)
-    drawn = Counter({_script(prompt): count for prompt, count in bank.calls.items()})
-    listed = Counter(each["script"] for each in found for call in each["calls"] if _may_be_billed(call))
-    wanted = {each["script"]: each["count"] for each in found}
-    raws = {path.name for path in (storage / "generated").iterdir() if path.name != ".gitkeep"}
-    exported = {call["storage_path"].rpartition("/")[2] for call in calls if call["state"] == "exported"}
-    named = {str(call["storage_path"]).rpartition("/")[2] for call in calls}
-    return Findings(
-        requests=len(found),
-        calls=len(calls),
-        unknown=sum(call["state"] == "unknown" for call in calls),
-        exports_lost=sum(not _is_there(storage, each) for each in told),
-        raws_without_exports=len(raws - exported),
-        calls_unlisted=sum((drawn - listed).values()),
-        calls_made_twice=sum(max(0, count - wanted.get(script, 0)) for script, count in drawn.items()),
-        calls_open=sum(call["state"] in ("planned", "sending", "received") for call in calls),
-        temp_files=sum(path.name != ".gitkeep" for path in (storage / "temp").iterdir()),
-        strays=len(raws - named),
-        nano_reserved=round(usage["budget"]["reserved_usd"] * 1e9),
-    )
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a run ended: its `faults`, and `seen`, one line for people."""
+
+    faults: dict[str, int]
+    seen: str
+    states: Sequence[str] = ()
 
 
-def _script(prompt: str) -> str:
-    match = _SCRIPT.search(prompt)
-    return match[1] if match else prompt
+@dataclass(frozen=True, slots=True)
+class Books:
+    """The three accounts that must agree: the disk, what the API says, and Gemini's bill."""
+
+    storage: Path
+    bank: Bank
+    requests: Sequence[Status]
+    usage: dict[str, Any]
+    acknowledged: Collection[Export] = ()
+    named_uploads: Collection[str] = ()
+
+    @property
+    def calls(self) -> list[Call]:
+        return [call for request in self.requests for call in request["calls"]]
+
+    @property
+    def states(self) -> Counter[str]:
+        return Counter(call["state"] for call in self.calls)
+
+    def audit(self) -> Findings:
+        drawn, raws = self.bank.drawn, _files(self.storage / "generated")
+        named = {_name(call["storage_path"]) for call in self.calls if call["storage_path"]}
+        done = {_name(call["storage_path"]) for call in self.calls if call["state"] in ("exported", "failed")}
+        exported = {_name(call["storage_path"]) for call in self.calls if call["state"] == "exported"}
+        wanted = {request["script"]: request["count"] for request in self.requests}
+        return Findings(
+            exports_lost_or_changed=sum(not _is_there(self.storage, each) for each in self._exports()),
+            raws_lost=len(exported - raws),
+            raws_without_exports=len(raws & named - done),
+            calls_unlisted=sum((drawn - self._listed()).values()),
+            calls_made_twice=sum(max(0, count - wanted.get(script, 0)) for script, count in drawn.items()),
+            calls_open=sum(call["state"] in ("planned", "sending", "received") for call in self.calls),
+            costs_not_on_the_bill=sum((self._costs() - self._bill()).values()),
+            micro_dollars_off=abs(_micro(self.usage["total"]["cost_usd"]) - self._expected_total()),
+            nano_dollars_reserved=round(self.usage["budget"]["reserved_usd"] * 1e9),
+            temp_files=len(_files(self.storage / "temp")),
+            orphan_uploads=len(_files(self.storage / "uploads") - set(map(_name, self.named_uploads))),
+            orphan_raws=len(raws - named),
+        )
+
+    def _exports(self) -> Iterable[Export]:
+        yield from self.acknowledged
+        for request in self.requests:
+            yield from exports_of(request["variations"])
+
+    def _listed(self) -> Counter[str]:
+        """Calls that are or may be billed, by script."""
+        return Counter(
+            request["script"]
+            for request in self.requests
+            for call in request["calls"]
+            if call["billed"] is not False and call["sent_at"]
+        )
+
+    def _costs(self) -> Counter[tuple[str, int]]:
+        """The costs of calls whose usage was received: script and micro-dollars."""
+        return Counter(
+            (request["script"], _micro(call["cost_usd"]))
+            for request in self.requests
+            for call in request["calls"]
+            if call["cost_usd"] and not call["estimated"]
+        )
+
+    def _bill(self) -> Counter[tuple[str, int]]:
+        return Counter((script, _rounded(nano)) for script, charges in self.bank.bill.items() for nano in charges)
+
+    def _expected_total(self) -> int:
+        """Micro-dollars: by the bill where usage was received, at the list price where a cost was estimated."""
+        received, nano = self._costs(), 0
+        for script, charges in self.bank.bill.items():
+            for charge in charges:
+                if received[script, _rounded(charge)] > 0:
+                    received[script, _rounded(charge)] -= 1
+                    nano += charge
+        return _rounded(nano + LIST_PRICE * sum(call["estimated"] for call in self.calls))
 
 
-def _may_be_billed(call: dict[str, Any]) -> bool:
-    return bool(call["billed"] is not False and call["sent_at"])
+async def audited(service: Service, bank: Bank, acknowledged: Collection[Export] = ()) -> tuple[Books, Findings]:
+    """Wait until all has settled, then audit; what is cleaned up in time is no fault."""
+    requests = await settled(service)
+    await until(lambda: bank.in_flight == 0, CLEAN_SECONDS)
+    usage = await get(f"{service.url}/api/usage")
+    uploads = await asyncio.to_thread(_named_uploads, service.storage)
+    books = Books(service.storage, bank, requests, usage, acknowledged, uploads)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CLEAN_SECONDS):
+            while (findings := books.audit()).temp_files or findings.orphan_uploads:
+                await asyncio.sleep(0.5)
+    return books, books.audit()
 
 
-def _is_there(storage: Path, export: Acknowledged) -> bool:
+def _named_uploads(storage: Path) -> list[str]:
+    database = LedgerAccess(storage / "ledger", Rules(0, None)).connect(read_only=True)
+    with contextlib.closing(database):
+        return [key for (key,) in database.run(statements.NAMED_UPLOADS)]
+
+
+def _files(area: Path) -> set[str]:
+    return {path.name for path in area.iterdir() if not path.name.startswith(".")}
+
+
+def _name(key: str) -> str:
+    return key.rpartition("/")[2]
+
+
+def _micro(usd: float) -> int:
+    return round(usd * 1e6)
+
+
+def _rounded(nano: int) -> int:
+    """Micro-dollars, half up."""
+    return (nano + 500) // 1000
+
+
+def _is_there(storage: Path, export: Export) -> bool:
     path = storage / export.path
     return path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == export.sha256
