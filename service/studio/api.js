@@ -2,10 +2,10 @@
 
 import { at, config } from "./page.js";
 
-// Three heartbeats missed: the connection is dead, although nothing has closed it.
+// A stream without data for three heartbeats is dead, even if the connection was not closed.
 const SILENCE_MS = 3000 * config.sse_heartbeat_seconds;
 
-// `problem` is the service's problem details, or the same members made here. `temporary` failures may end by themselves.
+// `problem` is the service's problem details, or an object with the same members. `temporary`: worth retrying automatically.
 export class Failure extends Error {
   constructor(problem, temporary) {
     super(problem.title);
@@ -14,7 +14,7 @@ export class Failure extends Error {
   }
 }
 
-// Times in answers are the service's; the clock of this machine may differ.
+// Timestamps in responses come from the service's clock, which may differ from the browser's.
 let clockOffset = 0;
 export const serviceTime = () => Date.now() + clockOffset;
 
@@ -23,7 +23,7 @@ export function newKey() {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-// Starts a request, or finds the one that has this Idempotency-Key already.
+// Starts a request, or returns the status of the one with this Idempotency-Key.
 export function submit(body, key, signal) {
   const headers = { "Idempotency-Key": key, Prefer: "respond-async" };
   return json("", { method: "POST", body, headers, signal });
@@ -37,7 +37,8 @@ export const listNewest = async (limit) => (await json(`?limit=${limit}`)).reque
 export const getStatus = (id) => json(`/${id}`);
 export const cancelRequest = (id) => json(`/${id}/cancel`, { method: "POST" });
 
-// The events of a request after the one numbered `after`: { number, kind, data }. EventSource could not send the API key.
+// Yields the events after number `after` as { number, kind, data }, and heartbeats without data.
+// By fetch, because EventSource cannot send an Authorization header.
 export async function* readEvents(id, after) {
   const response = await call(`/${id}/events`, { headers: { "Last-Event-ID": String(after) } });
   if (response.status === 204) return;
@@ -49,7 +50,7 @@ export async function* readEvents(id, after) {
       if (done) return;
       const blocks = (text + value).split("\n\n");
       text = blocks.pop();
-      yield* blocks.map(parseEvent).filter((event) => event.data);
+      yield* blocks.map(parseEvent);
     }
   } finally {
     reader.cancel().catch(() => {});

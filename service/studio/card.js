@@ -30,7 +30,7 @@ export class Card {
     this.enter("waiting", "waiting for its turn");
   }
 
-  // Show an event, or the same of a status. Only a picture that turned up late changes a variation that has ended.
+  // Show an event. A variation that has ended changes only if its picture is recovered later.
   apply(kind, data) {
     if (this.isRunning || (kind === "exported" && this.state !== "done")) this[STEPS[kind]]?.(data);
   }
@@ -52,7 +52,7 @@ export class Card {
     this.part(".card-more").replaceChildren();
   }
 
-  // Nothing, when it is sent again after a refusal.
+  // A call that is retried after a 429 or 503 is sent more than once.
   showSent({ at }) {
     if (this.state !== "waiting") return;
     this.sentAt = Date.parse(at);
@@ -91,30 +91,30 @@ export class Card {
     return make("a", { href: shown.url, target: "_blank", rel: "noopener", title: "Open in full size" }, image);
   }
 
-  // A variation that ended without a picture, as the service tells it.
+  // A variation that ended without exports: failed or cancelled.
   showEnd({ error, at }) {
     if (error.code === "cancelled") return this.showCancelled();
     const title = config.titles[error.code] ?? error.code;
     const problem = { ...error, title, request_id: this.submission.id, endedAt: at ?? this.endedAt };
-    this.showFailure(problem, this.waysOn(error));
+    this.showFailure(problem, this.buttonsFor(error));
   }
 
-  waysOn({ retryable, billed, storage_path }) {
-    if (retryable) return this.again("Try again");
-    // It may turn up after a restart of the service. Asking costs nothing.
+  buttonsFor({ retryable, billed, storage_path }) {
+    if (retryable) return this.resubmitButton("Try again");
+    // The service may still recover its picture after a crash.
     return billed === null && !storage_path ? { "Look again": () => this.submission.resume([this]) } : {};
   }
 
-  // A new request for this variation. After a reload the page does not know the form that it was made of.
-  again(words) {
+  // Submits this variation as a new request. After a reload the page no longer has the form's values.
+  resubmitButton(words) {
     return this.run.order ? { [words]: () => this.run.resubmit(this) } : {};
   }
 
-  // `concerned`: how many cards have this failure, all shown by this one.
-  showFailure(problem, buttons, concerned = 1) {
+  // `affected` is the number of cards that have this failure; the others are hidden.
+  showFailure(problem, buttons, affected = 1) {
     const age = this.age(problem.endedAt ? Date.parse(problem.endedAt) : undefined);
     this.enter("failed", age && `after ${age}`);
-    if (concerned > 1) this.part("h3").textContent = variations(concerned);
+    if (affected > 1) this.part("h3").textContent = variations(affected);
     const words = [make("strong", { textContent: problem.title }), paragraph(problem.detail)];
     this.part(".card-more").append(make("div", { className: "problem" }, ...words), factsOf(problem, this.isEmulated));
     this.addButtons(buttons);
@@ -122,14 +122,14 @@ export class Card {
     this.tell(`${this.part("h3").textContent} failed: ${problem.title}.`);
   }
 
-  joinFailure() {
+  hideFailed() {
     this.enter("failed", "");
     this.root.hidden = true;
   }
 
   showCancelled() {
     this.enter("cancelled", "never sent");
-    this.addButtons(this.again("Send it"));
+    this.addButtons(this.resubmitButton("Send it"));
   }
 
   addButtons(buttons) {
@@ -145,7 +145,7 @@ export class Card {
     }
   }
 
-  // Only what happens now: what was found after a reload is not read out.
+  // Cards that are not on the page yet show earlier requests, which are not announced.
   tell(news) {
     if (this.root.isConnected) announce(`${news} ${this.run.summary()}`);
   }

@@ -1,4 +1,4 @@
-// What every part of the page needs: its configuration, its elements, and how sizes, times and money are written.
+// Shared by all modules: the configuration, DOM helpers, and the formatting of sizes, times and money.
 
 export const config = JSON.parse(document.getElementById("config").textContent);
 export const FORMATS = Object.keys(config.formats);

@@ -1,4 +1,4 @@
-// One press of Generate, or an earlier request: its cards, and the submissions that fill them.
+// A run: one press of Generate, or a request of before the page was loaded. It has cards and the submissions behind them.
 
 import { serviceTime } from "./api.js";
 import { Card } from "./card.js";
@@ -7,7 +7,7 @@ import { announce, at, copyOf, dollars, duration, moment, variations } from "./p
 import { Submission } from "./submission.js";
 
 const PAGE_TITLE = document.title;
-const LOST = "The connection is lost. The request goes on at the service, and this page keeps trying to reach it.";
+const DISCONNECTED = "The connection is lost. The request goes on at the service, and this page keeps trying to reach it.";
 const ALL_CANCELLED = "Cancelled before anything was sent.";
 const SOME_SENT = "Cancelled: nothing more is sent. What was sent before is still received, and appears here.";
 
@@ -65,7 +65,6 @@ export class Run {
     this.add([card], bodyOfOne(this.order)).start();
   }
 
-  // Go on with a request of before.
   follow() {
     for (const submission of this.submissions) submission.follow();
   }
@@ -97,8 +96,8 @@ export class Run {
     return this.submissions.some((submission) => submission.isUploading);
   }
 
-  get isCut() {
-    return this.isRunning && this.submissions.some((submission) => submission.isCut);
+  get isDisconnected() {
+    return this.isRunning && this.submissions.some((submission) => submission.isDisconnected);
   }
 
   summary() {
@@ -120,7 +119,7 @@ export class Run {
     this.part("progress").value = this.cards.filter((card) => !card.isRunning).length;
     this.part("progress").hidden = !this.isRunning;
     this.part(".cancel").hidden = !this.isRunning || this.note !== "";
-    this.showNote(this.isCut ? LOST : this.note);
+    this.showNote(this.isDisconnected ? DISCONNECTED : this.note);
     if (this.isRunning && this.root.isConnected) running.add(this);
     else running.delete(this);
     showRunning();
@@ -156,8 +155,8 @@ let clock = null;
 
 function showRunning() {
   const mine = [...running].filter((run) => run.order);
-  // A service that is not reached may be back much later: that does not lock the form.
-  const isLocked = mine.some((run) => !run.isCut);
+  // A run that is disconnected does not lock the form: the service may be away for long.
+  const isLocked = mine.some((run) => !run.isDisconnected);
   at("generate").disabled = isLocked;
   at("generate").textContent = isLocked ? "Generating…" : "Generate";
   at("empty").hidden = at("results").querySelector(".run") !== null;

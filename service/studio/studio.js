@@ -1,4 +1,4 @@
-// Wires the form and the API key to the runs, and shows the last requests again after a reload.
+// The page: starts runs from the form, remembers the API key, and shows earlier requests after a reload.
 
 import { Failure, listNewest } from "./api.js";
 import { prepareForm, readOrder } from "./order.js";
@@ -6,8 +6,7 @@ import { announce, at, config } from "./page.js";
 import { Run } from "./run.js";
 
 const KEY_SLOT = "image-export-key";
-// So many earlier requests are shown.
-const EARLIER = 10;
+const MAX_EARLIER = 10;
 
 const runs = [];
 let earlier = [];
@@ -27,10 +26,10 @@ async function showEarlier() {
   for (const run of earlier.splice(0)) run.remove();
   if (config.needs_key && !at("key").value.trim()) return;
   try {
-    const statuses = await listNewest(EARLIER);
+    const statuses = await listNewest(MAX_EARLIER);
     if (load === loads) addEarlier(statuses.filter((status) => !runs.some((run) => run.shows(status))));
   } catch (error) {
-    if (load === loads) showRefusal(error);
+    if (load === loads) showEarlierFailure(error);
   }
 }
 
@@ -43,7 +42,7 @@ function addEarlier(statuses) {
   }
 }
 
-function showRefusal(error) {
+function showEarlierFailure(error) {
   const { title, detail } = error instanceof Failure ? error.problem : { title: "The page failed", detail: error };
   at("earlier-text").textContent = `Earlier requests cannot be shown. ${title}: ${detail}`;
   at("earlier").hidden = false;

@@ -2,7 +2,7 @@
 
 import { cancelRequest, Failure, findByKey, getStatus, newKey, readEvents, submit } from "./api.js";
 
-// A browser opens six connections to a host over HTTP/1.1, for all its tabs. Requests without a stream are polled.
+// Browsers open at most six HTTP/1.1 connections per host, for all tabs together. Other requests are polled.
 const MAX_STREAMS = 2;
 const POLL_MS = 2000;
 const MAX_BACKOFF_MS = 30_000;
@@ -14,13 +14,13 @@ const SAFE_TO_REPEAT = "If the request did arrive, trying again finds it: nothin
 let streams = 0;
 
 export class Submission {
-  // `cards` show its variations, in their order; `run` is told of every change. Without a body it was made earlier.
+  // `cards` show its variations, in order. Without a body it was submitted before the page was loaded.
   constructor(run, cards, body = null) {
     Object.assign(this, { run, cards, body });
     this.key = newKey();
     this.id = this.abort = null;
     this.lastEvent = this.backoff = this.cost = this.possiblyBilled = 0;
-    this.hasEnded = this.isCut = false;
+    this.hasEnded = this.isDisconnected = false;
     for (const card of cards) card.submission = this;
   }
 
@@ -28,19 +28,19 @@ export class Submission {
     return this.id === null && this.running().length > 0;
   }
 
-  // A card that was submitted anew is another submission's.
+  // A card that was resubmitted belongs to the new submission.
   running() {
     return this.cards.filter((card) => card.submission === this && card.isRunning);
   }
 
-  // Submit it. A repetition has the same key, so that nothing is paid twice.
+  // Submit it. Retries have the same Idempotency-Key, so nothing is paid twice.
   async start() {
-    const isRepeated = this.abort !== null;
+    const isRetry = this.abort !== null;
     this.abort = new AbortController();
     const { signal } = this.abort;
     try {
-      // The service forgets a key after a while, but not its request.
-      const earlier = isRepeated && (await findByKey(this.key));
+      // The key may have expired meanwhile, but the request can still be found by it.
+      const earlier = isRetry && (await findByKey(this.key));
       this.update(earlier || (await submit(this.body, this.key, signal)));
     } catch (error) {
       return signal.aborted ? undefined : this.fail(error);
@@ -48,7 +48,7 @@ export class Submission {
     await this.follow();
   }
 
-  // Find out what became of these cards.
+  // After a failure: find the request, or submit it again, and show these cards anew.
   async resume(cards) {
     for (const card of cards) card.wait();
     if (this.id === null) return this.start();
@@ -60,14 +60,14 @@ export class Submission {
     await this.follow();
   }
 
-  // Follow it to its end, through lost connections and restarts of the service.
+  // Follow it to its end, with exponential backoff while the service cannot be reached.
   async follow() {
     while (!this.hasEnded && this.run.root.isConnected) {
       try {
         await (streams < MAX_STREAMS ? this.stream() : this.poll());
       } catch (error) {
         if (!error.temporary) return this.fail(error);
-        this.setCut(error.problem.wait);
+        this.backOff(error.problem.wait);
       }
       if (!this.hasEnded) await pause(this.backoff || POLL_MS);
     }
@@ -77,7 +77,7 @@ export class Submission {
     streams++;
     try {
       for await (const event of readEvents(this.id, this.lastEvent)) {
-        this.setReached();
+        this.resetBackoff();
         if (event.data) this.handle(event);
         if (this.hasEnded) return;
       }
@@ -89,7 +89,7 @@ export class Submission {
 
   async poll() {
     this.update(await getStatus(this.id));
-    this.setReached();
+    this.resetBackoff();
   }
 
   handle({ number, kind, data }) {
@@ -99,7 +99,7 @@ export class Submission {
     this.run.show();
   }
 
-  // Show a status. It may repeat what is shown already.
+  // Show a status; what is shown already stays.
   update(status) {
     this.id = status.request_id;
     for (const call of status.calls) this.card(call.id)?.showCall(call);
@@ -120,20 +120,20 @@ export class Submission {
     return card?.submission === this ? card : null;
   }
 
-  setCut(wait) {
+  backOff(wait) {
     this.backoff = Math.max(Math.min(2 * this.backoff || 1000, MAX_BACKOFF_MS), 1000 * (wait || 0));
-    this.isCut = true;
+    this.isDisconnected = true;
     this.run.show();
   }
 
-  setReached() {
+  resetBackoff() {
     this.backoff = 0;
-    if (!this.isCut) return;
-    this.isCut = false;
+    if (!this.isDisconnected) return;
+    this.isDisconnected = false;
     this.run.show();
   }
 
-  // Stop what was not sent to Gemini yet. Raises a Failure if the service cannot be told.
+  // Cancel the calls that were not sent to Gemini yet; throws a Failure.
   async cancel() {
     if (this.id !== null) return this.update(await cancelRequest(this.id));
     this.abort.abort();
@@ -151,24 +151,24 @@ export class Submission {
 
   problemOf(error) {
     const problem = error instanceof Failure ? error.problem : pageFault(error);
-    // With an id, "not billed" would be said of the question, not of the request.
+    // This problem's `billed` is about the GET of the status, not about the calls.
     if (this.id !== null) return { ...problem, billed: null, request_id: this.id };
     return problem.billed === false ? problem : { ...problem, detail: `${problem.detail} ${SAFE_TO_REPEAT}` };
   }
 
-  // One failure for all cards that are concerned.
+  // Show the failure once, in the first of the cards that are still running.
   fail(error) {
-    this.isCut = false;
+    this.isDisconnected = false;
     const problem = this.problemOf(error);
     const cards = this.running();
     const mayRetry = problem.retryable || problem.billed !== false || problem.code === "unauthorized";
     cards[0]?.showFailure(problem, mayRetry ? { "Try again": () => this.resume(cards) } : {}, cards.length);
-    for (const card of cards.slice(1)) card.joinFailure();
+    for (const card of cards.slice(1)) card.hideFailed();
     this.run.show();
   }
 }
 
-// Sleeps, but not longer than this computer is offline.
+// Sleeps; ends early when the computer comes back online.
 function pause(milliseconds) {
   return new Promise((resolve) => {
     const end = () => {

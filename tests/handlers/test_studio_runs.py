@@ -16,16 +16,25 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 NOTE = "document.querySelector('.note:not([hidden])')?.innerText ?? ''"
 REFUSAL = "document.querySelector('#earlier:not([hidden])')"
-# The first two streams of events fail.
-CUTS = """
+# The first three streams of events fail: refused, silent, and closed after the first event.
+FAULTS = """
 window.streams = [];
-window.cuts = 2;
 const real = window.fetch;
-window.fetch = async (url, options) => {
-  if (!url.endsWith("/events")) return real(url, options);
+const faults = [
+  () => { throw new TypeError("Failed to fetch"); },
+  () => new Response(new ReadableStream()),
+  async (response) => {
+    const reader = (await response).body.pipeThrough(new TextDecoderStream()).getReader();
+    let text = "";
+    while (!text.includes("event: sent")) text += (await reader.read()).value;
+    return new Response(text.slice(0, text.indexOf("\\n\\n", text.indexOf("event: sent")) + 2));
+  },
+];
+window.fetch = (url, options) => {
+  const response = real(url, options);
+  if (!url.endsWith("/events")) return response;
   streams.push(options.headers["Last-Event-ID"]);
-  if (cuts-- <= 0) return real(url, options);
-  throw new TypeError("Failed to fetch");
+  return faults.length ? faults.shift()(response) : response;
 };
 """
 KEY, OTHER = "a-key-of-the-service", "b-key-of-the-service"
@@ -100,13 +109,14 @@ async def test_pictures_whose_files_were_removed_say_so(serve: Serve, visit: Vis
 
 async def test_a_lost_connection_is_made_again_where_it_broke(serve: Serve, visit: Visit) -> None:
     gate = Gate()
-    service = await serve(QuickEmulator(then=gate))
+    service = await serve(QuickEmulator(then=gate), sse_heartbeat_seconds=0.2)
     tab = await visit(service)
-    await tab.run("{" + CUTS + "}")
+    await tab.run("{" + FAULTS + "}")
     await generate(tab)
     await tab.wait_for(f"({NOTE}).includes('keeps trying')")
     assert not await tab.run("document.getElementById('generate').disabled")
-    await tab.wait_for(f"streams.length === 3 && !({NOTE})")
+    await tab.wait_for(f"streams.length >= 4 && !({NOTE})")
+    assert (await tab.run("streams"))[:4] == ["0", "0", "0", "1"]
     gate.let(1)
     await done(tab, 1)
     assert service.emulator.requests == 1
