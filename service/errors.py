@@ -1,7 +1,7 @@
 """The exception hierarchy: one class for each error code, with its HTTP status."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from service.quoting import visible, without_surrogates
 
@@ -14,24 +14,21 @@ class ServiceError(Exception):
     """An error that is reported to the client.
 
     `detail` is one sentence, and never contains a path of the machine. `billed` says whether a call to Gemini was paid
-    for (None: unknown), `storage_path` is the key of what was kept of its reply, `usage` what Gemini counted.
+    for (None: unknown), `storage_path` is the key under which its reply is stored, `usage` its usageMetadata.
 
     ServiceError (internal, 500)
     ├── RequestError                      the client's mistake, nothing was spent
     │   ├── 400 MalformedRequest MalformedBody DuplicateField NotUtf8 InvalidIdempotencyKey
-    │   ├── 401 Unauthorized   403 BadSignature CrossOrigin
-    │   ├── 404 NotFound   405 MethodNotAllowed   408 BodyTimeout   409 NoRaw StillRunning
-    │   ├── 410 LinkExpired RawGone Deleted   412 PreconditionFailed
-    │   ├── 413 TooLarge   415 UnsupportedMediaType UnsupportedEncoding UnsupportedImage
+    │   ├── 401 Unauthorized   403 BadSignature CrossOrigin   404 NotFound   405 MethodNotAllowed   408 BodyTimeout
+    │   ├── 409 NoRaw StillRunning   410 LinkExpired RawGone Deleted   412 PreconditionFailed   413 TooLarge
+    │   ├── 415 UnsupportedMediaType UnsupportedEncoding UnsupportedImage
     │   ├── 416 RangeNotSatisfiable   417 ExpectationFailed
     │   ├── 422 MissingField UnknownField InvalidField ImageError IdempotencyMismatch UnpricedModel
     │   └── 429 BudgetExhausted
     ├── GeminiError                       a call failed; `billed` says what is known of its price
-    │   ├── 422 Blocked NoImage
-    │   ├── 429 QuotaExhausted CreditsExhausted
+    │   ├── 422 Blocked NoImage   429 QuotaExhausted CreditsExhausted
     │   ├── 502 GeminiAuth GeminiRejected GeminiFailed BadReply OutcomeUnknown
-    │   ├── 503 GeminiUnavailable
-    │   └── 504 GeminiTimeout
+    │   └── 503 GeminiUnavailable   504 GeminiTimeout
     ├── 502 NoExport RawMissing           a picture came, but no export could be made of it
     ├── 409 Cancelled                     a call that never went out
     └── 503 Busy Draining StorageUnavailable NotReady   507 StorageFull
@@ -224,7 +221,7 @@ class QuotaExhausted(GeminiError):
 
 
 class CreditsExhausted(QuotaExhausted):
-    """A quota that does not reset by itself: somebody has to pay, or to raise a limit."""
+    """A quota that does not reset by itself: the operator has to pay, or to raise a limit."""
 
     retryable = False
 
@@ -291,50 +288,3 @@ class OutOfDescriptors(StorageUnavailable):
 
 class StorageFull(ServiceError):
     code, status, title, retryable = "storage_full", 507, "The storage is full", True
-
-
-E = TypeVar("E", bound=ServiceError)
-
-# When no variation succeeded, the status of the response is the first of these that any of them has.
-STATUS_ORDER = (507, 504, 502, 429, 503, 422, 409)
-
-
-def overall_error(errors: Sequence[ServiceError]) -> ServiceError:
-    """The error to respond with when no variation succeeded: by STATUS_ORDER, an unexpected fault last."""
-    return min(errors, key=_rank)
-
-
-def _rank(error: ServiceError) -> int:
-    if error.status in STATUS_ORDER:
-        return STATUS_ORDER.index(error.status)
-    return len(STATUS_ORDER) + (error.code == ServiceError.code)
-
-
-def classes(root: type[E]) -> Iterator[type[E]]:
-    """`root` and its subclasses, as far as they define a code."""
-    if "code" in vars(root):
-        yield root
-    for child in root.__subclasses__():
-        yield from classes(child)
-
-
-def image_error(code: str, detail: str) -> ImageError:
-    """The ImageError with the code of an ImagingError."""
-    for kind in classes(ImageError):
-        if kind.code == code:
-            return kind(detail)
-    return ImageError(detail)
-
-
-def error_of(code: str, detail: str, *, retryable: bool, **more: Any) -> ServiceError:
-    """An error from what was written down of it; `more` as for ServiceError."""
-    kinds = [kind for kind in _all_kinds(ServiceError) if kind.code == code]
-    # One code may stand for two classes, which differ in that.
-    kind = next((kind for kind in kinds if kind.retryable == retryable), kinds[0] if kinds else ServiceError)
-    return kind(detail, **more)
-
-
-def _all_kinds(root: type[ServiceError]) -> Iterator[type[ServiceError]]:
-    yield root
-    for child in root.__subclasses__():
-        yield from _all_kinds(child)

@@ -11,6 +11,7 @@ from typing import Any
 from service.arguments import base_path, dimensions, echoed_metadata, picture_data
 from service.bases import REFERENCE_ENCODING, REFERENCE_PLAN, Base, Needs, SharedBase, Source, lost_base, source_of
 from service.encodings import default_encodings
+from service.error_codes import image_error
 from service.errors import (
     ImageError,
     NoExport,
@@ -20,7 +21,6 @@ from service.errors import (
     StorageFull,
     StorageUnavailable,
     UnsupportedImage,
-    image_error,
 )
 from service.imaging.errors import ImagingError, Unreadable
 from service.imaging.formats import SNIFF_BYTES, Encoding, sniff
@@ -201,6 +201,16 @@ class ImageExportService:
             log.warning("warning: %s %s", warning.code, warning.format or "")
             self._events.warn(warning.code)
         return ExportSet(outcome.picture, outcome.size, outcome.composited, exports, outcome.warnings)
+
+    async def export_all(
+        self, source: Source, base: Base | None, plan: ExportPlan, encodings: Sequence[Encoding]
+    ) -> ExportSet:
+        """Like `export`, but raises StorageFull, and leaves no file, if there is no space for one of them."""
+        exported = await self.export(source, base, plan, encodings)
+        if exported.ran_out_of_space:
+            await self.publisher.discard(exported)
+            raise StorageFull("no space is left for all of the exports; none was kept")
+        return exported
 
     @contextlib.asynccontextmanager
     async def spooled(self, data: bytes) -> AsyncIterator[Source]:

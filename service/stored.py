@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from service.errors import ServiceError, error_of
+from service.error_codes import stored_error
+from service.errors import ServiceError
 from service.imaging.formats import NAMES, TABLE, Encoding
 from service.imaging.plan import ExportPlan
 from service.orders import Order, Variation
@@ -94,7 +95,7 @@ def error_to_json(error: ServiceError) -> str:
 
 def error_from_json(text: str) -> ServiceError:
     stored = json.loads(text)
-    return error_of(
+    return stored_error(
         stored["code"],
         stored["detail"],
         retryable=stored.get("retryable", False),

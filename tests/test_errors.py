@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from service.error_codes import classes, overall_error
 from service.errors import (
     Blocked,
     GeminiAuth,
@@ -13,8 +14,6 @@ from service.errors import (
     QuotaExhausted,
     ServiceError,
     StorageFull,
-    classes,
-    overall_error,
 )
 
 API = Path(__file__).parents[1] / "docs/api.md"

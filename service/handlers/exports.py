@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from service.bases import Base
-from service.errors import MissingField, StorageFull
+from service.errors import MissingField
 from service.handlers.forms import open_form
 from service.imaging.formats import READABLE
 from service.schemas.answers import exports_answer
@@ -22,9 +22,6 @@ async def create_exports(request: web.Request) -> web.StreamResponse:
             raise MissingField(f"image is required: a {READABLE} picture")
         under = Base(base, required=True) if base else None
         with await admission.enter("exports"):
-            exported = await exports.export(image, under, plan, encodings)
-            if exported.ran_out_of_space:
-                await exports.publisher.discard(exported)
-                raise StorageFull("no space is left for all of the exports; none was kept")
+            exported = await exports.export_all(image, under, plan, encodings)
             form.keep = True
     return answer(exports_answer(request[REQUEST_ID], image.sha256, exported))

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from aiohttp import web
 
 from service.bases import Base, lost_base
-from service.errors import NoExport, NoRaw, NotFound, RawGone, StorageFull
+from service.errors import NoExport, NoRaw, NotFound, RawGone
 from service.handlers.downloads import send_attachment
 from service.handlers.forms import Form, open_form
 from service.imaging.formats import SNIFF_BYTES, TABLE, sniff
@@ -57,10 +57,7 @@ async def export_again(request: web.Request) -> web.StreamResponse:
                 raise NoExport("what Gemini sent is not a picture", billed=True, storage_path=call.raw)
             base = await _base(request, form, stored, hold)
             with await request.app[ADMISSION].enter("exports"):
-                exported = await exports.export(source, base, plan, encodings)
-                if exported.ran_out_of_space:
-                    await exports.publisher.discard(exported)
-                    raise StorageFull("no space is left for all of the exports; none was kept")
+                exported = await exports.export_all(source, base, plan, encodings)
         form.keep = True
     return answer(exports_answer(row.id, source.sha256, exported))
 

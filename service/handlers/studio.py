@@ -6,7 +6,8 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from service.errors import NotFound, ServiceError, classes
+from service.error_codes import classes
+from service.errors import NotFound, ServiceError
 from service.gemini import models
 from service.imaging.formats import FORMATS, READABLE, SNIFF_BYTES, TABLE
 from service.imaging.frame import MAX_SIDE

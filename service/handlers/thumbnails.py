@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 from aiohttp import hdrs, web
 
-from service.errors import Draining, ServiceError, StorageFull, StorageUnavailable, overall_error
+from service.error_codes import overall_error
+from service.errors import Draining, ServiceError, StorageFull, StorageUnavailable
 from service.handlers.forms import Form, open_form
 from service.handlers.links import link_of
 from service.jobs.job import ROUTE, Job, Submission

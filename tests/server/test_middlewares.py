@@ -6,7 +6,8 @@ import logging
 
 import pytest
 
-from service.errors import ServiceError, classes
+from service.error_codes import classes
+from service.errors import ServiceError
 from service.handlers.operations import healthz
 from service.logs import JsonFormatter
 from service.server.keys import ADMISSION
