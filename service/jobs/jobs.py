@@ -241,6 +241,16 @@ class JobService(RequestReader):
                     record.keep_planned = True
                 job.abandon()
 
+    @property
+    def running(self) -> int:
+        """How many requests run in this process."""
+        return len(self._jobs)
+
+    async def finished(self) -> None:
+        """Wait for the end of all requests that run in this process."""
+        while self._jobs:
+            await next(iter(self._jobs.values())).ended.wait()
+
     async def close(self) -> None:
         """Wait until the ends of jobs are recorded; what the ledger still refuses is left to recovery."""
         if self._ending:

@@ -16,6 +16,7 @@ from service.errors import ServiceError, SettingsError, StorageFull, StorageUnav
 from service.ledger.database import NAME, NONE, Values
 
 BUSY_MILLISECONDS = 5000
+MOUNTS = Path("/proc/self/mountinfo")
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs"})
 # A larger file is not read whole at the start.
 CHECKED_BYTES = 256 * 1024 * 1024
@@ -162,7 +163,7 @@ def _file_system(path: Path) -> str:
     """The kernel's name of the file system type of a path; empty if it is unknown."""
     device = path.stat().st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    for line in MOUNTS.read_text().splitlines():
         left, _, right = line.partition(" - ")
         if left.split()[2] == wanted:
             return right.split()[0]

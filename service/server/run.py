@@ -81,15 +81,21 @@ async def _drain(app: web.Application, stops: _StopSignals, seconds: float) -> N
     admission.drain()
     app[JOBS].drain()
     inside = sum(admission.inside.values())
-    if not inside:
+    if not inside and not app[JOBS].running:
         return
-    log.info("draining: waiting at most %g seconds for %d requests", seconds, inside)
-    waits = [asyncio.ensure_future(admission.emptied()), asyncio.ensure_future(stops.next())]
+    log.info("draining: waiting at most %g seconds for %d requests", seconds, inside or app[JOBS].running)
+    waits = [asyncio.ensure_future(_finished(app)), asyncio.ensure_future(stops.next())]
     await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()
     if left := sum(admission.inside.values()):
         log.warning("stopping with %d requests unfinished", left)
+
+
+async def _finished(app: web.Application) -> None:
+    """Wait for the admitted requests, and for those that recovery runs, which were admitted by another process."""
+    await app[ADMISSION].emptied()
+    await app[JOBS].finished()
 
 
 def _address_to_open(settings: Settings, addresses: Sequence[tuple[str, int]]) -> str:
