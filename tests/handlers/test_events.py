@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from typing import Any
 
 import aiohttp
@@ -125,3 +126,33 @@ async def test_at_the_drain_streams_end_at_once(serve: Serve) -> None:
     service.app[JOBS].drain()
     assert [kind for _, kind, _ in await reader] == ["sent"]
     gate.open.set()
+
+
+async def test_a_client_that_does_not_read_is_dropped(serve: Serve) -> None:
+    service = await serve(max_variations=64, download_stall_seconds=0.3)
+    answer = await service.thumbnails(JPEG, ("count", "32"), script="\N{GRINNING FACE}" * 32_000)
+    path = f"/api/thumbnails/{answer.json['request_id']}/events"
+    head = f"GET {path} HTTP/1.1\r\nHost: {service.host}:{service.port}\r\n\r\n"
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(client, (service.host, service.port))
+        await asyncio.get_running_loop().sock_sendall(client, head.encode())
+        await until(lambda: service.app[ADMISSION].inside["download"] == 1)
+        await until(lambda: service.app[ADMISSION].inside["download"] == 0)
+
+
+async def test_cancelling_and_deleting_are_seen_by_readers(serve: Serve) -> None:
+    gate = Gate()
+    service = await serve(QuickEmulator(then=gate), gemini_concurrency=1)
+    request_id = (await service.thumbnails(JPEG, ("count", "2"), headers={"Prefer": "respond-async"})).json[
+        "request_id"
+    ]
+    reader = asyncio.create_task(events(service, request_id))
+    await until(lambda: service.emulator.in_flight == 1)
+    await service.ask("POST", f"/api/thumbnails/{request_id}/cancel")
+    gate.open.set()
+    told = await reader
+    assert [kind for _, kind, _ in told] == ["sent", "failed", "received", "exported", "done"]
+    assert told[1][2]["error"]["code"] == "cancelled"
+    assert told[-1][2]["state"] == "partial"

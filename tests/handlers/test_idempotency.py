@@ -221,3 +221,23 @@ async def test_an_error_status_is_replayed_with_its_errors(serve: Serve) -> None
     assert [error["storage_path"] for error in second.json["errors"]] == [
         error["storage_path"] for error in first.json["errors"]
     ]
+
+
+async def test_a_key_of_a_megabyte_is_400(service: Running) -> None:
+    head = f"POST /api/thumbnails HTTP/1.1\r\nHost: {service.host}:{service.port}\r\nContent-Length: 0\r\n"
+    with service.nothing_spent_or_left():
+        answer = await service.raw(f"{head}Idempotency-Key: {'x' * 1_000_000}\r\n\r\n".encode())
+    assert answer.status == 400
+    assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+async def test_at_the_drain_a_replay_does_not_wait_for_what_stays_planned(serve: Serve) -> None:
+    gate = Gate()
+    service = await serve(QuickEmulator(then=gate), gemini_concurrency=1)
+    await service.thumbnails(JPEG, ("count", "2"), headers=keyed("a", Prefer="respond-async"))
+    await until(lambda: service.emulator.in_flight == 1)
+    replay = asyncio.create_task(service.thumbnails(JPEG, ("count", "2"), headers=keyed("a")))
+    await until(lambda: service.app[ADMISSION].inside["thumbnails"] == 2)
+    service.app[JOBS].drain()
+    gate.open.set()
+    assert_problem(await replay, 503, "draining")

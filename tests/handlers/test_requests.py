@@ -1,13 +1,16 @@
 """What can be asked of a request afterwards: its status, a list, to stop it, its raws, other exports, to delete it."""
 
 import asyncio
+import os
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from yarl import URL
 
 from service.emulator.responders import raw
-from service.server.keys import ADMISSION
+from service.server.keys import ADMISSION, EXPORTS
 from tests.conftest import Serve
 from tests.handlers.test_idempotency import BASE, JPEG, Gate, keyed
 from tests.helpers import QuickEmulator, Running, assert_problem, decoded, export_names, picture_bytes, until, upload
@@ -277,3 +280,95 @@ async def test_a_request_over_the_budget_is_refused_before_any_call(serve: Serve
         assert 0 < int(answer.headers["Retry-After"]) <= 86_400
         assert_problem(await service.thumbnails(JPEG, ("model", "unknown-model")), 422, "unpriced_model")
     assert (await service.thumbnails(JPEG, headers=keyed("a"))).status == 200
+
+
+async def test_no_sweep_takes_an_export_before_its_link_ends(serve: Serve) -> None:
+    service = await serve(
+        sign_urls=True, signing_secret="s" * 32, url_signature_expiry=600, output_retention_days=0.001
+    )
+    before = time.time()
+    answer = await service.thumbnails(JPEG)
+    export = answer.json["variations"][0]["exports"]["jpeg"]
+    path, clean = Path(service.settings.storage_dir, export["file_path"]), service.app[EXPORTS].cleanup_output_files
+    expires = int(URL(export["url"]).query["expires"])
+    assert path.stat().st_mtime >= before
+    assert path.stat().st_mtime + 600 >= expires
+    for days in (None, 1e-9):
+        assert await asyncio.to_thread(clean, days) == 0
+    past = expires - 600 - 590
+    os.utime(path, (past, past))
+    assert await asyncio.to_thread(clean, 1e-9) == 0
+    os.utime(path, (past - 11, past - 11))
+    assert await asyncio.to_thread(clean, 1e-9) == 1
+    status = (await service.get(f"/api/thumbnails/{answer.json['request_id']}")).json
+    assert status["variations"][0]["exports"]["jpeg"]["url"] is None
+
+
+async def test_a_link_that_is_signed_later_ends_with_its_file(serve: Serve) -> None:
+    service = await serve(
+        sign_urls=True, signing_secret="s" * 32, url_signature_expiry=600, output_retention_days=0.001
+    )
+    answer = await service.thumbnails(JPEG)
+    first = int(URL(answer.json["variations"][0]["exports"]["jpeg"]["url"]).query["expires"])
+    await asyncio.sleep(1.1)
+    status = (await service.get(f"/api/thumbnails/{answer.json['request_id']}")).json
+    export = status["variations"][0]["exports"]["jpeg"]
+    assert int(URL(export["url"]).query["expires"]) <= first
+    assert (await service.get(export["url"])).status == 200
+
+
+async def test_other_origins_may_send_and_read_the_headers_of_requests(serve: Serve) -> None:
+    service = await serve(cors_origins="https://studio.example")
+    preflight = {"Origin": "https://studio.example", "Access-Control-Request-Method": "POST"}
+    got = await service.ask("OPTIONS", "/api/thumbnails", headers=preflight)
+    allowed = {name.strip().lower() for name in got.headers["Access-Control-Allow-Headers"].split(",")}
+    assert {"authorization", "content-type", "idempotency-key", "prefer", "last-event-id"} <= allowed
+    got = await service.get("/api/thumbnails", Origin="https://studio.example")
+    exposed = {name.strip().lower() for name in got.headers["Access-Control-Expose-Headers"].split(",")}
+    assert {"location", "preference-applied", "idempotency-replayed", "retry-after", "x-request-id"} <= exposed
+    for method, path in (("DELETE", f"/api/thumbnails/{UNKNOWN}"), ("POST", f"/api/thumbnails/{UNKNOWN}/cancel")):
+        got = await service.ask("OPTIONS", path, headers=preflight | {"Access-Control-Request-Method": method})
+        assert method in got.headers["Access-Control-Allow-Methods"]
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+@pytest.mark.parametrize("request_id", [UNKNOWN, "req_1", "x" * 300, "%2e%2e", "%00", "%ff", "req_" + "0" * 31 + "%0a"])
+async def test_changing_a_request_of_nobody_is_404(service: Running, method: str, request_id: str) -> None:
+    paths = [""] if method == "DELETE" else ["/cancel", "/variations/var-1/exports"]
+    for path in paths:
+        assert_problem(await service.ask(method, f"/api/thumbnails/{request_id}{path}"), 404, "not_found")
+
+
+@pytest.mark.parametrize("variation", ["var-0", "var-2", "var-01", "var-1%00", "1", "var-", "x" * 300, "%ff"])
+async def test_a_variation_of_nobody_is_404(service: Running, variation: str) -> None:
+    request_id = (await service.thumbnails(JPEG)).json["request_id"]
+    path = f"/api/thumbnails/{request_id}/variations/{variation}"
+    assert_problem(await service.get(f"{path}/raw"), 404, "not_found")
+    assert_problem(await service.post(f"{path}/exports"), 404, "not_found")
+
+
+@pytest.mark.parametrize("query", ["a=1", "from=2026-01-01&from=2026-01-01"])
+async def test_parameters_of_other_routes_are_refused(service: Running, query: str) -> None:
+    answers = [
+        await service.get(f"/api/usage?{query}"),
+        await service.ask("POST", f"/api/thumbnails/{UNKNOWN}/cancel?{query}"),
+        await service.ask("DELETE", f"/api/thumbnails/{UNKNOWN}?{query}"),
+        await service.get(f"/api/thumbnails/{UNKNOWN}/events?{query}"),
+        await service.get(f"/api/thumbnails/{UNKNOWN}/variations/var-1/raw?{query}"),
+    ]
+    assert {answer.status for answer in answers} <= {400, 422}
+
+
+async def test_removing_an_api_key_hides_its_requests_and_adding_it_again_shows_them(serve: Serve) -> None:
+    keys = ["0123456789abcdef-one", "0123456789abcdef-two"]
+
+    async def listed(*api_keys: str, of: str) -> list[str]:
+        service = await serve(api_keys=",".join(api_keys))
+        found = await service.get("/api/thumbnails", Authorization=f"Bearer {of}")
+        return [each["request_id"] for each in found.json["requests"]]
+
+    service = await serve(api_keys=",".join(keys))
+    made = (await service.thumbnails(JPEG, headers={"Authorization": f"Bearer {keys[0]}"})).json["request_id"]
+    assert await listed(keys[1], of=keys[1]) == []
+    assert await listed(*keys, of=keys[0]) == [made]
+    assert await listed(*keys, of=keys[1]) == []

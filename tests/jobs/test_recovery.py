@@ -20,6 +20,8 @@ from service.jobs.job import ROUTE
 from service.ledger.ledger import Ledger, ledger_access, open_ledger
 from service.ledger.steps import CallId, Failure, NewRequest, Receipt
 from service.orders import Order
+from service.server.keys import ADMISSION
+from service.server.run import _drain, _StopSignals
 from service.settings import Settings
 from service.store.layout import export_stem, request_id
 from service.stored import StoredBase, error_to_json, order_to_json
@@ -60,10 +62,15 @@ class Dead:
             yield ledger
 
     def put(self, key: str, data: bytes = PICTURE) -> Path:
-        path = Path(self.settings.storage_dir, key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-        return path
+        return put(self.settings, key, data)
+
+
+def put(settings: Settings, key: str, data: bytes) -> Path:
+    """Write a file of the storage."""
+    path = Path(settings.storage_dir, key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
 
 
 @pytest.fixture
@@ -300,3 +307,60 @@ async def test_requests_of_a_second_dead_process_do_not_wait_for_those_of_the_fi
     gate.open.set()
     for each in (dead, another):
         assert (await ended(service, each.requests[0]))["state"] == "succeeded"
+
+
+async def test_the_graceful_shutdown_waits_for_requests_that_recovery_runs(dead: Dead, serve: Serve) -> None:
+    gate = Gate()
+    request = dead.request(mode="async")
+    async with dead.ledger():
+        pass
+    service = await serve(QuickEmulator(then=gate))
+    await until(lambda: service.emulator.in_flight == 1)
+    draining = asyncio.create_task(_drain(service.app, _StopSignals(), 60))
+    await until(lambda: service.app[ADMISSION].draining)
+    await asyncio.sleep(0.1)
+    assert not draining.done()
+    gate.open.set()
+    await draining
+    assert (await ended(service, request))["state"] == "succeeded"
+
+
+async def test_where_most_raws_are_missing_no_call_is_given_up(
+    dead: Dead, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "RESCUE_SECONDS", 0.1)
+    for _ in range(recovery.MIN_RAWS):
+        dead.request()
+    async with dead.ledger() as ledger:
+        for request in dead.requests:
+            call = CallId(request.id, 1)
+            await ledger.send(call)
+            await ledger.receive(call, Receipt(f"generated/{request.id}_1.png", "00", 7, None, 1, True))
+    service = await serve()
+    await asyncio.sleep(0.5)
+    requests = (await service.get("/api/thumbnails")).json["requests"]
+    assert {each["state"] for each in requests} == {"running"}
+    for request in dead.requests:
+        dead.put(f"generated/{request.id}_1.png", picture_bytes())
+    for request in dead.requests:
+        assert (await ended(service, request))["state"] == "succeeded"
+
+
+async def test_an_order_that_cannot_be_read_ends_its_calls_and_keeps_their_raws(dead: Dead, serve: Serve) -> None:
+    request = dead.request(2, spec='{"encodings": [{"format": "of a later version"}]}', mode="async")
+    async with dead.ledger() as ledger:
+        await received(dead, ledger, CallId(request.id, 1))
+    service = await serve()
+    status = await ended(service, request)
+    assert [call["state"] for call in status["calls"]] == ["failed", "cancelled"]
+    assert status["errors"][0]["code"] == "no_export"
+    assert service.area("generated") == [f"{request.id}_1.png"]
+
+
+async def test_the_rest_of_a_reply_is_removed_when_its_call_is_given_up(dead: Dead, serve: Serve) -> None:
+    request = dead.request()
+    async with dead.ledger() as ledger:
+        await cut_in_temp(dead, ledger, CallId(request.id, 1))
+    service = await serve()
+    await ended(service, request)
+    await until(lambda: not service.area("temp"))
