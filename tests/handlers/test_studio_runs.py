@@ -137,7 +137,7 @@ async def test_two_requests_are_streamed_and_the_others_polled(serve: Serve, vis
     await tab.wait_for("document.querySelectorAll('.card.sent').length === 8")
     fetched = "performance.getEntriesByType('resource').map((each) => each.name)"
     await tab.wait_for(f"{fetched}.filter((name) => /req_[0-9a-f]+$/.test(name)).length >= 2")
-    assert service.app[ADMISSION].inside["download"] == 2
+    await until(lambda: service.app[ADMISSION].inside["download"] == 2)
     gate.let(8)
     await done(tab, 8)
 
