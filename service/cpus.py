@@ -38,7 +38,7 @@ def _quotas(root: Path) -> Iterator[float]:
 
 def _groups(root: Path) -> Iterator[tuple[str, PurePosixPath]]:
     """The hierarchies and our cgroup in each: /proc/[pid]/cgroup, see cgroups(7)."""
-    for line in _lines(root / "proc/self/cgroup"):
+    for line in _read_lines(root / "proc/self/cgroup"):
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if number == "0" and not controllers:
@@ -49,7 +49,7 @@ def _groups(root: Path) -> Iterator[tuple[str, PurePosixPath]]:
 
 def _mounts(root: Path) -> Iterator[tuple[str, Path, PurePosixPath]]:
     """The hierarchies, their mount points, and the cgroup at each: /proc/[pid]/mountinfo, see proc(5)."""
-    for line in _lines(root / "proc/self/mountinfo"):
+    for line in _read_lines(root / "proc/self/mountinfo"):
         match = _MOUNT.match(line)
         if match is None:
             continue
@@ -63,16 +63,16 @@ def _mounts(root: Path) -> Iterator[tuple[str, Path, PurePosixPath]]:
 def _quota(directory: Path, controller: str) -> float | None:
     """The quota of one cgroup in CPUs; None if it has none, or none that can be read."""
     if controller == _V2:
-        text = " ".join(_lines(directory / "cpu.max"))
+        text = " ".join(_read_lines(directory / "cpu.max"))
     else:
-        text = " ".join([*_lines(directory / "cpu.cfs_quota_us"), *_lines(directory / "cpu.cfs_period_us")])
+        text = " ".join([*_read_lines(directory / "cpu.cfs_quota_us"), *_read_lines(directory / "cpu.cfs_period_us")])
     with contextlib.suppress(ValueError, ZeroDivisionError):
         quota, period = map(int, text.split())
         return quota / period if quota > 0 else None
     return None
 
 
-def _lines(path: Path) -> list[str]:
+def _read_lines(path: Path) -> list[str]:
     try:
         return path.read_text(errors="surrogateescape").splitlines()
     except OSError:

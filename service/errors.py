@@ -97,7 +97,7 @@ class BadSignature(RequestError):
 
 
 class CrossOrigin(RequestError):
-    code, status, title = "cross_origin", 403, "Asked from another origin"
+    code, status, title = "cross_origin", 403, "The request comes from another origin"
 
 
 class NotFound(RequestError):

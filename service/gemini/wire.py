@@ -164,7 +164,7 @@ def _events(body: Bytes, parsed: ParsedReply) -> Iterator[Bytes]:
     """The data of each server-sent event, and at the end all lines that belong to no field."""
     data: list[Bytes] = []
     rest: list[Bytes] = []
-    for line in _lines(body, parsed):
+    for line in _split_lines(body, parsed):
         if match := _DATA.match(line):
             data.append(line[match.end() :])
         elif not line.strip():
@@ -176,7 +176,7 @@ def _events(body: Bytes, parsed: ParsedReply) -> Iterator[Bytes]:
     yield b"\n".join(rest)
 
 
-def _lines(text: Bytes, parsed: ParsedReply) -> Iterator[Bytes]:
+def _split_lines(text: Bytes, parsed: ParsedReply) -> Iterator[Bytes]:
     end = b"\n" if b"\n" in text else b"\r"
     at = 0
     for _ in range(MAX_EVENT_LINES):

@@ -16,6 +16,7 @@ VARIATION_BYTES = 64 * MIB
 FRESH_SECONDS = 0.25
 
 Kind = Literal["thumbnails", "exports", "download"]
+_PLURAL: dict[Kind, str] = {"thumbnails": "thumbnail requests", "exports": "export requests", "download": "downloads"}
 
 
 class Ticket:
@@ -108,7 +109,7 @@ class Admission:
             raise self._draining()
         working = self.inside["thumbnails"] + self.inside["exports"]
         if self.inside[kind] >= self._limits[kind] or (kind != "download" and working >= self._max_requests):
-            raise Busy(f"the service takes no more {kind} now")
+            raise Busy(f"too many {_PLURAL[kind]} are in progress")
 
     def leave(self, ticket: Ticket) -> None:
         """Release what the ticket holds."""

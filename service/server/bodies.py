@@ -178,7 +178,7 @@ class Bodies:
 
     def _end(self, body: Body) -> None:
         self._leave(body)
-        body.interrupt(BodyTimeout("too many bodies are being sent, and this one came slowest", headers=RETRY_AFTER))
+        body.interrupt(BodyTimeout("too many bodies are being sent, and this one was the slowest", headers=RETRY_AFTER))
 
     def _leave(self, body: Body) -> None:
         if body in self._reading:

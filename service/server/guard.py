@@ -114,7 +114,7 @@ def _check_origin(request: web.Request, host: str) -> None:
     own = {public, _client_origin(f"{scheme}://{host}")} - {_NO_ORIGIN}
     for origin in filter(None, request.headers.getall(hdrs.ORIGIN, ())):
         if origin.lower() not in request.app[SETTINGS].cors_origins and _client_origin(origin) not in own:
-            raise CrossOrigin("this origin may not ask; CORS_ORIGINS lists those that may")
+            raise CrossOrigin("this origin is not allowed; CORS_ORIGINS lists those that are")
 
 
 def _host(request: web.Request) -> str:

@@ -35,7 +35,7 @@ class SpillFile:
         with self._lock:
             written, error = write_most(self._descriptor, data, offset)
         if error:
-            log.warning("temp/ takes no more of a reply; the rest stays in memory: %s", error.strerror)
+            log.warning("a reply cannot be spilled to temp/; the rest of it stays in memory: %s", error.strerror)
         return written
 
     def read(self, size: int) -> bytes:

@@ -105,7 +105,7 @@ class WorkerPool:
         """
         self.claim()
         if self._strikes.is_poison(digest):
-            return TooCostly("this picture outran or killed its workers before; it is refused for 15 minutes")
+            return TooCostly("this picture timed out or killed its workers before; it is refused for 15 minutes")
         slot = await self._free_slot(place)
         if self._closed:
             raise _closed()
@@ -201,7 +201,7 @@ class WorkerPool:
                     raise
                 blamed = slot.forkserver if fresh and slot.worker_ended() else None
                 self._discard_worker(slot, "died", digest)
-        raise BrokenProcessPool(f"{MAX_ATTEMPTS} workers were lost, and not by the picture")
+        raise BrokenProcessPool(f"{MAX_ATTEMPTS} workers died, through no fault of the picture")
 
     def _discard_worker(self, slot: Slot, event: str, digest: str | None) -> None:
         log.warning("worker %d %s; input %s", slot.pid, event, digest)

@@ -1,4 +1,4 @@
-"""Server-sent events: what happens to a request, told once its row is durable, without a gap or a double."""
+"""Server-sent events: the progress of a request, each event sent once its row is durable, without gap or duplicate."""
 
 import asyncio
 import json
@@ -47,9 +47,9 @@ async def read(got: aiohttp.ClientResponse, stop: int = 1000) -> list[Event]:
 async def test_every_event_of_a_request_in_order(service: Running) -> None:
     answer = await service.thumbnails(JPEG, ("count", "2"))
     request_id = answer.json["request_id"]
-    told = await events(service, request_id)
-    assert [number for number, _, _ in told] == list(range(1, 8))
-    assert sorted(kind for _, kind, _ in told) == [
+    seen = await events(service, request_id)
+    assert [number for number, _, _ in seen] == list(range(1, 8))
+    assert sorted(kind for _, kind, _ in seen) == [
         "done",
         "exported",
         "exported",
@@ -58,13 +58,13 @@ async def test_every_event_of_a_request_in_order(service: Running) -> None:
         "sent",
         "sent",
     ]
-    assert all(data["request_id"] == request_id and data["at"] for _, _, data in told)
-    exported = [data["variation"] for _, kind, data in told if kind == "exported"]
+    assert all(data["request_id"] == request_id and data["at"] for _, _, data in seen)
+    exported = [data["variation"] for _, kind, data in seen if kind == "exported"]
     assert sorted(exported, key=lambda each: str(each["id"])) == answer.json["variations"]
-    received = next(data for _, kind, data in told if kind == "received")
+    received = next(data for _, kind, data in seen if kind == "received")
     assert set(received) == {"request_id", "at", "id", "attempt", "storage_path", "size"}
-    assert set(told[-1][2]) == {"request_id", "at", "state", "cost_usd", "possibly_billed_usd"}
-    assert told[-1][2]["state"] == "succeeded"
+    assert set(seen[-1][2]) == {"request_id", "at", "state", "cost_usd", "possibly_billed_usd"}
+    assert seen[-1][2]["state"] == "succeeded"
 
 
 async def test_they_come_as_things_happen(serve: Serve) -> None:
@@ -112,9 +112,9 @@ async def test_many_readers_see_the_same(serve: Serve) -> None:
     readers = [asyncio.create_task(events(service, request_id)) for _ in range(20)]
     await until(lambda: service.app[ADMISSION].inside["download"] == 20)
     gate.open.set()
-    told = await asyncio.gather(*readers)
-    assert all(each == told[0] for each in told)
-    assert [number for number, _, _ in told[0]] == list(range(1, 14))
+    seen = await asyncio.gather(*readers)
+    assert all(each == seen[0] for each in seen)
+    assert [number for number, _, _ in seen[0]] == list(range(1, 14))
 
 
 async def test_at_the_drain_streams_end_at_once(serve: Serve) -> None:

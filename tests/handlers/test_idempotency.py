@@ -33,7 +33,7 @@ def keyed(key: str, **more: str) -> dict[str, str]:
 
 
 def same(first: Answer, second: Answer) -> None:
-    """The same outcome, told again."""
+    """Assert that both have the same outcome: the second answer is the stored one."""
     assert second.status == first.status
     one, other = first.json, second.json
     one.pop("request_id"), other.pop("request_id")

@@ -176,11 +176,11 @@ async def test_an_export_that_is_gone_has_no_link(serve: Serve) -> None:
     answer = await service.thumbnails(("formats", "png,jpeg"), headers=keyed("a"))
     [name] = [name for name in export_names(answer.json["variations"][0]["exports"]) if name.endswith(".png")]
     Path(service.settings.storage_dir, "output", name).unlink()
-    for told in (
+    for answered in (
         (await service.get(f"/api/thumbnails/{answer.json['request_id']}")).json,
         (await service.thumbnails(("formats", "png,jpeg"), headers=keyed("a"))).json,
     ):
-        exports = told["variations"][0]["exports"]
+        exports = answered["variations"][0]["exports"]
         assert exports["png"]["url"] is None
         assert (await service.get(exports["jpeg"]["url"])).status == 200
 

@@ -93,7 +93,7 @@ async def test_pending_exports_bound_exports_only(serve: Serve, monkeypatch: pyt
     inside = [asyncio.create_task(service.exports(upload(picture_bytes()), *TINY)) for _ in range(2)]
     await until(lambda: admission.inside["exports"] == 2)
     answer = await service.exports(upload(picture_bytes()), *TINY)
-    assert_problem(answer, 503, "busy", "exports")
+    assert_problem(answer, 503, "busy", "too many export requests")
     assert answer.headers["Retry-After"]
     paid = asyncio.create_task(service.thumbnails(*TINY))
     await until(lambda: service.emulator.requests == 1)
