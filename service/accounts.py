@@ -12,14 +12,14 @@ _COLUMNS = ("day", "model", "size", "outcome", "calls", "USD", "possibly billed 
 
 
 def where(settings: Settings) -> str:
-    """Open the ledger, and say where it is; raises SettingsError."""
+    """Open the ledger and return its location; raises SettingsError."""
     access = ledger_access(settings)
     access.connect().close()
     return "PostgreSQL" if access.url else str(access.directory)
 
 
 async def show_usage(settings: Settings, first: str | None, last: str | None, as_json: bool) -> int:
-    """Print everybody's calls as a table, or as the JSON of /api/usage; raises InvalidField, SettingsError."""
+    """Print the calls of all callers as a table, or as the JSON of /api/usage; raises InvalidField, SettingsError."""
     begin, end = read_days(first, last)
     async with open_ledger(ledger_access(settings)) as ledger:
         rows = await ledger.usage(None, begin, end)

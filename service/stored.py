@@ -1,6 +1,6 @@
-"""Orders, variations and errors as the JSON that the ledger keeps, with a version.
+"""Orders, variations and errors as versioned JSON, as the ledger stores them.
 
-Members that are unknown here are left out; those that an older row lacks have their defaults.
+Reading is lenient: unknown members are ignored, and those that an older row lacks have their defaults.
 """
 
 import json
@@ -25,7 +25,7 @@ _VARIATION = TypeAdapter(Variation)
 
 @dataclass(frozen=True, slots=True)
 class StoredBase:
-    """The base of an order: the key of its upload (None: it is no upload), and what is known of the file."""
+    """The base of an order: the key of its upload (None: the command line's), and its digest, size and format."""
 
     key: str | None
     sha256: str
@@ -46,7 +46,7 @@ def order_to_json(order: Order, base: StoredBase | None) -> str:
 
 
 def order_from_json(text: str, request_id: str) -> tuple[Order, StoredBase | None]:
-    """The order, without its base, and what is known of the base."""
+    """The order without its base, and the stored base; raises ValueError, KeyError, TypeError for another format."""
     stored = json.loads(text)
     base, plan, encodings = stored.get("base"), stored.get("plan"), stored.get("encodings")
     order = Order(
@@ -66,7 +66,7 @@ def _encoding(stored: Mapping[str, Any]) -> Encoding:
 
 
 def _known(kind: type, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """The members that a dataclass has."""
+    """The members that are fields of the dataclass."""
     return {field.name: stored[field.name] for field in fields(kind) if field.name in stored}
 
 

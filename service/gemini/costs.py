@@ -1,4 +1,4 @@
-"""What a call costs: its usage metadata at the published rates, in whole nano-dollars (1e-9 USD)."""
+"""The cost of a call by its usage metadata and the published rates, in whole nano-dollars (1e-9 USD)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ def list_price(model: str, image_size: str) -> int | None:
 
 
 def cost(model: str, usage: Mapping[str, Any] | None) -> int | None:
-    """What a call with this `usageMetadata` costs; None where the rates or the counts are unknown."""
+    """The cost of a call with this `usageMetadata`; None if the rates or the counts are unknown."""
     rates = RATES.get(model)
     if rates is None or not usage:
         return None
@@ -64,7 +64,7 @@ class Pricing:
         return 0 if self.emulated else list_price(self.model, self.image_size)
 
     def cost(self, usage: Mapping[str, Any] | None) -> tuple[int | None, bool]:
-        """What a call cost, and whether that is an estimate: without its usage it is the list price."""
+        """The cost of a call, and whether that is an estimate: without usage it is the list price."""
         counted = 0 if self.emulated else cost(self.model, usage)
         return (counted, False) if counted is not None else (self.list_price, self.list_price is not None)
 

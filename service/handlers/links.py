@@ -1,4 +1,4 @@
-"""The links of exports that were made before: no link outlives its file."""
+"""Links of earlier exports, which expire before a sweep may remove the file."""
 
 from collections.abc import Iterable
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What Gemini sent, as it was kept: to download, and to export again without another call."""
+"""The raw of a variation: download it, and export it again without another call to Gemini."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What can be asked of a request afterwards: its status, a list, to stop it, to delete it."""
+"""The status of a request, the list of requests, cancel, and delete."""
 
 from aiohttp import web
 
@@ -43,7 +43,7 @@ async def cancel_request(request: web.Request) -> web.StreamResponse:
 
 
 async def delete_request(request: web.Request) -> web.StreamResponse:
-    """Remove the files of a request that has ended, and blank what it said; its calls and their money stay."""
+    """Remove the files of a request that has ended, and blank its order and answers; its calls and costs stay."""
     read_query(request)
     row, calls = await request.app[JOBS].delete(request.match_info["request_id"], request[CALLER])
     await request.app[EXPORTS].store.remove(_files(row, calls))

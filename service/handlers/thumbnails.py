@@ -67,7 +67,7 @@ async def _finish(job: Job) -> None:
 
 
 async def _outcome(request: web.Request, request_id: str, job: Job | None) -> web.Response:
-    """The outcome of a request: as the ledger has it and, what it could not record, as the job knows it."""
+    """The outcome of a request, from the ledger and, where that could not record it, from the job."""
     calls = await _recorded(request, request_id, job)
     variations, errors = outcomes(calls, await link_of(request, calls))
     if job:
@@ -115,7 +115,7 @@ def _answers(errors: Mapping[int, ServiceError]) -> list[ErrorAnswer]:
 
 
 async def _accepted(request: web.Request, request_id: str) -> web.Response:
-    """202 with the status of a request that goes on (RFC 7240, respond-async)."""
+    """202 with the status of the request (RFC 7240, respond-async)."""
     row, calls = await request.app[JOBS].get(request_id, request[CALLER])
     response = answer(status_answer(row, calls, await link_of(request, calls)))
     response.set_status(202)

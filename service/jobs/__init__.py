@@ -1,1 +1,1 @@
-"""A request's life beside its HTTP exchange: run, recorded, followed, cancelled, and recovered after a crash."""
+"""Background jobs: requests are run, recorded, followed, cancelled and, after a crash, recovered."""

@@ -1,22 +1,22 @@
-"""Waking those who follow a request when something of it changes."""
+"""Notifications within this process that a request has changed."""
 
 import asyncio
 import contextlib
 from collections.abc import Iterator
 
-# What another process does is looked for this often.
+# How often changes by other processes are looked for.
 POLL_SECONDS = 1.0
 
 
 class Changes:
-    """Who waits for which request, in this process."""
+    """The waiters for changes, by request."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, set[asyncio.Event]] = {}
 
     @contextlib.contextmanager
     def watching(self, request_id: str) -> Iterator[asyncio.Event]:
-        """An event that is set when something of the request changes here."""
+        """An event that is set when this process changes the request."""
         changed = asyncio.Event()
         self._waiting.setdefault(request_id, set()).add(changed)
         try:
@@ -36,7 +36,7 @@ class Changes:
 
 
 async def wait_for(changed: asyncio.Event, at_most: float = POLL_SECONDS) -> float:
-    """Wait for a change, or until it is time to look for one of another process; returns the seconds waited."""
+    """Wait for a change in this process, at most POLL_SECONDS; returns the seconds waited."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     with contextlib.suppress(TimeoutError):

@@ -38,7 +38,7 @@ class Cleaning:
         temp = await self._sweep("temp", await self._ledger.temp_names())
         uploads = await self._sweep("uploads", _names(await self._ledger.named_uploads()))
         if temp.files or uploads.files:
-            log.info("removed %d files from temp/ and %d from uploads/ that nobody holds", temp.files, uploads.files)
+            log.info("removed %d files of ended processes from temp/ and %d from uploads/", temp.files, uploads.files)
 
     async def _sweep(self, area: Area, keep: Collection[str]) -> Sweep:
         return await asyncio.to_thread(sweep, self._layout.roots[area], YOUNG_SECONDS / DAY_SECONDS, keep=keep)

@@ -50,6 +50,7 @@ class Job:
     outcomes: list[Variation | Failed] = field(default_factory=list)
     error: ServiceError | None = None
     task: asyncio.Task[None] | None = None
+    begun: bool = False
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property

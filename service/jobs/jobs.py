@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -57,7 +57,7 @@ class JobService(RequestReader):
         """The order's base after its check."""
         return self._thumbnails.checked(order)
 
-    # Beginning
+    # Start
 
     async def find(self, submission: Submission) -> RequestRow | None:
         """The request that holds the idempotency key; raises IdempotencyMismatch and Deleted."""
@@ -86,7 +86,7 @@ class JobService(RequestReader):
         try:
             return await asyncio.shield(beginning)
         except asyncio.CancelledError:
-            # The row may be durable already, and a request that nobody runs would hold its key and money for ever.
+            # The row may be durable already: without a job it would hold its key and its reservation for ever.
             await asyncio.wait([beginning])
             job = None if beginning.cancelled() or beginning.exception() else beginning.result()[1]
             if job and not submission.outlives_client:
@@ -134,7 +134,7 @@ class JobService(RequestReader):
             )
         )
 
-    # Running
+    # Run
 
     def run(
         self,
@@ -150,7 +150,6 @@ class JobService(RequestReader):
         records = {call.number: self._record(call, pricing) for call, _ in calls}
         job = self._jobs[order.request_id] = Job(order.request_id, submission, records)
         starts = [Start(call.number, records[call.number], raw) for call, raw in calls]
-        begun = False
         if base:
             # The caller's own use of it may end before the work begins.
             base.take()
@@ -158,25 +157,10 @@ class JobService(RequestReader):
         def end() -> None:
             _keep_task(self._ending, self._end(job, on_end, base))
 
-        async def collect() -> None:
-            nonlocal begun
-            begun = True
-            try:
-                async with aclosing(self._thumbnails.generate(order, end, base, starts)) as events:
-                    async for event in events:
-                        on_event(event)
-                        if isinstance(event, Variation | Failed):
-                            job.outcomes.append(event)
-            except ServiceError as error:
-                job.error = error
-
-        def collected(_: asyncio.Task[None]) -> None:
-            # A task that is cancelled before its first step never runs.
-            if not begun:
-                end()
-
-        job.task = asyncio.create_task(collect())
-        job.task.add_done_callback(collected)
+        events = self._thumbnails.generate(order, end, base, starts)
+        job.task = asyncio.create_task(_collect(job, events, on_event))
+        # A task that is cancelled before its first step never runs, and then the events have no end either.
+        job.task.add_done_callback(lambda _: None if job.begun else end())
         return job
 
     def _record(self, call: CallRow, pricing: Pricing) -> LedgerRecord:
@@ -217,7 +201,7 @@ class JobService(RequestReader):
     def _write_later(self, write: Callable[[], Awaitable[object]]) -> None:
         _keep_task(self._retrying, _write_until_done(write))
 
-    # Ending
+    # Stop
 
     async def cancel(self, request_id: str, caller: Caller) -> Found:
         """Cancel the calls that were not sent; returns the request as it is then. Raises NotFound."""
@@ -259,6 +243,18 @@ class JobService(RequestReader):
             task.cancel()
         if self._retrying:
             await asyncio.wait(self._retrying)
+
+
+async def _collect(job: Job, events: AsyncGenerator[Event, None], on_event: OnEvent) -> None:
+    job.begun = True
+    try:
+        async with aclosing(events):
+            async for event in events:
+                on_event(event)
+                if isinstance(event, Variation | Failed):
+                    job.outcomes.append(event)
+    except ServiceError as error:
+        job.error = error
 
 
 def _keep_task(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:

@@ -16,14 +16,14 @@ def pricing_of(call: CallRow) -> Pricing:
 
 
 def receipt_of(raw: Raw, pricing: Pricing) -> Receipt:
-    """Of a call that gave a picture."""
+    """Of a call that returned a picture."""
     cost, estimated = pricing.cost(raw.usage)
     usage = None if raw.usage is None else json.dumps(raw.usage)
     return Receipt(raw.key, raw.source.sha256, raw.source.size, usage, cost, estimated)
 
 
 def failure_of(error: ServiceError, pricing: Pricing) -> Failure:
-    """Of a call that gave none: what was billed costs what it counted, or else the list price."""
+    """Of a call without a picture: if it was billed, by the tokens that it counted, else by the list price."""
     cost, estimated = pricing.cost(error.usage) if error.billed else (None if error.billed is None else 0, False)
     usage = json.dumps(error.usage) if error.usage else None
     return Failure(error_to_json(error), error.billed, cost, error.storage_path, usage, estimated)

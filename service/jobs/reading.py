@@ -42,7 +42,7 @@ class RequestReader:
                 if request.finished is not None:
                     return request, calls
                 if self._draining and not self._runs(request_id):
-                    raise Draining("the service is shutting down; the request goes on after its next start")
+                    raise Draining("the service is shutting down; its next start continues the request")
                 await wait_for(changed)
 
     def _runs(self, request_id: str) -> bool:

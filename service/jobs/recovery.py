@@ -8,7 +8,7 @@
 | sending | the raw, or a whole reply, in temp/ | given its name in generated/, then the same |
 | sending | nothing, or a part | unknown: it may have been sent |
 | received | the raw | exported |
-| received | nothing | failed, until the raw turns up |
+| received | nothing | failed, until the raw is found |
 """
 
 import asyncio
@@ -99,7 +99,7 @@ class Recovery:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _take_over_dead(self) -> None:
-        """Begin to recover what dead processes have left; they are looked for again before that has ended."""
+        """Begin to recover the requests of dead processes; does not wait for the end of them."""
         for dead in await self._ledger.dead_owners():
             taken = await self._ledger.take_over(dead)
             await self._ledger.bury(dead)
@@ -114,7 +114,7 @@ class Recovery:
         task.add_done_callback(self._tasks.discard)
 
     async def _heal(self) -> None:
-        """Receive pictures that turned up after their calls were given up."""
+        """Receive pictures that are found only after their calls have ended without one."""
         for request, call in await self._ledger.healable():
             found = await self._leftovers.find(call)
             if not isinstance(found, Raw):
@@ -124,7 +124,7 @@ class Recovery:
                 self._begin(self._recover(request, [replace(call, state="received", raw=found.key)]))
 
     async def _recover(self, request: RequestRow, calls: Sequence[CallRow]) -> None:
-        """Go on with calls of a request to their end; while the disk or the ledger refuses, they are retried."""
+        """Run calls of a request to their end; retries while the disk or the ledger refuses."""
         while True:
             try:
                 async with self._gate:
@@ -165,7 +165,7 @@ class Recovery:
             await self._ledger.fail(CallId.of(call), failure_of(error, pricing_of(call)))
 
     async def _take_up(self, request: RequestRow, call: CallRow) -> Start | None:
-        """From where a call goes on; None if it has ended."""
+        """The call and its raw, if it is to be run; None if it has ended."""
         match call.state:
             case "planned":
                 return await self._take_up_planned(request, call)

@@ -1,1 +1,1 @@
-"""The ledger: a durable row for every request, every call to Gemini and what it cost, before and after it is made."""
+"""The ledger: durable rows for requests, for each call to Gemini before it is sent, and for its cost."""

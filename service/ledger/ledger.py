@@ -1,4 +1,4 @@
-"""The ledger as the service uses it: each method is one step, durable when it returns."""
+"""The ledger's interface: each method is one step, which is durable when it returns."""
 
 import contextlib
 import logging
@@ -14,6 +14,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from service.errors import ServiceError, SettingsError, StorageUnavailable
 from service.ledger import queries, statements, steps
 from service.ledger.database import NAME, Database, connect, read, values_of
+from service.ledger.money import day_of
 from service.ledger.rows import CallRow, DayRow, EventRow, OwnerRow, RequestRow, UsageRow
 from service.ledger.steps import CallId, Failure, NewRequest, Opened, Receipt, Rules
 from service.ledger.writer import Writer
@@ -31,13 +32,13 @@ P = ParamSpec("P")
 
 
 def microseconds() -> int:
-    """The time as the ledger writes it."""
+    """The current time in microseconds since 1970, as the ledger stores it."""
     return time.time_ns() // 1000
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerAccess:
-    """Where the ledger is, and what it obeys.
+    """The location of the ledger, and its rules.
 
     `url` empty: an SQLite file below `directory`, which must not lie in one of the `swept` directories.
     """
@@ -57,7 +58,7 @@ class LedgerAccess:
 
 
 def ledger_access(settings: Settings) -> LedgerAccess:
-    """What the settings say of the ledger."""
+    """The location and rules of the ledger by the settings."""
     rules = Rules(round(settings.idempotency_key_hours * HOUR), settings.budget_nano)
     url = settings.database_url.get_secret_value() if settings.database_url else ""
     return LedgerAccess(settings.ledger_directory, rules, url, tuple(map(settings.area, AREAS)))
@@ -67,7 +68,7 @@ class Ledger:
     """Rows of requests, calls, events and money, written by one thread.
 
     Every method raises StorageFull or StorageUnavailable when the database refuses; then nothing was written. A step
-    that returns False came too late: another one was made before, and nothing may follow it.
+    returns False if the state or the owner of the call does not allow it: then nothing was written either.
     """
 
     def __init__(self, writer: Writer, owner: str, rules: Rules, clock: Callable[[], int] = microseconds) -> None:
@@ -79,10 +80,10 @@ class Ledger:
     async def _step(self, step: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._writer.run(lambda database: step(database, *args, **kwargs))
 
-    # The steps of one's own requests
+    # Steps of the requests that this process owns
 
     async def open(self, new: NewRequest) -> Opened:
-        """Write a request before anything is spent, or find the one that has its key; raises BudgetExhausted."""
+        """Write a request before anything is spent, or find the one that holds its key; raises BudgetExhausted."""
         now = self._clock()
         return await self._step(steps.open_request, new, self.owner, self._rules, now)
 
@@ -119,14 +120,14 @@ class Ledger:
         now = self._clock()
         return await self._step(steps.cancel, call, self.owner, error, now)
 
-    # What is asked of it
+    # Reading
 
     async def request(self, request_id: str) -> tuple[RequestRow, list[CallRow]] | None:
         """A request and its calls; None if there is none, or it was deleted."""
         return await self._step(queries.request_with_calls, request_id)
 
     async def holder(self, principal: str, route: str, key: str) -> RequestRow | None:
-        """The request that an idempotency key means now."""
+        """The request that holds an idempotency key."""
         return await self._step(steps.holder_of_key, principal, route, key, self._rules, self._clock())
 
     async def newest(
@@ -138,7 +139,7 @@ class Ledger:
     async def newest_of_key(
         self, principal: str | None, route: str, key: str
     ) -> tuple[RequestRow, list[CallRow]] | None:
-        """The newest request that was made with an idempotency key, whether it still has it or not."""
+        """The newest request that was made with an idempotency key, whether it still holds the key or not."""
         return await self._step(queries.newest_of_key, principal, route, key)
 
     async def events(self, request_id: str, after: int, limit: int = 100) -> list[EventRow]:
@@ -149,8 +150,8 @@ class Ledger:
         return await self._step(queries.usage, principal, first, last)
 
     async def today(self) -> DayRow:
-        """The money of all in the current UTC day."""
-        day = steps.day_of(self._clock())
+        """The money of all callers in the current UTC day."""
+        day = day_of(self._clock())
         return await self._step(queries.money_of, day)
 
     async def states(self) -> dict[str, int]:
@@ -162,7 +163,7 @@ class Ledger:
         await self._writer.run(lambda db: db.run(statements.CANCEL_REQUEST, {"id": request_id, "now": now}))
 
     async def delete(self, request_id: str) -> None:
-        """Blank what a request said and got; its calls and their money stay."""
+        """Blank the order and the answers of a request; its calls and their costs stay."""
         now = self._clock()
         await self._step(steps.delete, request_id, now)
 
@@ -178,19 +179,19 @@ class Ledger:
     # Recovery
 
     async def dead_owners(self) -> list[str]:
-        """Owners whose process has ended; none but this process can take them over until `bury`."""
+        """Owners whose process has ended; until `bury`, no other process can take them over."""
         return await self._step(_dead_owners, self.owner)
 
     async def take_over(self, dead: str) -> list[tuple[RequestRow, list[CallRow]]]:
-        """Make the open requests of a dead owner one's own."""
+        """Become the owner of the open requests of a dead one, and return them with their calls."""
         return await self._step(steps.take_over, dead, self.owner)
 
     async def bury(self, dead: str) -> None:
-        """Forget a dead owner, all of whose requests were taken over."""
+        """Remove a dead owner whose requests were taken over."""
         await self._step(_bury, dead)
 
     async def healable(self) -> list[tuple[RequestRow, CallRow]]:
-        """Calls that were given up, the newest HEALABLE of them: their pictures may have turned up."""
+        """Unknown calls and those with a missing raw, at most the newest HEALABLE, with their requests."""
         return await self._step(queries.healable, HEALABLE)
 
     async def named_raws(self) -> list[str]:
@@ -230,7 +231,7 @@ def _bury(database: Database, owner: str) -> None:
 
 
 def read_protected(access: LedgerAccess) -> set[str]:
-    """`protected`, for a process that only sweeps; raises SettingsError, StorageUnavailable."""
+    """The same as `Ledger.protected`, for a process that only sweeps; raises SettingsError, StorageUnavailable."""
     if not access.url and not (access.directory / NAME).exists():
         return set()
     database = access.connect(read_only=True)
@@ -244,7 +245,7 @@ def read_protected(access: LedgerAccess) -> set[str]:
 async def open_ledger(
     access: LedgerAccess, committed: Callable[[float | None], None] = lambda seconds: None
 ) -> AsyncIterator[Ledger]:
-    """The ledger, with this process as the owner of what it opens; raises SettingsError, one line."""
+    """Open the ledger, with this process as the owner of new requests; raises SettingsError, one line."""
     owner = secrets.token_hex(16)
     writer = Writer(lambda: _connect_as(owner, access), committed)
     await writer.start()

@@ -1,4 +1,4 @@
-"""What can be asked of the ledger: requests, calls, events and money, as they are."""
+"""Queries: requests, calls, events and money."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,12 +7,12 @@ from service.ledger import statements
 from service.ledger.database import Database, Values, read
 from service.ledger.rows import CallRow, DayRow, EventRow, RequestRow, UsageRow
 
-# The error of a call whose raw is not there, so that it heals when the raw turns up.
+# Matches the error of a call whose raw is missing: such a call is received again when its raw is found.
 MISSING = '%"code": "raw_missing"%'
 
 
 def state_of(calls: Sequence[CallRow]) -> str:
-    """What became of a request, by the last attempt of each variation."""
+    """The state of a request, by the last attempt of each variation."""
     last = {call.number: call.state for call in calls}.values()
     if any(state in ("planned", "sending", "received") for state in last):
         return "running"
@@ -27,7 +27,7 @@ def cost_of(calls: Sequence[CallRow]) -> int:
 
 
 def possible_of(calls: Sequence[CallRow]) -> int:
-    """List prices of what is out or unknown."""
+    """The sum of the list prices of calls that are out or whose outcome is unknown."""
     return sum(call.list_price or 0 for call in calls if call.state in ("sending", "unknown"))
 
 
@@ -82,7 +82,7 @@ def open_requests(database: Database, owner: str) -> list[RequestRow]:
 
 
 def healable(database: Database, limit: int) -> list[tuple[RequestRow, CallRow]]:
-    """Calls that were given up and may still be received, with their requests, the newest first."""
+    """Calls that ended without a picture, but whose picture may exist, with their requests; the newest first."""
     calls = list(read(database, CallRow, statements.HEALABLE, {"missing": MISSING, "limit": limit}))
     found = [(request_with_calls(database, call.request_id), call) for call in calls]
     return [(request[0], call) for request, call in found if request]

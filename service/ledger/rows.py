@@ -6,7 +6,7 @@ from typing import Literal
 State = Literal["planned", "sending", "received", "exported", "failed", "unknown", "cancelled"]
 Mode = Literal["sync", "async"]
 EventKind = Literal["sent", "received", "exported", "failed", "done"]
-# A call in one of these states is not at its end.
+# The states of calls that have not ended.
 OPEN: tuple[State, ...] = ("planned", "sending", "received")
 
 
@@ -14,7 +14,7 @@ OPEN: tuple[State, ...] = ("planned", "sending", "received")
 class RequestRow:
     """One request: `spec` is its order as JSON, `upload` the key of its base.
 
-    While `key_held`, the same idempotency key means this request.
+    While `key_held` is 1, this request answers every repetition of its idempotency key.
     """
 
     id: str
@@ -40,8 +40,8 @@ class RequestRow:
 class CallRow:
     """One call for one variation, `number` and `attempt` from 1.
 
-    Of its money `reserved` is put aside, `possible` may have been billed, `cost` was (None: the price is unknown, or
-    nothing is settled yet; `estimated`: it is the list price). `billed` is 1, 0, or None while nobody can know.
+    In nano-dollars: `reserved` before it is sent, `possible` if it may have been billed, and `cost` (None: unknown as
+    yet; `estimated`: it is the list price). `billed` is 1, 0, or None if that is unknown.
     """
 
     request_id: str
@@ -76,7 +76,7 @@ class CallRow:
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """One event of a request; `sequence` counts from 1 without a gap, `data` is JSON that belongs to no call."""
+    """One event of a request; `sequence` counts from 1 without gaps, `data` is JSON that no call row has."""
 
     request_id: str
     sequence: int
@@ -89,7 +89,7 @@ class EventRow:
 
 @dataclass(frozen=True, slots=True)
 class DayRow:
-    """Money of one UTC day, of one principal or, with principal '', of all."""
+    """Money of one UTC day in nano-dollars, of one principal or, with principal '', of all."""
 
     day: str
     principal: str
@@ -121,7 +121,7 @@ class UsageRow:
 
 @dataclass(frozen=True, slots=True)
 class OwnerRow:
-    """A process that may have open calls."""
+    """A process that may have open requests; it holds a lock of its id for as long as it lives."""
 
     id: str
     host: str

@@ -1,7 +1,7 @@
 """The tables, as numbered migrations: portable SQL for SQLite and PostgreSQL.
 
-Times are microseconds since 1970 (UTC), money is nano-dollars, days are UTC days as `YYYY-MM-DD`, and what an order or
-an answer consists of is JSON text with a version of its own.
+Times are microseconds since 1970 (UTC), money is nano-dollars, days are UTC days as `YYYY-MM-DD`. Orders, answers and
+errors are JSON text, which has a version of its own.
 """
 
 _TABLES = """

@@ -1,7 +1,7 @@
 """Every SQL statement of the ledger, portable between SQLite and PostgreSQL, with named parameters.
 
-Each step of a call is one UPDATE that names the states it may come from and, but for recovery, its owner: no row back
-means that somebody else was first.
+Each step of a call is one UPDATE, guarded by the states that it may come from and, except in recovery, by the owner: if
+it returns no row, another process was first.
 """
 
 from service.ledger.rows import OPEN, CallRow, DayRow, EventRow, OwnerRow, RequestRow, columns, placeholders
@@ -9,7 +9,7 @@ from service.ledger.rows import OPEN, CallRow, DayRow, EventRow, OwnerRow, Reque
 _OPEN = ", ".join(f"'{state}'" for state in OPEN)
 _CALL = columns(CallRow)
 _REQUEST = columns(RequestRow)
-# Of one principal, or of all.
+# Rows of one principal, or of all.
 _OWN = "(CAST(:principal AS TEXT) IS NULL OR principal = :principal)"
 
 READ_VERSION = "SELECT max(version) FROM schema"
@@ -70,7 +70,7 @@ SEND = (
     f" WHERE id = :request_id AND cancelled IS NOT NULL) RETURNING {_CALL}"
 )
 REFUSE = f"UPDATE calls SET state = 'planned' {_ONE} AND owner = :owner AND state = 'sending' RETURNING {_CALL}"
-# A picture may turn up after its call was given up: whoever finds it may say so.
+# Without a guard for the owner: a picture may be found after its call was given up, by any process.
 RECEIVE = (
     "UPDATE calls SET state = 'received', received = :now, finished = NULL, billed = 1, raw = :raw, sha256 = :sha256,"
     " size = :size, usage = :usage, estimated = :estimated, error = NULL, owner = :owner"
@@ -110,7 +110,7 @@ SUM_DAY = (
 
 # Owners, recovery and retention
 
-# A connection that was lost is made again by the same owner.
+# An owner that has lost its connection connects again.
 INSERT_OWNER = f"INSERT INTO owners ({columns(OwnerRow)}) VALUES ({placeholders(OwnerRow)}) ON CONFLICT DO NOTHING"
 REMOVE_OWNER = "DELETE FROM owners WHERE id = :id"
 READ_OWNERS = f"SELECT {columns(OwnerRow)} FROM owners WHERE id <> :id"
@@ -129,7 +129,7 @@ NAMED_RAWS = "SELECT raw FROM calls WHERE raw IS NOT NULL"
 NAMED_UPLOADS = "SELECT upload FROM requests WHERE upload IS NOT NULL"
 COUNT_STATES = "SELECT state, count(*) FROM calls GROUP BY state"
 
-# Money as told: a call that surely cost nothing is no row of it.
+# Usage leaves out the calls that certainly cost nothing.
 _OUTCOME = "CASE WHEN state IN ('sending', 'received') THEN 'open' ELSE state END"
 _COUNTED = "state NOT IN ('planned', 'cancelled') AND (billed IS NULL OR billed = 1)"
 USAGE = (

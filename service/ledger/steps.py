@@ -1,10 +1,10 @@
-"""The steps of a request and its calls, each one transaction: what may follow what, its event, and its money.
+"""The steps of requests and calls: which state may follow which, with the event and the money of each.
 
 ```
 planned ──send──► sending ──receive──► received ──export──► exported
    ▲                 │ │                  │
    └────refuse───────┘ ├──fail──► failed ◄┘
-   │                   └──lose──► unknown ──receive──► received     (its picture turned up)
+   │                   └──lose──► unknown ──receive──► received     (its picture was found)
    └──cancel──► cancelled
 ```
 """
@@ -12,19 +12,18 @@ planned ──send──► sending ──receive──► received ──export
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
-from service.errors import BudgetExhausted
 from service.ledger import statements
 from service.ledger.database import NONE, Database, Values, read, values_of
+from service.ledger.money import day_of, reserve, settle
 from service.ledger.queries import MISSING, calls_of, cost_of, open_requests, possible_of, state_of
-from service.ledger.rows import CallRow, DayRow, EventKind, EventRow, Mode, RequestRow
+from service.ledger.rows import CallRow, EventKind, EventRow, Mode, RequestRow
 
 
 @dataclass(frozen=True, slots=True)
 class NewRequest:
-    """What is to be written before anything is spent. `list_price` of one call, in nano-dollars; None: unknown."""
+    """A request to be opened; `list_price` is that of one call, in nano-dollars (None: unknown)."""
 
     id: str
     principal: str
@@ -44,7 +43,7 @@ class NewRequest:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Settings that steps obey: microseconds that an idempotency key is kept, nano-dollars a day (None: no budget)."""
+    """Settings: the lifetime of a key in microseconds, the budget of a day in nano-dollars (None: no limit)."""
 
     key_lifetime: int
     budget: int | None
@@ -61,7 +60,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """A picture that came: its key, digest and bytes, the usage as JSON, what it cost (None: the price is unknown)."""
+    """A picture that was received: its key, digest, bytes, usage as JSON, and cost (None: the price is unknown)."""
 
     raw: str
     sha256: str
@@ -85,11 +84,6 @@ class CallId:
         return {"request_id": self.request_id, "number": self.number, "attempt": self.attempt}
 
 
-def day_of(now: int) -> str:
-    """The UTC day of a time in microseconds."""
-    return datetime.fromtimestamp(now / 1_000_000, UTC).date().isoformat()
-
-
 def open_request(database: Database, new: NewRequest, owner: str, rules: Rules, now: int) -> Opened:
     """Claim the key, plan the calls and reserve their money: all or nothing. Raises BudgetExhausted."""
     if new.idempotency_key:
@@ -105,7 +99,7 @@ def open_request(database: Database, new: NewRequest, owner: str, rules: Rules, 
         values = _key(new.principal, new.route, new.idempotency_key)
         return Opened(next(read(database, RequestRow, statements.HOLDER_OF_KEY, values)), is_new=False)
     reserved = 2 * (new.list_price or 0)
-    _reserve(database, new, reserved * len(new.stems), rules.budget, now)
+    reserve(database, new.principal, reserved * len(new.stems), rules.budget, now)
     calls = [
         CallRow(
             new.id, number, 1, "planned", owner, new.principal, 0, new.model, new.image_size, new.tier, day_of(now),
@@ -125,7 +119,7 @@ def _key(principal: str, route: str, key: str | None) -> Values:
 def holder_of_key(
     database: Database, principal: str, route: str, key: str | None, rules: Rules, now: int
 ) -> RequestRow | None:
-    """The request that has a key; one whose time is over lets go of it."""
+    """The request that holds a key; releases the key if its lifetime is over and the request has ended."""
     values = _key(principal, route, key)
     holder = next(read(database, RequestRow, statements.HOLDER_OF_KEY, values), None)
     if holder and holder.finished and now >= holder.created + rules.key_lifetime:
@@ -134,48 +128,25 @@ def holder_of_key(
     return holder
 
 
-def _reserve(database: Database, new: NewRequest, amount: int, budget: int | None, now: int) -> None:
-    day = day_of(now)
-    for principal in ("", new.principal):
-        database.run(statements.OPEN_DAY, {"day": day, "principal": principal})
-    if budget is not None:
-        values: Values = {"day": day, "reserved": amount, "budget": budget}
-        if not database.run(statements.RESERVE, values):
-            today = next(read(database, DayRow, statements.READ_DAY, {"day": day, "principal": ""}))
-            only_reserved = today.spent + today.possible + amount <= budget
-            raise _over_budget(5 if only_reserved else _seconds_to_midnight(now))
-        database.run(statements.RESERVE_OWN, {"day": day, "principal": new.principal, "reserved": amount})
-    else:
-        _move(database, day, new.principal, reserved=amount)
-
-
-def _over_budget(seconds: int) -> BudgetExhausted:
-    return BudgetExhausted("BUDGET_USD_PER_DAY does not allow this request", headers={"Retry-After": str(seconds)})
-
-
-def _seconds_to_midnight(now: int) -> int:
-    return 86_400 - now // 1_000_000 % 86_400
-
-
 def send(database: Database, call: CallId, owner: str, now: int) -> bool:
-    """Planned -> sending: only after this may the call go out. False: it may not."""
+    """Planned -> sending: the call may be sent only if this returns True."""
     return _advance(database, statements.SEND, call, owner, now, "sent") is not None
 
 
 def refuse(database: Database, call: CallId, owner: str) -> bool:
-    """Sending -> planned: Gemini did nothing with it."""
+    """Sending -> planned: Gemini refused the call, and it may be sent again."""
     return bool(database.run(statements.REFUSE, {**call.values(), "owner": owner}))
 
 
 def receive(database: Database, call: CallId, owner: str, receipt: Receipt, now: int) -> bool:
-    """-> received: its picture is kept. A request that had ended goes on."""
+    """-> received: its picture is stored. A request that had ended is open again."""
     values: Values = {
         "raw": receipt.raw, "sha256": receipt.sha256, "size": receipt.size, "usage": receipt.usage,
         "estimated": int(receipt.estimated), "missing": MISSING,
     }  # fmt: skip
     was = _advance(database, statements.RECEIVE, call, owner, now, "received", values)
     if was:
-        _settle(database, was, cost=receipt.cost)
+        settle(database, was, cost=receipt.cost)
         database.run(statements.REOPEN_REQUEST, {"id": call.request_id, "owner": owner})
     return was is not None
 
@@ -183,7 +154,7 @@ def receive(database: Database, call: CallId, owner: str, receipt: Receipt, now:
 def export(database: Database, call: CallId, owner: str, result: str, now: int, receipt: Receipt | None = None) -> bool:
     """Received -> exported, with the answer's variation as JSON.
 
-    `receipt` where `receive` could not be written before: both at once.
+    With `receipt`, if `receive` was refused before, both steps are made at once.
     """
     if receipt:
         receive(database, call, owner, receipt, now)
@@ -211,7 +182,7 @@ def fail(database: Database, call: CallId, owner: str, failure: Failure, now: in
 
 
 def lose(database: Database, call: CallId, owner: str, error: str, now: int) -> bool:
-    """Sending -> unknown: nobody knows whether it was billed."""
+    """Sending -> unknown: it may have been billed."""
     return _end(database, statements.LOSE, call, owner, Failure(error, None, None), now)
 
 
@@ -230,7 +201,7 @@ def _end(database: Database, statement: str, call: CallId, owner: str | None, fa
     if was is None:
         return False
     cost = was.cost if was.state == "received" else failure.cost
-    _settle(database, was, cost=cost, possible=(was.list_price or 0) if statement is statements.LOSE else 0)
+    settle(database, was, cost=cost, possible=(was.list_price or 0) if statement is statements.LOSE else 0)
     _finish(database, call.request_id, now)
     return True
 
@@ -248,7 +219,7 @@ def _advance(
     was = next(read(database, CallRow, statements.READ_CALL, call.values()), None)
     if was is None or not database.run(statement, {**call.values(), "owner": owner, "now": now, **values}):
         return None
-    # A picture that turns up later takes the error off the call, not off the event.
+    # The event keeps its error: if the picture is found later, the call has none any more.
     error = values.get("error") if kind == "failed" else None
     _append(database, call.request_id, kind, now, call.number, call.attempt, str(error) if error else None)
     return was
@@ -262,29 +233,8 @@ def _append(
     database.run(statements.INSERT_EVENT, values_of(EventRow(request_id, sequence, now, kind, number, attempt, data)))
 
 
-def _settle(database: Database, was: CallRow, cost: int | None, possible: int = 0) -> None:
-    """Give back what was reserved, and count what was, or may have been, spent."""
-    moved = {"reserved": -was.reserved, "spent": (cost or 0) - (was.cost or 0), "possible": possible - was.possible}
-    _move(database, was.day, was.principal, **moved)
-    money = {"reserved": 0, "possible": possible, "cost": cost}
-    database.run(
-        statements.PRICE, {"request_id": was.request_id, "number": was.number, "attempt": was.attempt, **money}
-    )
-
-
-def _move(database: Database, day: str, principal: str, reserved: int = 0, spent: int = 0, possible: int = 0) -> None:
-    values: Values = {
-        "day": day,
-        "principal": principal,
-        "reserved": reserved,
-        "spent": spent,
-        "possible": possible,
-    }
-    database.run(statements.MOVE_MONEY, values)
-
-
 def _finish(database: Database, request_id: str, now: int) -> None:
-    """With its last call a request ends: `finished` and the event `done` are of one transaction with it."""
+    """End the request with its last call: the end of the call, `finished` and the event `done` are one transaction."""
     if database.run(statements.COUNT_OPEN, {"id": request_id})[0][0]:
         return
     calls = calls_of(database, request_id)
@@ -296,7 +246,7 @@ def _finish(database: Database, request_id: str, now: int) -> None:
 
 
 def delete(database: Database, request_id: str, now: int) -> None:
-    """Blank what a request said and got; its calls and their money stay."""
+    """Blank the order and the answers of a request; its calls and their costs stay."""
     database.run(statements.BLANK_REQUEST, {"id": request_id, "now": now})
     database.run(statements.BLANK_CALLS, {"id": request_id})
     database.run(statements.FORGET_EVENTS, {"id": request_id})

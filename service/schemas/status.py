@@ -1,4 +1,4 @@
-"""The models of what is told of a request after it was made: its status, its events, and what calls cost."""
+"""Pydantic models of the status and the events of a request, and of usage, and functions that make them from rows."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -144,7 +144,7 @@ def status_answer(request: RequestRow, calls: Sequence[CallRow], link: Link) -> 
 
 
 def outcomes(calls: Sequence[CallRow], link: Link) -> tuple[dict[int, VariationAnswer], dict[int, ServiceError]]:
-    """What became of the variations that have ended, by number: the last attempt of each counts."""
+    """The variations and errors of calls that have ended, by number; of several attempts, the last one."""
     variations: dict[int, VariationAnswer] = {}
     errors: dict[int, ServiceError] = {}
     for number, call in {call.number: call for call in calls}.items():
@@ -156,7 +156,7 @@ def outcomes(calls: Sequence[CallRow], link: Link) -> tuple[dict[int, VariationA
 
 
 def linked(result: str, link: Link) -> VariationAnswer:
-    """A stored variation, its links made anew."""
+    """A stored variation with current links."""
     answer = variation_answer(variation := variation_from_json(result))
     exports = {
         name: answer.exports[name].model_copy(update={"url": link(export)})

@@ -10,9 +10,10 @@ import pytest
 from service.errors import BudgetExhausted
 from service.ledger import statements
 from service.ledger.ledger import Ledger
+from service.ledger.money import day_of
 from service.ledger.queries import state_of
 from service.ledger.rows import CallRow
-from service.ledger.steps import CallId, Failure, NewRequest, Receipt, day_of
+from service.ledger.steps import CallId, Failure, NewRequest, Receipt
 from service.store.layout import export_stem, request_id
 from tests.ledger.conftest import DAY, HOUR, Clock, Open
 
