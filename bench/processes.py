@@ -166,3 +166,11 @@ def service(
     # The working directory decides which checkout `-m` finds the service in.
     with serving((checkout.python, "-m", *module), port, folder, environment, checkout.folder) as server:
         yield server
+
+
+@contextlib.contextmanager
+def gemini(folder: Path, delay_seconds: float = 0) -> Iterator[Server]:
+    """A local Gemini that answers each call after the delay with a plain picture."""
+    port = free_port()
+    with serving((HERE.python, "-m", "bench.gemini", str(port), str(delay_seconds)), port, folder) as server:
+        yield server

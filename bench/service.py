@@ -45,6 +45,7 @@ async def measure(only: str = "") -> tuple[list[Contender], list[str]]:
             (contenders.folder / f"{picture.name}.png").write_bytes(picture.data)
         for add in (
             contenders.add_service,
+            contenders.add_generation,
             contenders.add_thorough_service,
             contenders.add_pillow,
             contenders.add_sharp,
@@ -64,14 +65,16 @@ async def measure(only: str = "") -> tuple[list[Contender], list[str]]:
     return chosen, [note for note in notes if note]
 
 
-async def measure_against(there: Checkout, rounds: int) -> None:
-    """Compare the service with that of another checkout."""
+async def measure_against(there: Checkout, rounds: int, only: str = "") -> None:
+    """Compare the service with that of another checkout, in the cases that `only` matches."""
     pictures = originals(PICTURES)[0] or drawings(PICTURES)
     async with _contenders() as here, _contenders() as other:
-        here.add_service(HERE)
-        other.add_service(there)
-        await _warm_up(here.all + other.all, pictures)
-        await compare(lambda: _figures(here.all, pictures), lambda: _figures(other.all, pictures), rounds)
+        for contenders, checkout in ((here, HERE), (other, there)):
+            contenders.add_service(checkout)
+            contenders.add_generation(checkout)
+        mine, theirs = ([one for one in each.all if re.search(only, one.name)] for each in (here, other))
+        await _warm_up(mine + theirs, pictures)
+        await compare(lambda: _figures(mine, pictures), lambda: _figures(theirs, pictures), rounds)
 
 
 async def _figures(contenders: Sequence[Contender], pictures: Sequence[Original]) -> Mapping[str, float]:
@@ -141,7 +144,7 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="REGEX", help="the contenders to run, always with this service")
     options = parser.parse_args()
     if options.against:
-        asyncio.run(measure_against(options.against, options.rounds))
+        asyncio.run(measure_against(options.against, options.rounds, options.only))
     else:
         report(*asyncio.run(measure(f"service|{options.only}")))
 

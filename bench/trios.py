@@ -6,15 +6,16 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
 from bench import bare, peers
-from bench.processes import HERE, Checkout, Memory, Server, free_port, service, serving
+from bench.processes import HERE, Checkout, Memory, Server, free_port, gemini, service, serving
 from bench.workload import CONTENT_TYPE, SIZE, Original, form
 
 PICTURES = 12
@@ -27,6 +28,7 @@ OURS = "**this service**"
 OURS_4 = "this service, png_compression 4"
 OURS_THOROUGH = "this service, PNG_THOROUGH, png_compression {}"
 OURS_BASE = "this service, over a base"
+OURS_GENERATED = "this service, pictures of a local Gemini"
 INLINE = "Pillow in an aiohttp handler, level 9"
 INLINE_BASE = "Pillow in a handler, over a base"
 BARE = "the bare codec calls"
@@ -107,6 +109,18 @@ def _ours(session: aiohttp.ClientSession, server: Server, over_base: bool, **fie
     return export
 
 
+def _generated(session: aiohttp.ClientSession, server: Server) -> Export:
+    """POST /api/thumbnails; the given pictures are not used, since Gemini sends its own."""
+
+    async def export(picture: Original, base: Original) -> int:
+        width, height = map(str, SIZE)
+        body = form(None, script=picture.name, width=width, height=height)
+        answer = await _answered(session, f"{server.url}/api/thumbnails", body, CONTENT_TYPE)
+        return _size(answer["variations"][0]["exports"])
+
+    return export
+
+
 def _inline(session: aiohttp.ClientSession, server: Server, over_base: bool) -> Export:
     async def export(picture: Original, base: Original) -> int:
         body = form(picture.data, base.data if over_base else None)
@@ -138,11 +152,18 @@ def _thumbor(session: aiohttp.ClientSession, server: Server) -> Export:
 
 
 async def _posted(session: aiohttp.ClientSession, url: str, body: bytes, kind: str) -> int:
+    return _size((await _answered(session, url, body, kind))["exports"])
+
+
+async def _answered(session: aiohttp.ClientSession, url: str, body: bytes, kind: str) -> Any:
     async with session.post(url, data=aiohttp.BytesPayload(body), headers={"Content-Type": kind}) as answer:
         if not answer.ok:
             raise SystemExit(f"{url}: {answer.status} {await answer.text()}")
-        exports = (await answer.json())["exports"]
-        return sum(export["size"] for export in exports.values())
+        return await answer.json()
+
+
+def _size(exports: Mapping[str, Mapping[str, int]]) -> int:
+    return sum(export["size"] for export in exports.values())
 
 
 class _Bare:
@@ -179,6 +200,13 @@ class Contenders:
         self._add(OURS, server, _ours(self.session, server, False))
         self._add(OURS_4, server, _ours(self.session, server, False, png_compression="4"))
         self._add(OURS_BASE, server, _ours(self.session, server, True))
+        return ""
+
+    def add_generation(self, checkout: Checkout = HERE) -> str:
+        pictures = self.stack.enter_context(gemini(self.folder))
+        settings = {"GEMINI_BASE_URL": pictures.url, "LOG_LEVEL": "warning"}
+        server = self.stack.enter_context(service(self.folder, checkout, **settings))
+        self._add(OURS_GENERATED, server, _generated(self.session, server))
         return ""
 
     def add_thorough_service(self) -> str:
