@@ -1,4 +1,4 @@
-"""The service under load: a thousand waiting requests, /healthz while every core encodes, memory over many exports."""
+"""The service under load: a thousand requests at once, /healthz while every core encodes, memory over many exports."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,8 @@ import aiohttp
 from PIL import Image
 
 from bench.against import argument_parser, compare
-from bench.processes import HERE, Checkout, Memory, Server, service
+from bench.crowd import arrivals, post_at_once
+from bench.processes import HERE, Checkout, Memory, Server, gemini, service
 from bench.table import machine, percentile, print_table
 from bench.workload import CONTENT_TYPE, SIZE, form, originals, png_bytes
 
@@ -98,6 +99,35 @@ async def _peak_at_emulator(session: aiohttp.ClientSession, server: Server) -> i
     async with session.get(f"{match[1]}/emulator/stats") as answer:
         peak: int = (await answer.json())["peak"]
         return peak
+
+
+async def leaving(folder: Path, checkout: Checkout) -> list[Row]:
+    """How soon calls leave when many requests come at once, and /healthz meanwhile."""
+    settings = {"GEMINI_CONCURRENCY": str(WAITING), "MAX_REQUESTS": str(WAITING), "LOG_LEVEL": "warning"}
+    body = form(None, script="A lighthouse at dawn", width="640", height="360", formats="jpeg")
+    loop = asyncio.get_running_loop()
+    with (
+        gemini(folder, DELAY_SECONDS) as pictures,
+        service(folder, checkout, GEMINI_BASE_URL=pictures.url, **settings) as server,
+        ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as prober,
+    ):
+        async with _session() as session:
+            await _posted(session, server, "thumbnails", body)
+            await arrivals(session, pictures)
+            probing = loop.run_in_executor(prober, _probe, server.port, DELAY_SECONDS)
+            complete, statuses = await post_at_once(server, body, WAITING)
+            delays = [arrival - complete for arrival in await arrivals(session, pictures)]
+            took = await probing
+    first, last = min(delays) * 1000, max(delays) * 1000
+    health = percentile(took, 0.99) * 1000
+    many = f"{WAITING} requests at once"
+    return [
+        Row(f"of {many}, with a Gemini that draws nothing, succeed", str(statuses.count(200)), "all"),
+        Row("the first call leaves after the last byte of all bodies", f"{first:.0f} ms", "1000 ms"),
+        Row("the last call leaves after it, ms", f"{last:.0f} ms", value=last),
+        Row(f"/healthz p50 / p99 with {many}", _milliseconds(took)),
+        Row(f"/healthz p99 with {many}, ms", f"{health:.1f}", value=health),
+    ]
 
 
 async def healthz(folder: Path, checkout: Checkout) -> list[Row]:
@@ -223,7 +253,7 @@ async def _posted(session: aiohttp.ClientSession, server: Server, route: str, bo
 async def measure(checkout: Checkout = HERE) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         rows: list[Row] = []
-        for part in (waiting, healthz, endurance):
+        for part in (waiting, leaving, healthz, endurance):
             rows += await part(Path(scratch), checkout)
             print(f"{part.__name__} done", file=sys.stderr, flush=True)
     return rows
