@@ -33,7 +33,7 @@ check: $(VENV)/.lint
 bench: $(VENV)/.test
 	$(BIN)/python -m bench
 
-# Kills the service and its workers, at random and at every crash point of a call, and looks at what is left.
+# Kills the service and its workers, at random and at every crash point of a call, and checks the ledger and the files.
 chaos: $(VENV)/.test
 	$(BIN)/python -m tests.chaos --kills $(or $(KILLS),200)
 

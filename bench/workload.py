@@ -22,7 +22,7 @@ class Original:
 
 
 def originals(most: int) -> tuple[list[Original], list[str]]:
-    """At most so many photographs and illustrations, evenly chosen; and a line for each source that is missing."""
+    """At most `most` photographs and illustrations, evenly chosen; and a line for each source that is missing."""
     from bench.pictures import gather
 
     pictures, missing = gather()

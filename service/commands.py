@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 EXIT_FAULT, EXIT_PARTIAL = 1, 3
 
-# UTF-8 takes at most 4 bytes a character; a byte order mark, which is no part of the script, takes 3.
+# UTF-8 takes at most 4 bytes a character; a byte order mark, which is not part of the script, takes 3.
 MAX_SCRIPT_BYTES = 4 * MAX_SCRIPT + 3
 
 
@@ -66,7 +66,7 @@ def read_picture(max_bytes: int) -> bytes:
     """Read a picture from standard input; raises OSError, InvalidField, TooLarge."""
     data = read_standard_input(max_bytes + 1)
     if not data:
-        raise InvalidField("standard input is empty: a picture is wanted")
+        raise InvalidField("standard input is empty: a picture is expected")
     if len(data) > max_bytes:
         raise TooLarge(f"standard input holds more than {max_bytes} bytes")
     return data

@@ -33,7 +33,7 @@ RESCHEDULE_SECONDS = 60.0
 # would remove more than half of at least MIN_FILES files.
 JUMP_SECONDS = 3600.0
 MIN_FILES = 10
-# `state` reports a fault once no sweep has ended for so many intervals.
+# `state` reports a fault once no sweep has ended for this many intervals.
 MISSED_INTERVALS = 3
 # How long `close` waits for a running sweep, which checks its stop flag before every file: only a hanging disk takes
 # longer.

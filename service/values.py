@@ -41,7 +41,7 @@ def _web_address(value: str) -> str:
 
 
 def _http(value: str) -> SplitResult | None:
-    """The parts of an HTTP URL without the scheme's default port; None if the text is no such URL."""
+    """The parts of an HTTP URL without the scheme's default port; None if the text is not such a URL."""
     parts = urlsplit(value)
     # urlsplit accepts spaces, removes line breaks, and checks the port only when it is read.
     invalid = " " in value or not value.isprintable() or parts.port == 0

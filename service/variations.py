@@ -169,7 +169,7 @@ class VariationRun(CallHooks):
         await self._record.refused()
 
     async def _received(self, reply: Reply, hold: Hold) -> Raw:
-        """Store the bytes as received; raises BadReply, which names the file, if they are no picture."""
+        """Store the bytes as received; raises BadReply, which names the file, if they are not a picture."""
         kind = sniff(reply.picture[:SNIFF_BYTES])
         key = self._raw_key(TABLE[kind].suffix if kind else ".bin")
         with _billed(True, reply.usage):

@@ -349,7 +349,7 @@ def test_a_picture_on_standard_input_that_cannot_be_used_is_reported(tmp_path: P
 def test_an_empty_standard_input_is_no_picture_and_exit_2() -> None:
     answer = run("export", "-", stdin=b"")
     assert (answer.exit_code, answer.stdout) == (2, "")
-    assert answer.stderr.splitlines() == ["error: standard input is empty: a picture is wanted"]
+    assert answer.stderr.splitlines() == ["error: standard input is empty: a picture is expected"]
 
 
 def test_standard_input_is_read_up_to_the_limit_of_uploads_only(monkeypatch: pytest.MonkeyPatch, picture: Path) -> None:

@@ -48,7 +48,7 @@ MIN_SERVER_SECONDS = 10.0
 class GeminiAccess:
     """Address, key and limits of Gemini, in seconds and bytes.
 
-    `local`: the emulator of this service, which is called without a proxy and whose key is no secret.
+    `local`: the emulator of this service, which is called without a proxy and whose key is not a secret.
     """
 
     api_key: str = field(repr=False)

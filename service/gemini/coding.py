@@ -64,7 +64,7 @@ class ContentDecoder:
 
     def _begin(self) -> None:
         inflater = _inflater(self._encoding, self._waiting)
-        # After a whole gzip member comes another one, or padding.
+        # A complete gzip member is followed by another one, or by padding.
         self._ignoring = self._has_output and not self._waiting.startswith(_GZIP_MAGIC)
         self._decoding, self._inflater = True, inflater
 

@@ -46,7 +46,7 @@ _CREDITS = re.compile(
     r"|\b(?:disabled|enable|activate)\b.{0,20}?\bbilling|billing_(?:disabled|not_active)",
     re.IGNORECASE | re.ASCII | re.DOTALL,
 )
-# Searched, not parsed, so that they are found in a body that is cut or no JSON, too.
+# Searched, not parsed, so that they are also found in a body that is cut or not JSON.
 _TOKENS_COUNTED = re.compile(rb'"candidates_?token_?count"\s*:\s*"?[1-9]', re.IGNORECASE)
 _CANDIDATES = re.compile(rb'"candidates"\s*:', re.IGNORECASE)
 _INLINE_DATA = re.compile(rb'"inline_?data"\s*:\s*[{\[]', re.IGNORECASE)

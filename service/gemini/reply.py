@@ -48,7 +48,7 @@ class _Blob:
 
 
 def read_reply(body: Bytes, key: str = "") -> Reply:
-    """Read the picture: of the first candidate with any, the last one that is no draft, else the last draft.
+    """Read the picture: the last one of the first candidate with any, preferring pictures that are not drafts.
 
     Several JSON values are the chunks of one reply. `key` is removed from all quoted text. Raises GeminiError. Slow for
     large pictures.
@@ -230,7 +230,7 @@ def _copied(value: Any, convert: Callable[[str], str], depth: int = DEEPEST) -> 
 
 
 def _decoded(found: Sequence[_Blob]) -> bytes | None:
-    """The last one that is no draft, else the last draft; bytes of an unknown type only if there is no picture."""
+    """The last one that is not a draft, else the last draft; bytes of an unknown type only if there is no picture."""
     newest = ([blob for blob in found if not blob.draft] or found)[::-1]
     for blob in sorted(newest, key=lambda blob: not blob.is_picture):
         try:

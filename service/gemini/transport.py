@@ -116,7 +116,7 @@ async def _check_status(request: ClientRequest, handler: ClientHandlerType) -> C
     """Raise for any status but a reply.
 
     aiohttp would follow a redirect with the key and the whole request; the SDK would parse the body of an error, and
-    raise for that if it is no JSON.
+    raise for that if it is not JSON.
     """
     response = await handler(request)
     if response.status == PROXY_AUTHENTICATION_REQUIRED and request.proxy:

@@ -56,7 +56,7 @@ class ParsedReply:
     _long: dict[str, Long] = field(default_factory=dict)
 
     def add(self, text: Bytes) -> None:
-        """Parse the values in `text`, up to the first that is no JSON."""
+        """Parse the values in `text`, up to the first that is not JSON."""
         try:
             for value in _values(self._with_placeholders(text)):
                 self._take(value)

@@ -25,7 +25,7 @@ class Frame:
     longest: int | None = None
 
     def keeps_all(self, picture: Size, size: Size) -> bool:
-        """Whether `size` follows from the ratio of the picture itself: then nothing of it is to be cut off."""
+        """Whether `size` follows from the ratio of the picture itself, so that no part of it may be cropped."""
         if self.ratio or (self.width and self.height):
             return False
         (width, height), (of_width, of_height) = size, picture

@@ -16,7 +16,7 @@ from service.imaging.profiles import ProfileError
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything the steps need besides the image; `profile` is None if it is unusable, `base` is of `size`."""
+    """All that the steps need in addition to the image; `profile` is None if it is unusable, `base` is of `size`."""
 
     container: Container
     profile: bytes | None

@@ -77,7 +77,7 @@ class Admission:
         self._check_place(kind)
 
     async def enter(self, kind: Kind, variations: int = 1) -> Ticket:
-        """Take a place and reserve disk space for so many variations.
+        """Take a place, and reserve disk space for `variations` variations.
 
         Raises Draining, Busy, StorageUnavailable and StorageFull; then nothing is taken.
         """
@@ -119,7 +119,7 @@ class Admission:
             self._empty.set()
 
     def check_space(self, wanted: int, free: int) -> None:
-        """Raise StorageFull unless `wanted` of the `free` bytes are not reserved by others."""
+        """Raise StorageFull if fewer than `wanted` of the `free` bytes are unreserved."""
         if free - self.reserved < wanted:
             missing = math.ceil((wanted + self.reserved - free) / MIB)
             raise StorageFull(f"the storage lacks {missing} MiB for this request")

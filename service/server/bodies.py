@@ -149,7 +149,7 @@ class Bodies:
     def end_slowest(self, wanted: int) -> None:
         """End up to `wanted` slow bodies, or the slowest one if none is slow, after a grace period.
 
-        The period is shorter the more places are wanted, down to SHORTEST_GRACE of it.
+        The more places are wanted, the shorter the period, down to SHORTEST_GRACE of it.
         """
         grace = GRACE_SECONDS * max(SHORTEST_GRACE, self._limit / (self._limit + wanted))
         slowest = sorted(self._reading, key=_rank)

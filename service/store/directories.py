@@ -31,7 +31,7 @@ class Directory:
             return False
 
     def open(self, name: str, flags: int) -> int:
-        """Open a file in it by name, which may be no symbolic link; returns the descriptor."""
+        """Open a file in it by name, following no symbolic link; returns the descriptor."""
         return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self.descriptor)
 
     def create(self, name: str, mode: int = 0o600) -> int:

@@ -22,7 +22,7 @@ T = TypeVar("T")
 DISK_THREADS = 32
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
-# Errors that mean that there is no such file (ENXIO: it is a socket). After any other, there may be one.
+# Errors that mean that there is no such file (ENXIO: it is a socket). After other errors, it may exist.
 ABSENT = (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO)
 # How long work that was begun waits for descriptors, which other work closes as it finishes.
 WAIT_SECONDS = 300.0

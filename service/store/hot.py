@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from service.store.descriptors import CACHE, limit, spare
 from service.store.local import StoredFile
 
-# Cached files may take one in so many of this process's descriptors.
+# Cached files may use one in this many of the process's descriptors.
 SHARE = 8
 # A file counts at least this much against `max_bytes`, because it takes a descriptor too.
 MIN_BYTES = 64 * 1024

@@ -168,7 +168,7 @@ class LocalStore(Scratch):
             raise NotFound("no file can have such a name") from error
         if not S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise NotFound("it is no regular file")
+            raise NotFound("it is not a regular file")
         # A file system without locks holds none of the areas, so no sweep runs there.
         with contextlib.suppress(OSError):
             lock_shared(descriptor)

@@ -153,7 +153,7 @@ class Launch:
     async def result(self) -> RunningWorker:
         """Wait for the worker; raises one of START_FAULTS, also after START_SECONDS.
 
-        Then, and when the caller is cancelled, the start is abandoned, and a worker that still comes up is killed.
+        In these cases, and when the caller is cancelled, the start is abandoned: a worker that starts later is killed.
         """
         try:
             async with asyncio.timeout(START_SECONDS):

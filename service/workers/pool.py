@@ -22,7 +22,7 @@ T = TypeVar("T")
 # A start that fails is retried with exponential backoff.
 START_ATTEMPTS = 8
 START_BACKOFF_SECONDS = 0.05
-# A job that loses so many workers without being to blame fails.
+# A job fails when it has lost this many workers without being to blame.
 MAX_ATTEMPTS = 10
 
 

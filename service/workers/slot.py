@@ -25,7 +25,7 @@ class Overrun(Exception):
 
 
 class Slot:
-    """A ProcessPoolExecutor of one worker, started on demand; `on_death` is called when the worker dies by itself."""
+    """A ProcessPoolExecutor of one worker, started on demand; `on_death` is called when it dies unexpectedly."""
 
     def __init__(self, limits: WorkerLimits, on_death: Callable[["Slot"], None], backoff: "Backoff") -> None:
         self._limits = limits
