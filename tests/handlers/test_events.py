@@ -152,7 +152,7 @@ async def test_cancelling_and_deleting_are_seen_by_readers(serve: Serve) -> None
     await until(lambda: service.emulator.in_flight == 1)
     await service.ask("POST", f"/api/thumbnails/{request_id}/cancel")
     gate.open.set()
-    told = await reader
-    assert [kind for _, kind, _ in told] == ["sent", "failed", "received", "exported", "done"]
-    assert told[1][2]["error"]["code"] == "cancelled"
-    assert told[-1][2]["state"] == "partial"
+    seen = await reader
+    assert [kind for _, kind, _ in seen] == ["sent", "failed", "received", "exported", "done"]
+    assert seen[1][2]["error"]["code"] == "cancelled"
+    assert seen[-1][2]["state"] == "partial"

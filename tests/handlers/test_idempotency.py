@@ -59,7 +59,7 @@ async def test_a_key_may_stand_in_quotes(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("key", ["", '""', "with space", "ü", "x" * 256, "tab\tinside", '"a b"'])
-async def test_what_is_no_key(service: Running, key: str) -> None:
+async def test_a_malformed_key_is_400(service: Running, key: str) -> None:
     head = f"POST /api/thumbnails HTTP/1.1\r\nHost: {service.host}:{service.port}\r\nContent-Length: 0\r\n"
     with service.nothing_spent_or_left():
         answer = await service.raw(f"{head}Idempotency-Key: {key}\r\n\r\n".encode())
@@ -136,7 +136,7 @@ async def test_a_key_is_free_again_when_surely_nothing_was_billed(serve: Serve) 
     assert "Idempotency-Replayed" not in second.headers
 
 
-async def test_what_may_have_been_billed_is_told_again_and_not_paid_again(serve: Serve) -> None:
+async def test_an_outcome_that_may_have_been_billed_is_replayed_and_not_paid_again(serve: Serve) -> None:
     service = await serve(QuickEmulator(faults=["drop"]))
     first = await service.thumbnails(JPEG, headers=keyed("a"))
     second = await service.thumbnails(JPEG, headers=keyed("a"))
@@ -198,7 +198,7 @@ async def test_a_repeated_request_that_is_not_waited_for_is_the_same_202(serve: 
     assert waited.json["request_id"] == first.json["request_id"]
 
 
-async def test_at_the_drain_what_nobody_waits_for_stays_planned(serve: Serve) -> None:
+async def test_at_the_drain_unsent_asynchronous_calls_stay_planned(serve: Serve) -> None:
     gate = Gate()
     service = await serve(QuickEmulator(then=gate), gemini_concurrency=1)
     answer = await service.thumbnails(JPEG, ("count", "3"), headers={"Prefer": "respond-async"})
@@ -231,7 +231,7 @@ async def test_a_key_of_a_megabyte_is_400(service: Running) -> None:
     assert answer.headers["Content-Type"] == "application/problem+json"
 
 
-async def test_at_the_drain_a_replay_does_not_wait_for_what_stays_planned(serve: Serve) -> None:
+async def test_at_the_drain_a_replay_does_not_wait_for_planned_calls(serve: Serve) -> None:
     gate = Gate()
     service = await serve(QuickEmulator(then=gate), gemini_concurrency=1)
     await service.thumbnails(JPEG, ("count", "2"), headers=keyed("a", Prefer="respond-async"))

@@ -1,4 +1,4 @@
-"""What can be asked of a request afterwards: its status, a list, to stop it, its raws, other exports, to delete it."""
+"""Status, list, cancel, raws, exports made again, deletion, usage and budget."""
 
 import asyncio
 import os
@@ -42,7 +42,7 @@ async def test_the_status_of_a_request_that_ended(service: Running) -> None:
 
 @pytest.mark.parametrize("path", ["", "/events", "/variations/var-1/raw"])
 @pytest.mark.parametrize("request_id", [UNKNOWN, "req_1", "x" * 300, "%2e%2e", "REQ_" + "0" * 32, "%ff"])
-async def test_an_id_of_nobody_is_404(service: Running, request_id: str, path: str) -> None:
+async def test_an_unknown_id_is_404(service: Running, request_id: str, path: str) -> None:
     assert_problem(await service.get(f"/api/thumbnails/{request_id}{path}"), 404, "not_found")
 
 
@@ -83,7 +83,7 @@ async def test_without_keys_the_host_must_be_the_services_own(service: Running, 
     assert_problem(await service.get(path, Host="evil.example"), 403, "cross_origin")
 
 
-async def test_cancelling_stops_what_was_not_sent(serve: Serve) -> None:
+async def test_cancelling_stops_calls_that_were_not_sent(serve: Serve) -> None:
     gate = Gate()
     service = await serve(QuickEmulator(then=gate), gemini_concurrency=1)
     request = asyncio.create_task(service.thumbnails(JPEG, ("count", "3")))
@@ -185,7 +185,7 @@ async def test_an_export_that_is_gone_has_no_link(serve: Serve) -> None:
         assert (await service.get(exports["jpeg"]["url"])).status == 200
 
 
-async def test_exporting_again_takes_what_is_not_given_from_the_request(service: Running) -> None:
+async def test_exporting_again_takes_absent_fields_from_the_request(service: Running) -> None:
     answer = await service.thumbnails(
         ("formats", "jpeg"), ("width", "320"), ("height", "200"), ("jpeg_quality", "30"), upload(BASE)
     )
@@ -224,7 +224,7 @@ async def test_without_its_base_it_is_exported_alone_with_a_warning(serve: Serve
     assert again.json["metadata"]["composited"] is False
 
 
-async def test_deleting_removes_what_was_made_and_keeps_what_was_paid(serve: Serve) -> None:
+async def test_deleting_removes_the_files_and_keeps_the_costs(serve: Serve) -> None:
     service = await serve()
     answer = await service.thumbnails(JPEG, upload(BASE), headers=keyed("a"))
     path = f"/api/thumbnails/{answer.json['request_id']}"
@@ -247,7 +247,7 @@ async def test_a_running_request_cannot_be_deleted(serve: Serve) -> None:
     gate.open.set()
 
 
-async def test_usage_adds_up_what_the_answers_said(serve: Serve) -> None:
+async def test_usage_is_the_sum_of_the_answers(serve: Serve) -> None:
     service = await serve(budget_usd_per_day="10")
     answer = await service.thumbnails(JPEG, ("count", "3"))
     usage = (await service.get("/api/usage")).json
@@ -333,14 +333,14 @@ async def test_other_origins_may_send_and_read_the_headers_of_requests(serve: Se
 
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
 @pytest.mark.parametrize("request_id", [UNKNOWN, "req_1", "x" * 300, "%2e%2e", "%00", "%ff", "req_" + "0" * 31 + "%0a"])
-async def test_changing_a_request_of_nobody_is_404(service: Running, method: str, request_id: str) -> None:
+async def test_changing_an_unknown_request_is_404(service: Running, method: str, request_id: str) -> None:
     paths = [""] if method == "DELETE" else ["/cancel", "/variations/var-1/exports"]
     for path in paths:
         assert_problem(await service.ask(method, f"/api/thumbnails/{request_id}{path}"), 404, "not_found")
 
 
 @pytest.mark.parametrize("variation", ["var-0", "var-2", "var-01", "var-1%00", "1", "var-", "x" * 300, "%ff"])
-async def test_a_variation_of_nobody_is_404(service: Running, variation: str) -> None:
+async def test_an_unknown_variation_is_404(service: Running, variation: str) -> None:
     request_id = (await service.thumbnails(JPEG)).json["request_id"]
     path = f"/api/thumbnails/{request_id}/variations/{variation}"
     assert_problem(await service.get(f"{path}/raw"), 404, "not_found")

@@ -1,4 +1,4 @@
-"""What a process that died left behind is taken up at the next start: every crash point of a call."""
+"""Recovery at the start: every crash point of a call."""
 
 import asyncio
 import base64
@@ -199,7 +199,7 @@ async def test_a_call_is_taken_up_where_its_process_died(dead: Dead, serve: Serv
 
 
 @pytest.mark.parametrize("changes", [{"mode": "async"}, {"idempotency_key": "a"}])
-async def test_what_somebody_may_come_for_is_sent_now(dead: Dead, serve: Serve, changes: dict[str, Any]) -> None:
+async def test_planned_calls_with_a_key_or_async_are_sent(dead: Dead, serve: Serve, changes: dict[str, Any]) -> None:
     request = dead.request(2, **changes)
     async with dead.ledger():
         dead.put(f"temp/{request.id}_1.part", b"left by a call that was refused")
@@ -213,7 +213,7 @@ async def test_what_somebody_may_come_for_is_sent_now(dead: Dead, serve: Serve, 
     "changes",
     [{"mode": "async", "backend": "emulator"}, {"mode": "async", "principal": "cli"}],
 )
-async def test_what_was_meant_for_another_gemini_or_the_command_line_is_not_sent(
+async def test_planned_calls_of_another_backend_or_of_the_command_line_are_cancelled(
     dead: Dead, serve: Serve, changes: dict[str, Any]
 ) -> None:
     request = dead.request(**changes)
@@ -246,7 +246,7 @@ async def test_a_base_that_is_there_is_blended(dead: Dead, serve: Serve) -> None
     assert variation["metadata"]["composited"] is True
 
 
-async def test_what_nobody_holds_is_removed_from_temp_and_uploads(
+async def test_files_that_no_process_holds_are_removed_from_temp_and_uploads(
     dead: Dead, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = dead.request(1, StoredBase("uploads/named.png", "00", 9, "png"))
@@ -268,7 +268,7 @@ async def test_what_nobody_holds_is_removed_from_temp_and_uploads(
 
 
 @pytest.mark.parametrize("given_up", ["unknown", "missing"])
-async def test_a_raw_that_turns_up_heals_its_call(dead: Dead, serve: Serve, given_up: str) -> None:
+async def test_a_raw_that_is_found_later_is_received_and_exported(dead: Dead, serve: Serve, given_up: str) -> None:
     request = dead.request()
     call = CallId(request.id, 1)
     async with dead.ledger() as ledger:

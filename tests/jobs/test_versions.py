@@ -96,7 +96,7 @@ async def test_every_released_ledger_goes_on(
     again = await service.post(f"/api/thumbnails/{done.json['request_id']}/variations/var-1/exports")
     assert again.status == 200
     assert list(again.json["exports"]) == ["jpeg"]
-    told = await events(service, done.json["request_id"])
-    assert [kind for _, kind, _ in told] == ["sent", "received", "exported", "done"]
-    assert told[2][2]["variation"] == done.json["variations"][0]
+    seen = await events(service, done.json["request_id"])
+    assert [kind for _, kind, _ in seen] == ["sent", "received", "exported", "done"]
+    assert seen[2][2]["variation"] == done.json["variations"][0]
     assert service.emulator.requests == 1

@@ -1,4 +1,4 @@
-"""Who is alive: an owner's lock ends with its process, and not before."""
+"""Owner locks: each ends with its process, and not before."""
 
 import os
 import signal

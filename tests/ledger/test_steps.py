@@ -1,4 +1,4 @@
-"""What may follow what, what each step tells, and what it does to the money."""
+"""The steps: allowed transitions, the event of each, and the money that it moves."""
 
 import asyncio
 import json
@@ -148,7 +148,7 @@ async def test_the_money_of_a_day_is_the_sum_of_its_calls(ledger: Ledger, clock:
     assert [tuple(map(int, row)) for row in sums] == [expected[state]]
 
 
-async def test_what_was_possibly_billed_is_spent_when_the_picture_turns_up(ledger: Ledger) -> None:
+async def test_possibly_billed_money_is_spent_when_the_picture_is_found(ledger: Ledger) -> None:
     request = new()
     call = CallId(request.id, 1)
     await ledger.open(request)
@@ -201,7 +201,7 @@ async def test_a_request_ends_with_its_last_call(ledger: Ledger) -> None:
         (("received", "exported"), "running"),
     ],
 )
-async def test_what_became_of_a_request(ledger: Ledger, ends: Sequence[str], state: str) -> None:
+async def test_the_state_of_a_request_follows_from_its_calls(ledger: Ledger, ends: Sequence[str], state: str) -> None:
     request = new(len(ends))
     await ledger.open(request)
     for number, end in enumerate(ends, 1):
@@ -305,7 +305,7 @@ async def test_an_unknown_price_is_neither_reserved_nor_spent(ledger: Ledger) ->
     assert (row.calls, row.cost, row.unpriced) == (1, 0, 1)
 
 
-async def test_usage_counts_what_may_have_been_billed(ledger: Ledger) -> None:
+async def test_usage_counts_calls_that_may_have_been_billed(ledger: Ledger) -> None:
     for end in WAYS:
         request = new(principal="p")
         await ledger.open(request)
@@ -366,7 +366,7 @@ async def test_rows_are_forgotten_after_their_time_but_not_while_a_key_is_held(l
     assert await ledger.events(old.id, 0) == []
 
 
-async def test_what_no_sweep_may_remove(ledger: Ledger) -> None:
+async def test_raws_without_exports_and_uploads_of_open_requests_are_protected(ledger: Ledger) -> None:
     request = new(2, upload="uploads/a.png")
     await ledger.open(request)
     assert await ledger.protected() == {"uploads/a.png"}

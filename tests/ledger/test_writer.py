@@ -45,7 +45,7 @@ class Blocker:
         self.go_on.wait(20)
 
 
-async def test_what_waits_together_is_one_commit(writer: Writer, commits: list[float | None]) -> None:
+async def test_steps_that_wait_together_are_one_commit(writer: Writer, commits: list[float | None]) -> None:
     blocker = Blocker()
     blocked = asyncio.create_task(writer.run(blocker))
     steps = [asyncio.create_task(writer.run(insert(f"day-{n}"))) for n in range(100)]
@@ -84,7 +84,7 @@ async def test_a_step_with_wrong_sql_spares_its_neighbours(writer: Writer) -> No
     assert await writer.run(count) == 2
 
 
-async def test_nobody_is_told_of_a_commit_that_was_refused(
+async def test_no_step_of_a_refused_commit_returns(
     writer: Writer, commits: list[float | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(database: Database) -> None:
@@ -111,7 +111,7 @@ async def test_a_step_whose_caller_left_before_it_began_is_not_made(writer: Writ
     assert await writer.run(count) == 0
 
 
-async def test_what_waits_is_done_before_the_end(access: LedgerAccess) -> None:
+async def test_waiting_steps_are_committed_before_the_end(access: LedgerAccess) -> None:
     writer = Writer(lambda: connect(access.url, access.directory))
     await writer.start()
     steps = [asyncio.create_task(writer.run(insert(f"day-{n}"))) for n in range(20)]
