@@ -32,11 +32,16 @@ class Leftovers:
         """The raw of a call that was sent, the failure that an unreadable reply means, or None."""
         raws = [raw_key(call.request_id, call.number, suffix) for suffix in _SUFFIXES]
         reply = raw_key(call.request_id, call.number, ".reply")
+        temps = _temp_keys(call)
         there = await self._store.present([*raws, reply])
         if found := next((key for key in raws if key in there), None):
             return Raw(found, await self.source(found), None)
         if reply in there:
             return await self._unreadable(call, reply)
+        for temp in temps:
+            # Of a process that lost its connection to the ledger, but lives: it records its picture itself.
+            if await self._store.is_held(temp):
+                return None
         return await self._adopt_part(call) or await self._adopt_spilled(call)
 
     async def source(self, key: str) -> Source:
@@ -47,8 +52,8 @@ class Leftovers:
         return key in await self._store.present([key])
 
     async def remove(self, call: CallRow) -> None:
-        """Remove the temp files of a call."""
-        await self._store.remove([part_key(call.request_id, call.number), spill_key(call.request_id, call.number)])
+        """Remove the temp files of a call, unless a process holds them."""
+        await self._store.remove([key for key in _temp_keys(call) if not await self._store.is_held(key)])
 
     async def _unreadable(self, call: CallRow, key: str) -> Failure:
         reply = await self._read(key)
@@ -90,3 +95,7 @@ class Leftovers:
     def _key(call: CallRow, kind: str | None) -> str:
         suffix = next((row.suffix for name, row in TABLE.items() if name == kind), ".bin")
         return raw_key(call.request_id, call.number, suffix)
+
+
+def _temp_keys(call: CallRow) -> list[str]:
+    return [part_key(call.request_id, call.number), spill_key(call.request_id, call.number)]

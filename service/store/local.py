@@ -25,7 +25,7 @@ from service.store.disk import (
     storage_errors,
     with_descriptors,
 )
-from service.store.holds import Hold, lock_shared
+from service.store.holds import Hold, lock_shared, open_to_lock, try_lock_exclusive
 from service.store.layout import AREAS, Area, temp_key
 from service.store.preparing import prepare
 from service.store.scratch import Preallocated, Scratch
@@ -149,6 +149,22 @@ class LocalStore(Scratch):
                 for target, new in done:
                     target.unlink(new)
                 raise
+
+    async def is_held(self, key: str) -> bool:
+        """Whether a process holds the file; raises StorageUnavailable."""
+        return await run_to_completion(self._is_held, key)
+
+    def _is_held(self, key: str) -> bool:
+        with storage_errors(self.layout.split(key)[0]):
+            directory, name = self._directories.of(key)
+            try:
+                descriptor = open_to_lock(name, directory.descriptor)
+            except FileNotFoundError:
+                return False
+            try:
+                return not try_lock_exclusive(descriptor)
+            finally:
+                os.close(descriptor)
 
     async def hold_path(self, path: str, hold: Hold) -> None:
         """Hold a regular file anywhere on this machine, without blocking on a pipe.

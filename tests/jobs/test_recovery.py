@@ -23,6 +23,7 @@ from service.orders import Order
 from service.server.keys import ADMISSION
 from service.server.run import _drain, _StopSignals
 from service.settings import Settings
+from service.store.holds import lock_shared
 from service.store.layout import export_stem, request_id
 from service.stored import StoredBase, error_to_json, order_to_json
 from tests.conftest import MakeSettings, Serve
@@ -364,3 +365,15 @@ async def test_the_rest_of_a_reply_is_removed_when_its_call_is_given_up(dead: De
     service = await serve()
     await ended(service, request)
     await until(lambda: not service.area("temp"))
+
+
+async def test_temp_files_that_a_process_holds_are_left_to_it(dead: Dead, serve: Serve) -> None:
+    request = dead.request()
+    async with dead.ledger() as ledger:
+        await in_temp(dead, ledger, CallId(request.id, 1))
+    part = Path(dead.settings.storage_dir, f"temp/{request.id}_1.part")
+    with part.open("rb") as file:
+        lock_shared(file.fileno())
+        service = await serve()
+        assert (await ended(service, request))["calls"][0]["state"] == "unknown"
+        assert part.read_bytes() == PICTURE
