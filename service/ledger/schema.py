@@ -65,7 +65,7 @@ CREATE TABLE calls (
     finished BIGINT,
     PRIMARY KEY (request_id, number, attempt)
 );
-CREATE INDEX calls_open ON calls (state) WHERE state IN ('planned', 'sending', 'received');
+CREATE INDEX calls_by_state ON calls (state);
 CREATE INDEX calls_by_day ON calls (day);
 CREATE TABLE events (
     request_id TEXT NOT NULL REFERENCES requests (id) ON DELETE CASCADE,

@@ -39,7 +39,7 @@ INSERT INTO calls VALUES('req_8f24f66211c19bf3e4a0a051f0d18dcd',2,1,'exported','
 INSERT INTO calls VALUES('req_f641b629f9d3fd6530402ebe23637ddb',1,1,'received','4c1ba4805f4bef33a87e8e9e5dd0f098','-',1,'gemini-nano-banana-2.1','1K','interactive','2026-11-26',33600000,0,0,33600000,0,1,'{"candidatesTokenCount": 1120}','generated/req_f641b629f9d3fd6530402ebe23637ddb_1.png','4b339e0d8c80961643eb53fd5122362b1818e4a754e1161b7ab27c008f92ad65',4501,'export_b6fa3b223780d32ad2f7708ac4ceedc2',NULL,NULL,1795724889193423,1795724889220451,1795724889226417,NULL);
 INSERT INTO calls VALUES('req_34412392006b18ee0a49684d52240cdb',1,1,'planned','4c1ba4805f4bef33a87e8e9e5dd0f098','-',0,'gemini-nano-banana-2.1','1K','interactive','2026-11-26',33600000,67200000,0,NULL,0,NULL,NULL,NULL,NULL,NULL,'export_f6dc09bbc85d77eaed22826f80a9e21c',NULL,NULL,1795724889206971,NULL,NULL,NULL);
 CREATE INDEX calls_by_day ON calls (day);
-CREATE INDEX calls_open ON calls (state) WHERE state IN ('planned', 'sending', 'received');
+CREATE INDEX calls_by_state ON calls (state);
 CREATE TABLE days (
     day TEXT NOT NULL,
     principal TEXT NOT NULL,
