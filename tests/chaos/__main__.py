@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -40,15 +41,18 @@ def progress(line: str) -> None:
 
 async def run(kills: int, seed: int) -> int:
     choose, table = random.Random(seed), Table()
-    with tempfile.TemporaryDirectory(prefix="chaos-") as name:
-        top = Path(name)
-        await table.add(f"{kills} kills at random", kills_at_random(top / "random", kills, choose, progress))
-        for point in POINTS:
-            await table.add(point, kill_at_point(top / point.split()[0], point))
-        budget = race_for_budget(top / "budget", 10, 100, 5.0, choose, progress)
-        await table.add("100 racing for a budget, 10 kills", budget)
-        await table.add("50 POSTs at once with one key", race_for_key(top / "key", 50, progress))
-        await table.add("200 readers, two restarts", read_through_restarts(top / "streams", 200, choose, progress))
+    top = Path(tempfile.mkdtemp(prefix="chaos-"))
+    await table.add(f"{kills} kills at random", kills_at_random(top / "random", kills, choose, progress))
+    for point in POINTS:
+        await table.add(point, kill_at_point(top / point.split()[0], point))
+    budget = race_for_budget(top / "budget", 10, 100, 5.0, choose, progress)
+    await table.add("100 racing for a budget, 10 kills", budget)
+    await table.add("50 POSTs at once with one key", race_for_key(top / "key", 50, progress))
+    await table.add("200 readers, two restarts", read_through_restarts(top / "streams", 200, choose, progress))
+    if table.failed:
+        print(f"what is left, and the logs: {top}")
+    else:
+        shutil.rmtree(top)
     print(f"seed {seed}: {len(table.failed)} runs with faults {', '.join(table.failed)}".rstrip())
     return 1 if table.failed else 0
 

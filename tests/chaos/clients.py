@@ -1,8 +1,10 @@
 """Clients of a service that may die at any moment, and what its API says of all requests afterwards."""
 
 import asyncio
+import contextlib
 import json
 import random
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +15,8 @@ from tests.chaos.process import Service
 from tests.helpers import CONTENT_TYPE, Field, form, picture_bytes, upload
 
 CLIENT_SECONDS = 60.0
-SETTLED_SECONDS = 120.0
+# A request may wait behind others; without any progress for this long it has been forgotten.
+STUCK_SECONDS = 60.0
 # A client with a key comes again this often, and as long as the service is away.
 REPEATS = 40
 REPEAT_SECONDS = 0.2
@@ -53,7 +56,7 @@ async def post(service: Service, body: bytes, headers: Mapping[str, str]) -> Ans
 
 @dataclass(slots=True)
 class Client:
-    """Makes requests at random: plain ones, ones with a key (repeated until answered), and asynchronous ones."""
+    """Makes requests at random: plain, with a key (repeated until answered), and asynchronous (followed to the end)."""
 
     service: Service
     choose: random.Random
@@ -70,7 +73,20 @@ class Client:
         for _ in range(1 if kind == "plain" else REPEATS):
             answer = await post(self.service, body, headers)
             if answer and self._note(answer):
-                return
+                break
+            await asyncio.sleep(REPEAT_SECONDS)
+        if answer and answer.status == 202:
+            await self._follow(answer.json["request_id"])
+
+    async def _follow(self, request_id: str) -> None:
+        """Ask for the status of an asynchronous request until it has ended."""
+        deadline = time.monotonic() + CLIENT_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(aiohttp.ClientError, OSError):
+                status = await get(f"{self.service.url}/api/thumbnails/{request_id}")
+                if status["state"] != "running":
+                    self.exports += exports_of(status["variations"])
+                    return
             await asyncio.sleep(REPEAT_SECONDS)
 
     def _note(self, answer: Answer) -> bool:
@@ -106,10 +122,13 @@ async def statuses(service: Service) -> list[dict[str, Any]]:
 
 
 async def settled(service: Service) -> list[dict[str, Any]]:
-    """The requests once none is running."""
-    async with asyncio.timeout(SETTLED_SECONDS):
-        while True:
-            found = await statuses(service)
-            if all(each["state"] != "running" for each in found):
-                return found
-            await asyncio.sleep(0.2)
+    """The requests once none is running, or nothing has happened for STUCK_SECONDS."""
+    before, deadline = -1, 0.0
+    while True:
+        found = await statuses(service)
+        running = sum(each["state"] == "running" for each in found)
+        if running != before:
+            before, deadline = running, time.monotonic() + STUCK_SECONDS
+        if not running or time.monotonic() > deadline:
+            return found
+        await asyncio.sleep(0.2)

@@ -24,17 +24,11 @@ def silent(line: str) -> None:
     """No progress."""
 
 
-async def kills_at_random(
-    directory: Path,
-    kills: int,
-    choose: random.Random,
-    progress: Progress = silent,
-    settings: dict[str, str] | None = None,
-) -> Report:
+async def kills_at_random(directory: Path, kills: int, choose: random.Random, progress: Progress = silent) -> Report:
     """Kill the server, a worker or the process group while clients ask; start it again after each death."""
     async with AsyncExitStack() as stack:
         bank, url = await stack.enter_async_context(open_bank(0.3))
-        service = Service(directory / "storage", url, settings=settings or {})
+        service = Service(directory / "storage", url)
         stack.push_async_callback(service.stop)
         idle, starts = await service.start(), list[float]()
         client = Client(service, choose)
