@@ -51,6 +51,10 @@ class Database(Protocol):
         """Release the lock of an owner whose row was removed."""
         ...
 
+    def lock_schema(self) -> None:
+        """Let one migration at a time run, until the end of its transaction."""
+        ...
+
     def version_mark(self) -> int:
         """The schema's version where the database itself keeps one beside the table, else 0."""
         ...
@@ -95,6 +99,7 @@ def connect(url: str, directory: Path, *, read_only: bool = False) -> Database:
 def migrate(database: Database, to: int = LATEST) -> None:
     """Bring the tables to version `to`, in one transaction; raises SettingsError if they are newer than the program."""
     with database.transaction():
+        database.lock_schema()
         database.run(statements.CREATE_VERSION)
         version = max(database.run(statements.READ_VERSION)[0][0] or 0, database.version_mark())
         if version > LATEST:

@@ -24,6 +24,8 @@ CONNECT_SECONDS = 10
 LOCK_MILLISECONDS = 5000
 NETWORK_MILLISECONDS = 10_000
 OLDEST = 14
+# Any number that is no owner's, which are random.
+SCHEMA_LOCK = 1
 _PARAMETER = re.compile(r":([a-z][a-z0-9_]*)")
 
 
@@ -73,6 +75,9 @@ class PostgresDatabase:
 
     def forget_owner(self, owner: str) -> None:
         self.run("SELECT pg_advisory_unlock(:number)", {"number": _lock_number(owner)})
+
+    def lock_schema(self) -> None:
+        self.run("SELECT pg_advisory_xact_lock(:number)", {"number": SCHEMA_LOCK})
 
     def version_mark(self) -> int:
         """None beside the table."""

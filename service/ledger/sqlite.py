@@ -123,6 +123,9 @@ class SqliteDatabase:
     def _owner(self, owner: str) -> Path:
         return self._directory / _OWNERS / owner
 
+    def lock_schema(self) -> None:
+        """Nothing: every transaction is the only one that may write."""
+
     def version_mark(self) -> int:
         return int(self._connection.execute("PRAGMA user_version").get)
 

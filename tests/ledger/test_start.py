@@ -4,7 +4,9 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
@@ -185,3 +187,17 @@ def test_without_a_right_to_make_tables(access: LedgerAccess) -> None:
         LedgerAccess(access.directory, access.rules, url).connect()
     assert "hunter2" not in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_many_processes_that_start_at_once_make_the_tables_once(access: LedgerAccess) -> None:
+    barrier = threading.Barrier(8)
+
+    def start() -> int:
+        barrier.wait()
+        database = access.connect()
+        [[versions]] = database.run("SELECT count(*) FROM schema")
+        database.close()
+        return int(versions)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert [future.result() for future in [threads.submit(start) for _ in range(8)]] == [1] * 8
