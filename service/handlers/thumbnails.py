@@ -48,7 +48,7 @@ async def _begin(
     """Check the base, claim the key and begin; without a job, if another request has claimed the key meanwhile."""
 
     def keep() -> None:
-        form.keep = ticket.lent = True
+        form.keep = ticket.handed_over = True
 
     jobs, upload = request.app[JOBS], form.keys.get("image")
     async with request.app[THUMBNAILS].checked(order) as base:

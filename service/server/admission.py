@@ -22,16 +22,16 @@ _PLURAL: dict[Kind, str] = {"thumbnails": "thumbnail requests", "exports": "expo
 class Ticket:
     """The place and the disk reservation of an admitted request.
 
-    A context manager that releases both, unless `lent`: then work that outlives the handler calls `leave`.
+    A context manager that releases both, unless `handed_over`: then work that outlives the handler calls `leave`.
     """
 
-    __slots__ = ("_admission", "kind", "lent", "reserved")
+    __slots__ = ("_admission", "handed_over", "kind", "reserved")
 
     def __init__(self, admission: "Admission", kind: Kind) -> None:
         self._admission = admission
         self.kind = kind
         self.reserved = 0
-        self.lent = False
+        self.handed_over = False
 
     def leave(self) -> None:
         """Release place and reservation; to be called once."""
@@ -41,7 +41,7 @@ class Ticket:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self.lent:
+        if not self.handed_over:
             self.leave()
 
 
