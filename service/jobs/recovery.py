@@ -153,8 +153,9 @@ class Recovery:
                 order, base = await self._with_base(order, path, stack)
                 if base.base.fault:
                     starts = await self._only_received(starts)
+            # Its client has gone, so a graceful shutdown leaves what is planned to the next start, as for `async`.
             caller = Caller(request.principal)
-            submission = Submission(caller, request.mode, request.idempotency_key, request.fingerprint)
+            submission = Submission(caller, "async", request.idempotency_key, request.fingerprint)
             await self._jobs.run(order, submission, starts, base).ended.wait()
 
     async def _give_up(self, starts: Sequence[Start]) -> None:

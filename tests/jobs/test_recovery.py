@@ -20,7 +20,7 @@ from service.jobs.job import ROUTE
 from service.ledger.ledger import Ledger, ledger_access, open_ledger
 from service.ledger.steps import CallId, Failure, NewRequest, Receipt
 from service.orders import Order
-from service.server.keys import ADMISSION
+from service.server.keys import ADMISSION, JOBS
 from service.server.run import _drain, _StopSignals
 from service.settings import Settings
 from service.store.holds import lock_shared
@@ -324,6 +324,24 @@ async def test_the_graceful_shutdown_waits_for_requests_that_recovery_runs(dead:
     gate.open.set()
     await draining
     assert (await ended(service, request))["state"] == "succeeded"
+
+
+@pytest.mark.parametrize("changes", [{"mode": "async"}, {"idempotency_key": "a"}])
+async def test_the_graceful_shutdown_sends_no_more_calls_of_recovered_requests(
+    dead: Dead, serve: Serve, changes: dict[str, Any]
+) -> None:
+    gate = Gate()
+    request = dead.request(3, **changes)
+    async with dead.ledger():
+        pass
+    service = await serve(QuickEmulator(then=gate), gemini_concurrency=1)
+    await until(lambda: service.emulator.in_flight == 1)
+    service.app[JOBS].drain()
+    gate.open.set()
+    await until(lambda: not service.app[JOBS].running)
+    status = (await service.get(f"/api/thumbnails/{request.id}")).json
+    assert [call["state"] for call in status["calls"]] == ["exported", "planned", "planned"]
+    assert service.emulator.requests == 1
 
 
 async def test_where_most_raws_are_missing_no_call_is_given_up(
