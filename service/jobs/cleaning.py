@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 
 # Files are created before they are locked, so a younger one may belong to another process that has not locked it yet.
 YOUNG_SECONDS = 10.0
+PASSES = 4
 SHOWN = 5
 
 
@@ -25,12 +26,12 @@ class Cleaning:
         self._layout = exports.store.layout
 
     async def run(self) -> None:
-        """Clean twice: the first time, some files may be too young."""
+        """Clean several times: at first some files are too young, or a worker still ends that outlived its service."""
         try:
             await self._warn_of_strays()
-            await self._clean()
-            await asyncio.sleep(1.5 * YOUNG_SECONDS)
-            await self._clean()
+            for _ in range(PASSES):
+                await self._clean()
+                await asyncio.sleep(1.5 * YOUNG_SECONDS)
         except (ServiceError, OSError) as error:
             log.warning("temp/ and uploads/ are not cleaned: %s", error)
 
