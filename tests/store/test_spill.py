@@ -46,7 +46,7 @@ async def test_a_spill_file_exists_before_it_is_needed_and_is_removed_afterwards
         os.utime(scratch.layout.path(key), (0, 0))
         assert sweep(scratch.layout.roots["temp"], 1).in_use == 1
     assert not scratch.layout.path(key).exists()
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 async def test_a_spill_file_that_was_renamed_stays(scratch: Scratch) -> None:
@@ -63,7 +63,7 @@ async def test_a_missing_directory_is_an_error_when_the_file_is_opened(scratch: 
     with pytest.raises(StorageUnavailable, match=r"^temp/"):
         async with spill_file(scratch, spill_key(request_id(), 1)):
             raise AssertionError
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 async def test_a_cancelled_opening_leaves_nothing(scratch: Scratch) -> None:
