@@ -50,6 +50,6 @@ def create_app(settings: Settings) -> web.Application:
     app[METRICS] = Metrics()
     app.cleanup_ctx.extend(CONTEXTS)
     app.on_response_prepare.append(add_common_headers)
-    app[ROUTES] = {route.name: route for route in TABLE}
-    app.add_routes([route.definition() for route in TABLE])
+    definitions = [route.definition() for route in TABLE]
+    app[ROUTES] = {added.resource: route for added, route in zip(app.add_routes(definitions), TABLE, strict=True)}
     return app

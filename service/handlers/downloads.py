@@ -49,9 +49,6 @@ class _Span:
     start: int
     stop: int
 
-    def of(self, data: bytes) -> bytes:
-        return data[self.start : self.stop]
-
 
 async def _download(request: web.Request, cache_control: str) -> web.StreamResponse:
     name = request.match_info["name"]
@@ -90,10 +87,10 @@ async def _send(request: web.Request, file: StoredFile, name: str, cache_control
     if is_unchanged(request, file.etag):
         return web.Response(status=304, headers=_validator_headers(file.etag, cache_control))
     part = _span(request, file)
-    status, span = (206, part) if part else (200, _Span(0, file.size))
     if file.data is not None:
         lines = _header_lines(name, cache_control, file.etag, file.size, part)
-        return await _send_prepared(request, span.of(file.data), status, lines)
+        data = file.data[part.start : part.stop] if part else file.data
+        return await _send_prepared(request, data, 206 if part else 200, lines)
     return await _send_file(request, file, part, _response_headers(name, cache_control, file.etag, file.size, part))
 
 

@@ -10,8 +10,8 @@ from aiohttp import hdrs, web
 
 from service.errors import CrossOrigin, Unauthorized
 from service.jobs.job import Caller
-from service.server.keys import CALLER, ROUTES, SETTINGS
-from service.server.routes import Access, Handler
+from service.server.keys import CALLER, ROUTE, ROUTES, SETTINGS
+from service.server.routes import UNKNOWN, Access, Handler
 from service.values import is_loopback
 
 # Without API keys, every client is this caller, who sees all requests.
@@ -33,6 +33,8 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     if request.method == hdrs.METH_OPTIONS and _is_preflight(request):
         return web.Response(status=204, headers=_PREFLIGHT)
     request[CALLER] = _ANONYMOUS
+    if request[ROUTE].access == "open":
+        return await handler(request)
     if request.app[SETTINGS].api_keys:
         if await _access(request) == "guarded":
             request[CALLER] = _check_key(request)
@@ -50,12 +52,11 @@ def _is_preflight(request: web.Request) -> bool:
 
 async def _access(request: web.Request) -> Access:
     """The access rule of the requested path, whatever the method; unknown paths are guarded."""
-    match = request.match_info
-    if isinstance(match.http_exception, web.HTTPMethodNotAllowed):
-        method = min(match.http_exception.allowed_methods)
-        match = await request.app.router.resolve(request.clone(method=method))
-    route = request.app[ROUTES].get(match.route.name or "")
-    return route.access if route else "guarded"
+    refusal = request.match_info.http_exception
+    if not isinstance(refusal, web.HTTPMethodNotAllowed):
+        return request[ROUTE].access
+    match = await request.app.router.resolve(request.clone(method=min(refusal.allowed_methods)))
+    return request.app[ROUTES].get(match.route.resource, UNKNOWN).access
 
 
 def _check_key(request: web.Request) -> Caller:

@@ -19,8 +19,8 @@ from service.thumbnails import ThumbnailService
 
 SETTINGS: Final = web.AppKey("settings", Settings)
 METRICS: Final = web.AppKey("metrics", Metrics)
-# By route name, which `match_info.route` has.
-ROUTES: Final = web.AppKey("routes", dict[str, Route])
+# aiohttp makes a resource for each name, which GET shares with its HEAD.
+ROUTES: Final = web.AppKey("routes", dict[web.AbstractResource | None, Route])
 ADMISSION: Final = web.AppKey("admission", Admission)
 EXPORTS: Final = web.AppKey("exports", ImageExportService)
 GEMINI: Final = web.AppKey("gemini", GeminiService)
@@ -31,5 +31,7 @@ THUMBNAILS: Final = web.AppKey("thumbnails", ThumbnailService)
 SWEEPER: Final = web.AppKey("sweeper", Sweeper)
 
 REQUEST_ID: Final = web.RequestKey("request_id", str)
+# The row of the requested route, or UNKNOWN.
+ROUTE: Final = web.RequestKey("route", Route)
 # Set by the guard: the API key's caller, which decides whose requests it may see.
 CALLER: Final = web.RequestKey("caller", Caller)

@@ -8,9 +8,9 @@ from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from service.errors import ExpectationFailed, MalformedRequest, MethodNotAllowed, NotFound, ServiceError
 from service.logs import REQUEST, log_access
 from service.server.guard import guard
-from service.server.keys import ADMISSION, METRICS, REQUEST_ID, ROUTES
+from service.server.keys import ADMISSION, METRICS, REQUEST_ID, ROUTE, ROUTES
 from service.server.problems import problem
-from service.server.routes import Handler
+from service.server.routes import UNKNOWN, Handler, Route
 from service.server.sending import common_headers
 from service.store.layout import request_id
 
@@ -22,22 +22,26 @@ CLIENT_CLOSED_REQUEST = 499
 
 @web.middleware
 async def record(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Assign the request id; write the access log and the request metrics."""
-    request[REQUEST_ID] = request_id()
-    REQUEST.set(request[REQUEST_ID])
+    """Assign the request id and look up the route; write the access log and the request metrics."""
+    request[REQUEST_ID] = own_id = request_id()
+    request[ROUTE] = route = _route(request)
+    REQUEST.set(own_id)
     start, status = time.perf_counter(), CLIENT_CLOSED_REQUEST
     try:
         response = await handler(request)
         status = response.status
         return response
     finally:
-        _record_answer(request, status, time.perf_counter() - start)
+        _record_answer(request, route, status, time.perf_counter() - start)
 
 
-def _record_answer(request: web.Request, status: int, seconds: float) -> None:
-    route = request.match_info.route.name or "other"
+def _route(request: web.Request) -> Route:
+    return request.app[ROUTES].get(request.match_info.route.resource, UNKNOWN)
+
+
+def _record_answer(request: web.Request, route: Route, status: int, seconds: float) -> None:
     method = request.method if request.method in hdrs.METH_ALL else "other"
-    request.app[METRICS].answered(route, method, status, seconds)
+    request.app[METRICS].answered(route.name, method, status, seconds)
     log_access(request, status, seconds)
 
 
@@ -98,8 +102,7 @@ def _from_http(error: web.HTTPException, request: web.Request) -> ServiceError:
 @web.middleware
 async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Admission control before the body is read; forms take their place later, once the body is complete."""
-    route = request.app[ROUTES].get(request.match_info.route.name or "")
-    kind = route.admission if route else None
+    kind = request[ROUTE].admission
     if kind == "download":
         with request.app[ADMISSION].admit(kind):
             return await handler(request)
@@ -119,7 +122,7 @@ def _rewrite(error: web.HTTPException, request: web.Request) -> None:
     """Turn a refusal that aiohttp raised before the middlewares into problem+json, and log and count it."""
     request.setdefault(REQUEST_ID, request_id())
     REQUEST.set(request[REQUEST_ID])
-    _record_answer(request, error.status, 0)
+    _record_answer(request, _route(request), error.status, 0)
     answer = problem(_from_http(error, request), request[REQUEST_ID])
     error.body = answer.body
     error.headers.update({hdrs.CONTENT_TYPE: answer.content_type, hdrs.CONTENT_LENGTH: str(answer.content_length)})

@@ -35,6 +35,14 @@ class Route:
         return web.route(self.method, self.path, self.handler, name=self.name, expect_handler=_expect_continue)
 
 
+async def _not_found(_: web.Request) -> web.StreamResponse:
+    raise web.HTTPNotFound
+
+
+# In place of a row for a path or a method that the table lacks; its name is what the metrics count it as.
+UNKNOWN = Route("GET", "", _not_found, "other")
+
+
 async def _expect_continue(request: web.Request) -> None:
     """Send no `100 Continue` yet: the form does when it starts to read, after admission."""
     if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":

@@ -1,7 +1,7 @@
 """The layout of the storage: its four areas, the names of files, and keys such as `output/export_….png`."""
 
+import os
 import re
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple, cast, get_args
@@ -44,12 +44,12 @@ class Layout:
 
 
 def request_id() -> str:
-    return f"req_{secrets.token_hex(16)}"
+    return f"req_{os.urandom(16).hex()}"
 
 
 def export_stem() -> str:
     """Random, so that a public link reveals nothing about its request."""
-    return f"export_{secrets.token_hex(16)}"
+    return f"export_{os.urandom(16).hex()}"
 
 
 def export_key(stem: str, picture_format: Format) -> str:
@@ -57,7 +57,7 @@ def export_key(stem: str, picture_format: Format) -> str:
 
 
 def temp_key() -> str:
-    return f"temp/{secrets.token_hex(16)}.part"
+    return f"temp/{os.urandom(16).hex()}.part"
 
 
 def upload_key(request: str, field: str, picture_format: Format) -> str:
