@@ -1,6 +1,15 @@
 """The default encoding of each format, from the settings."""
 
-from service.imaging.formats import FORMATS, TABLE, Encoding, Format, JpegEncoding, PngEncoding, WebpEncoding
+from service.imaging.formats import (
+    FORMATS,
+    TABLE,
+    AvifEncoding,
+    Encoding,
+    Format,
+    JpegEncoding,
+    PngEncoding,
+    WebpEncoding,
+)
 from service.settings import Settings
 
 
@@ -11,4 +20,5 @@ def default_encodings(settings: Settings) -> dict[Format, Encoding]:
         "png": PngEncoding(settings.png_compression, settings.png_thorough, settings.png_palette),
         "jpeg": JpegEncoding(settings.jpeg_quality),
         "webp": WebpEncoding(settings.webp_quality, method=settings.webp_method),
+        "avif": AvifEncoding(settings.avif_quality, settings.avif_speed),
     }

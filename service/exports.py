@@ -23,7 +23,7 @@ from service.errors import (
     UnsupportedImage,
 )
 from service.imaging.errors import ImagingError, Unreadable
-from service.imaging.formats import SNIFF_BYTES, Encoding, sniff
+from service.imaging.formats import DEFAULT_FORMATS, SNIFF_BYTES, Encoding, Format, sniff
 from service.imaging.frame import Frame, Size
 from service.imaging.plan import (
     ExportOutcome,
@@ -147,9 +147,10 @@ class ImageExportService:
         """Remove exports older than `days` (None: the setting); returns how many. ValueError unless days > 0."""
         return sweep_area(self.settings, "output", days).files
 
-    def encodings(self) -> tuple[Encoding, ...]:
-        """All formats, encoded as the settings say."""
-        return tuple(default_encodings(self.settings).values())
+    def encodings(self, formats: Sequence[Format] = DEFAULT_FORMATS) -> tuple[Encoding, ...]:
+        """An encoding for each format, as the settings say."""
+        encodings = default_encodings(self.settings)
+        return tuple(encodings[name] for name in formats)
 
     async def inspect(self, source: Source) -> Picture:
         """Read a picture's size and format from its headers, in a worker; raises ImageError, StorageUnavailable."""
@@ -200,7 +201,9 @@ class ImageExportService:
         for warning in outcome.warnings:
             log.warning("warning: %s %s", warning.code, warning.format or "")
             self._events.warn(warning.code)
-        return ExportSet(outcome.picture, outcome.size, outcome.composited, exports, outcome.warnings)
+        return ExportSet(
+            outcome.picture, outcome.size, outcome.composited, exports, outcome.warnings, mark=outcome.mark
+        )
 
     async def export_all(
         self, source: Source, base: Base | None, plan: ExportPlan, encodings: Sequence[Encoding]

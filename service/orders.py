@@ -1,7 +1,7 @@
 """An order for thumbnails, and the events that report the progress of its variations."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from service.bases import Needs, Source
@@ -10,7 +10,7 @@ from service.gemini import models
 from service.imaging.errors import ImpossibleFrame
 from service.imaging.formats import Encoding
 from service.imaging.frame import Frame, Size
-from service.imaging.plan import ExportPlan
+from service.imaging.plan import ExportPlan, Mark
 from service.publishing import ExportSet
 from service.store.layout import export_stem, request_id
 
@@ -31,8 +31,9 @@ class Order:
     request_id: str = field(default_factory=request_id)
 
     def effective_plan(self, matte: tuple[int, int, int]) -> ExportPlan:
-        """The plan, or the default plan with this matte."""
-        return self.plan or ExportPlan(default_frame(self.aspect_ratio, self.image_size), matte=matte)
+        """The plan, or the default plan with this matte, for generated pictures."""
+        plan = self.plan or ExportPlan(default_frame(self.aspect_ratio, self.image_size), matte=matte)
+        return replace(plan, provenance="generated")
 
     def needs(self, plan: ExportPlan) -> Needs:
         """The uses of the base, provided that Gemini draws pictures of its usual size."""
@@ -60,7 +61,8 @@ class VariationMetadata:
     """The metadata of a variation in answers: of its call, of its raw, and of its exports.
 
     `width` and `height` are the raw's, upright; `usage` is Gemini's usageMetadata; `cost_usd` is the list price, None
-    for a model outside the table.
+    for a model outside the table. `c2pa`: the raw carries a C2PA manifest; `digital_source_type`: what the exports are
+    marked with. Both are None for variations of older releases.
     """
 
     prompt: str
@@ -74,6 +76,8 @@ class VariationMetadata:
     cost_usd: float | None
     normalized_to: Size
     composited: bool
+    c2pa: bool | None = None
+    digital_source_type: Mark | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from service.errors import StorageFull
 from service.imaging.formats import TABLE, Format, PillowName
 from service.imaging.frame import Size
-from service.imaging.plan import ExportOutcome, ExportWarning, MadeFile, Picture
+from service.imaging.plan import ExportOutcome, ExportWarning, MadeFile, Mark, Picture
 from service.store.holds import Hold
 from service.store.layout import export_key, export_stem
 from service.store.local import LocalStore
@@ -19,7 +19,8 @@ from service.urls import Links
 class Export:
     """One published file, with the members that answers have; `size` is in bytes.
 
-    `format` is Pillow's name of the format, `file_path` the key of the file, `exported_at` an ISO 8601 time in UTC.
+    `format` is Pillow's name of the format, `file_path` the key of the file, `exported_at` an ISO 8601 time in UTC;
+    `quality` is None for a lossless file, `colors` the limit of a palette that a byte budget chose.
     """
 
     format: PillowName
@@ -31,17 +32,23 @@ class Export:
     height: int
     content_type: str
     sha256: str
+    quality: int | None = None
+    colors: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ExportSet:
-    """The exports made of one picture, by format, and the problems that did not stop them."""
+    """The exports made of one picture, by format, and the problems that did not stop them.
+
+    `mark`: the digital source type that they are marked with.
+    """
 
     picture: Picture
     normalized_to: Size
     composited: bool
     exports: Mapping[Format, Export]
     warnings: tuple[ExportWarning, ...]
+    mark: Mark | None = None
 
     @property
     def ran_out_of_space(self) -> bool:
@@ -74,13 +81,13 @@ class Publisher:
         Their names begin with `stem`, else a random one. Raises StorageFull, StorageUnavailable.
         """
         stem = stem or export_stem()
-        exports = {made.format: self._export(made, stem, outcome.size) for made in outcome.files}
+        exports = {made.format: self._export(made, stem) for made in outcome.files}
         await self._store.publish([(temps[name], export.file_path) for name, export in exports.items()])
         for name in exports:
             del temps[name]
         return exports
 
-    def _export(self, made: MadeFile, stem: str, size: Size) -> Export:
+    def _export(self, made: MadeFile, stem: str) -> Export:
         key, row = export_key(stem, made.format), TABLE[made.format]
         return Export(
             format=row.pillow,
@@ -88,10 +95,12 @@ class Publisher:
             file_path=key,
             size=made.size,
             exported_at=datetime.now(UTC).isoformat(timespec="microseconds"),
-            width=size[0],
-            height=size[1],
+            width=made.pixels[0],
+            height=made.pixels[1],
             content_type=row.mime,
             sha256=made.sha256,
+            quality=made.quality,
+            colors=made.colors,
         )
 
     async def discard(self, exported: ExportSet) -> None:

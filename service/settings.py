@@ -52,6 +52,8 @@ class Settings(BaseSettings):
     jpeg_quality: int = Field(85, ge=0, le=100)
     webp_quality: int = Field(80, ge=0, le=100)
     webp_method: int = Field(2, ge=0, le=6)
+    avif_quality: int = Field(58, ge=0, le=100)
+    avif_speed: int = Field(9, ge=6, le=9)
     matte: Colour = "#ffffff"
 
     sign_urls: bool = False

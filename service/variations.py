@@ -234,6 +234,8 @@ class VariationRun(CallHooks):
             cost_usd=self._cost(raw.usage),
             normalized_to=exported.normalized_to,
             composited=exported.composited,
+            c2pa=exported.picture.c2pa,
+            digital_source_type=exported.mark,
         )
 
     @property

@@ -136,6 +136,8 @@ async def test_the_shape_of_an_answer(service: Running) -> None:
         "cost_usd": usd(cost("gemini-nano-banana-2.1", usage) or 0),
         "normalized_to": [1280, 720],
         "composited": True,
+        "c2pa": False,
+        "digital_source_type": None,
     }
     assert variation["warnings"] == []
     assert list(variation["exports"]) == ["png", "jpeg", "webp"]
@@ -144,6 +146,7 @@ async def test_the_shape_of_an_answer(service: Running) -> None:
         export = variation["exports"][name]
         assert list(export) == [
             "format", "url", "file_path", "size", "exported_at", "width", "height", "content_type", "sha256",
+            "quality", "colors",
         ]  # fmt: skip
         match = re.fullmatch(rf"output/(export_{PREFIX})\.{suffix}", export["file_path"])
         assert match
@@ -185,6 +188,8 @@ async def test_exports_of_a_picture(service: Running) -> None:
         "sha256": hashlib.sha256(data).hexdigest(),
         "normalized_to": [1280, 640],
         "composited": True,
+        "c2pa": False,
+        "digital_source_type": None,
     }
     assert {name: (each["width"], each["height"]) for name, each in body["exports"].items()} == dict.fromkeys(
         ("png", "jpeg", "webp"), (1280, 640)

@@ -21,7 +21,20 @@ from service.settings import load_settings
 from service.store.local import LocalStore
 from tests.helpers import open_descriptors
 
-KEYS = {"format", "url", "file_path", "size", "exported_at", "width", "height", "content_type", "sha256", "metadata"}
+KEYS = {
+    "format",
+    "url",
+    "file_path",
+    "size",
+    "exported_at",
+    "width",
+    "height",
+    "content_type",
+    "sha256",
+    "metadata",
+    "quality",
+    "colors",
+}
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from aiohttp import web
 from service.error_codes import classes
 from service.errors import NotFound, ServiceError
 from service.gemini import models
-from service.imaging.formats import FORMATS, READABLE, SNIFF_BYTES, TABLE
+from service.imaging.formats import DEFAULT_FORMATS, FORMATS, READABLE, SNIFF_BYTES, TABLE
 from service.imaging.frame import MAX_SIDE
 from service.schemas.fields import MAX_SCRIPT
 from service.server.keys import SETTINGS
@@ -53,12 +53,13 @@ def _config(settings: Settings) -> dict[str, Any]:
         "webp_quality": settings.webp_quality,
         "matte": settings.matte,
         "formats": {name: TABLE[name].label for name in FORMATS},
+        "default_formats": DEFAULT_FORMATS,
         "pictures": {
             "named": READABLE,
-            "types": [row.mime for row in TABLE.values()],
+            "types": [row.mime for row in TABLE.values() if row.reader],
             "sniff_bytes": SNIFF_BYTES,
             # As text, in which every character is a byte; JavaScript reads these patterns as Python does.
-            "magic": [row.magic.pattern.decode("latin-1") for row in TABLE.values()],
+            "magic": [row.reader.magic.pattern.decode("latin-1") for row in TABLE.values() if row.reader],
         },
         "default_model": settings.gemini_model,
         "ratios": models.RATIOS,

@@ -1,7 +1,7 @@
 """The table of picture formats: how each is named, recognized, read and encoded.
 
-A new format needs a row here, with its name in `Format` and `PillowName`, and a reader in `containers`; if pictures are
-exported in it, also an encoding here and an encoder in `encode`.
+A new format needs a row here, with its name in `Format` and `PillowName`; one that is read also a `Reader` with a
+parser in `containers`, and one that pictures are exported in an encoding here and an encoder in `encode`.
 """
 
 import re
@@ -15,8 +15,8 @@ from service.imaging.containers.png import png_size, read_png
 from service.imaging.containers.webp import read_webp, webp_size
 from service.imaging.frame import Size
 
-Format = Literal["png", "jpeg", "webp"]
-PillowName = Literal["PNG", "JPEG", "WEBP"]
+Format = Literal["png", "jpeg", "webp", "avif"]
+PillowName = Literal["PNG", "JPEG", "WEBP", "AVIF"]
 
 Subsampling = Literal["4:2:0", "4:2:2", "4:4:4"]
 
@@ -45,23 +45,52 @@ class WebpEncoding:
     method: int = 2
 
 
-Encoding = PngEncoding | JpegEncoding | WebpEncoding
+@dataclass(frozen=True, slots=True)
+class AvifEncoding:
+    """`speed` from 6 (smallest) to 9 (fastest)."""
+
+    format: ClassVar[Format] = "avif"
+    quality: int = 58
+    speed: int = 9
+
+
+Encoding = PngEncoding | JpegEncoding | WebpEncoding | AvifEncoding
+
+
+def quality_of(encoding: Encoding) -> int | None:
+    """The quality that an encoding asks for; None if it is lossless."""
+    match encoding:
+        case JpegEncoding() | AvifEncoding() | WebpEncoding(lossless=False):
+            return encoding.quality
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """How files of a format are recognized and parsed.
+
+    magic        matches their first SNIFF_BYTES bytes
+    read         parses the headers of a whole file
+    stored_size  finds the size in the headers of an open file; None, or struct.error, if there is none
+    """
+
+    magic: re.Pattern[bytes]
+    read: Callable[[bytes], Container]
+    stored_size: Callable[[BinaryIO], Size | None]
 
 
 @dataclass(frozen=True, slots=True)
 class FormatRow:
     """One picture format.
 
-    pillow       Pillow's name of it, which is also its name in answers
-    plugin       the module of Pillow that decodes and encodes it
-    label        its name in sentences
-    suffix       of its files
-    mime         its MIME type
-    magic        matches the first SNIFF_BYTES bytes of its files
-    read         parses the headers of a whole file
-    stored_size  finds the size in the headers of an open file; None, or struct.error, if there is none
-    encoding     how to encode it; None: it is read only
-    aliases      other names that a request may use
+    pillow    Pillow's name of it, which is also its name in answers
+    plugin    the module of Pillow that decodes and encodes it
+    label     its name in sentences
+    suffix    of its files
+    mime      its MIME type
+    reader    None: pictures of this format are not accepted
+    encoding  how to encode it; None: it is read only
+    aliases   other names that a request may use
     """
 
     pillow: PillowName
@@ -69,9 +98,7 @@ class FormatRow:
     label: str
     suffix: str
     mime: str
-    magic: re.Pattern[bytes]
-    read: Callable[[bytes], Container]
-    stored_size: Callable[[BinaryIO], Size | None]
+    reader: Reader | None
     encoding: type[Encoding] | None
     aliases: tuple[str, ...] = ()
 
@@ -83,9 +110,7 @@ TABLE: dict[Format, FormatRow] = {
         label="PNG",
         suffix=".png",
         mime="image/png",
-        magic=re.compile(rb"\x89PNG\r\n\x1a\n"),
-        read=read_png,
-        stored_size=png_size,
+        reader=Reader(re.compile(rb"\x89PNG\r\n\x1a\n"), read_png, png_size),
         encoding=PngEncoding,
     ),
     "jpeg": FormatRow(
@@ -94,9 +119,7 @@ TABLE: dict[Format, FormatRow] = {
         label="JPEG",
         suffix=".jpg",
         mime="image/jpeg",
-        magic=re.compile(rb"\xff\xd8\xff"),
-        read=read_jpeg,
-        stored_size=jpeg_size,
+        reader=Reader(re.compile(rb"\xff\xd8\xff"), read_jpeg, jpeg_size),
         encoding=JpegEncoding,
         aliases=("jpg",),
     ),
@@ -106,22 +129,42 @@ TABLE: dict[Format, FormatRow] = {
         label="WebP",
         suffix=".webp",
         mime="image/webp",
-        magic=re.compile(rb"RIFF.{4}WEBP", re.DOTALL),
-        read=read_webp,
-        stored_size=webp_size,
+        reader=Reader(re.compile(rb"RIFF.{4}WEBP", re.DOTALL), read_webp, webp_size),
         encoding=WebpEncoding,
+    ),
+    "avif": FormatRow(
+        pillow="AVIF",
+        plugin="AvifImagePlugin",
+        label="AVIF",
+        suffix=".avif",
+        mime="image/avif",
+        reader=None,
+        encoding=AvifEncoding,
     ),
 }
 # The formats of exports, in the order of the table, and what a request may call them.
 FORMATS: tuple[Format, ...] = tuple(name for name, row in TABLE.items() if row.encoding)
+# Those of a request that names none.
+DEFAULT_FORMATS: tuple[Format, ...] = ("png", "jpeg", "webp")
 NAMES: dict[str, Format] = {alias: name for name in FORMATS for alias in (name, *TABLE[name].aliases)}
 
 SNIFF_BYTES = 16
 
 
 def sniff(head: bytes) -> Format | None:
-    """The format that a file's first `SNIFF_BYTES` bytes prove, whatever its name or declared type says."""
-    return next((name for name, row in TABLE.items() if row.magic.match(head)), None)
+    """The format that a file's first `SNIFF_BYTES` bytes prove, whatever its name or declared type says.
+
+    None for a format that is not accepted.
+    """
+    return next((name for name, row in TABLE.items() if row.reader and row.reader.magic.match(head)), None)
+
+
+def reader_of(name: Format) -> Reader:
+    """The reader of a format that `sniff` recognized."""
+    reader = TABLE[name].reader
+    if reader is None:
+        raise ValueError(f"{name} is not read")
+    return reader
 
 
 def listed(words: Iterable[str], conjunction: str) -> str:
@@ -131,4 +174,4 @@ def listed(words: Iterable[str], conjunction: str) -> str:
 
 
 # For messages: the formats that are read.
-READABLE = listed((row.label for row in TABLE.values()), "or")
+READABLE = listed((row.label for row in TABLE.values() if row.reader), "or")

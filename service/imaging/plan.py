@@ -10,17 +10,45 @@ from service.imaging.frame import Frame, Size
 
 Fit = Literal["cover", "contain", "stretch"]
 Alpha = Literal["flatten", "keep"]
+Provenance = Literal["keep", "generated"]
+# The terms of IPTC's digital source types that mark a generated picture.
+Mark = Literal["trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia"]
+# The point of a picture that a crop centres on, in ten-thousandths of its width and height; None: its centre.
+Focus = tuple[int, int] | Literal["auto"] | None
 
 WHOLE_SHARE = 10_000
 DEFAULT_SHARE = 7_000
 
 
 @dataclass(frozen=True, slots=True)
-class ExportPlan:
-    """How a picture is normalized and composited, for all of its exports.
+class Budget:
+    """The most `bytes` that a file may have; `may_resize`: it may have fewer pixels than were asked for."""
 
-    `share` is the picture's share of the blend with a base, in ten-thousandths; `matte` is the RGB colour behind
-    transparent pixels and around a picture of fit `contain`.
+    bytes: int
+    may_resize: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """The most bytes of a file of any format, or of some formats."""
+
+    any: int | None = None
+    each: tuple[tuple[Format, int], ...] = ()
+    may_resize: bool = False
+
+    def of(self, name: Format) -> Budget | None:
+        most = dict(self.each).get(name, self.any)
+        return None if most is None else Budget(most, self.may_resize)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportPlan:
+    """How a picture is normalized, composited and marked, and how large its files may be.
+
+    share       the picture's share of the blend with a base, in ten-thousandths
+    matte       the RGB colour behind transparent pixels and around a picture of fit `contain`
+    focus       where `cover` crops; a base is always cropped at its centre
+    provenance  `generated`: the exports are marked as a generated picture's; `keep`: as the picture and its base are
     """
 
     frame: Frame = field(default_factory=Frame)
@@ -28,24 +56,40 @@ class ExportPlan:
     share: int = DEFAULT_SHARE
     matte: tuple[int, int, int] = (255, 255, 255)
     alpha: Alpha = "flatten"
+    focus: Focus = None
+    provenance: Provenance = "keep"
+    budgets: Budgets = field(default_factory=Budgets)
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A decoded picture: its upright size in pixels, and its format by its bytes."""
+    """A decoded picture: its upright size in pixels, and its format by its bytes.
+
+    `c2pa`: it carries a C2PA manifest, which is not validated.
+    """
 
     width: int
     height: int
     format: Format
+    c2pa: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class MadeFile:
-    """One encoded and fsynced file; `size` in bytes."""
+    """One encoded and fsynced file.
+
+    size     in bytes
+    pixels   its width and height
+    quality  the encoder's; None for a lossless file
+    colors   the limit of the palette that a budget chose; None without one
+    """
 
     format: Format
     size: int
     sha256: str
+    pixels: Size
+    quality: int | None = None
+    colors: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +172,7 @@ class ExportOutcome:
     composited: bool
     files: tuple[MadeFile, ...]
     warnings: tuple[ExportWarning, ...] = ()
+    mark: Mark | None = None
 
 
 @dataclass(frozen=True, slots=True)

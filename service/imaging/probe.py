@@ -5,7 +5,7 @@ from typing import BinaryIO
 
 from service.imaging.containers.container import Container
 from service.imaging.errors import TooManyPixels, Undecodable, UnsupportedType
-from service.imaging.formats import READABLE, SNIFF_BYTES, TABLE, sniff
+from service.imaging.formats import READABLE, SNIFF_BYTES, TABLE, reader_of, sniff
 from service.imaging.frame import Size
 
 
@@ -16,7 +16,7 @@ def probe(data: bytes, max_pixels: int) -> Container:
         raise UnsupportedType(f"the file is not a {READABLE} picture")
     row = TABLE[name]
     try:
-        container = row.read(data)
+        container = reader_of(name).read(data)
     except (struct.error, IndexError):
         raise Undecodable(f"the {row.label} picture is cut within its header") from None
     width, height = container.size
@@ -39,7 +39,7 @@ def stored_size(file: BinaryIO) -> Size | None:
         return None
     file.seek(0)
     try:
-        size = TABLE[name].stored_size(file)
+        size = reader_of(name).stored_size(file)
     except struct.error:
         return None
     return size if size and all(size) else None

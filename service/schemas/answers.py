@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from service.imaging.formats import TABLE, Format, PillowName
-from service.imaging.plan import ExportWarning
+from service.imaging.plan import ExportWarning, Mark
 from service.orders import Failed, Variation, number_of
 from service.publishing import ExportSet
 
@@ -27,6 +27,8 @@ class ExportAnswer(_FromDataclass):
     height: int
     content_type: str
     sha256: str
+    quality: int | None
+    colors: int | None
 
 
 class WarningAnswer(_FromDataclass):
@@ -44,6 +46,8 @@ class PictureAnswer(_FromDataclass):
     sha256: str
     normalized_to: tuple[int, int]
     composited: bool
+    c2pa: bool | None
+    digital_source_type: Mark | None
 
 
 class MetadataAnswer(PictureAnswer):
@@ -135,6 +139,8 @@ def exports_answer(request_id: str, sha256: str, exported: ExportSet) -> Exports
             sha256=sha256,
             normalized_to=exported.normalized_to,
             composited=exported.composited,
+            c2pa=picture.c2pa,
+            digital_source_type=exported.mark,
         ),
         exports=exports_of(exported),
         warnings=warnings_of(exported.warnings),

@@ -11,7 +11,7 @@ from service.encodings import default_encodings
 from service.errors import InvalidField, MissingField, NotUtf8
 from service.gemini import models
 from service.imaging.errors import ImpossibleFrame
-from service.imaging.formats import FORMATS, NAMES, Encoding, Format, Subsampling, listed
+from service.imaging.formats import DEFAULT_FORMATS, FORMATS, NAMES, Encoding, Format, Subsampling, listed
 from service.imaging.frame import MAX_SIDE, Frame
 from service.imaging.plan import WHOLE_SHARE, Alpha, ExportPlan, Fit
 from service.orders import Order, check_model, default_frame
@@ -26,7 +26,7 @@ DEFAULT_DAYS, MAX_DAYS = 30, 400
 
 EXPORT_FIELDS = (
     "width", "height", "fit", "blend", "formats", "jpeg_quality", "webp_quality", "png_compression", "progressive",
-    "matte", "alpha", "jpeg_subsampling", "webp_lossless",
+    "matte", "alpha", "jpeg_subsampling", "webp_lossless", "avif_quality",
 )  # fmt: skip
 THUMBNAIL_FIELDS = ("script", "aspect_ratio", "count", "model", "image_size", "reference", *EXPORT_FIELDS)
 
@@ -90,7 +90,7 @@ class Fields:
         """The requested formats without duplicates, in the order of the table."""
         text = self.text(name)
         if text is None:
-            return FORMATS
+            return DEFAULT_FORMATS
         requested = {NAMES.get(part.strip().lower()) for part in text.split(",")}
         if None in requested:
             raise _not_allowed(name, text, f"a comma-separated list of {listed(FORMATS, 'and')}")
@@ -148,7 +148,7 @@ def read_changes(fields: Fields, settings: Settings, order: Order) -> tuple[Expo
     if width or height:
         plan = replace(plan, frame=default_frame(order.aspect_ratio, order.image_size, width, height))
     before = {encoding.format: encoding for encoding in order.encodings or ()}
-    wanted = fields.formats("formats") if fields.text("formats") else tuple(before) or FORMATS
+    wanted = fields.formats("formats") if fields.text("formats") else tuple(before) or DEFAULT_FORMATS
     return _plan(fields, plan), _encodings(fields, default_encodings(settings) | before, wanted)
 
 
@@ -225,6 +225,7 @@ def _encodings(fields: Fields, default: Mapping[Format, Encoding], formats: Sequ
             "quality": fields.integer("webp_quality", 0, 100),
             "lossless": fields.optional_boolean("webp_lossless"),
         },
+        "avif": {"quality": fields.integer("avif_quality", 0, 100)},
     }
     return [replace(default[each], **_present(requested.get(each, {}))) for each in formats]
 

@@ -166,7 +166,8 @@ export function prepareForm() {
 }
 
 function formatChoice(value) {
-  const box = make("input", { type: "checkbox", value, checked: true, defaultChecked: true });
+  const checked = config.default_formats.includes(value);
+  const box = make("input", { type: "checkbox", value, checked, defaultChecked: checked });
   return make("label", { className: "check" }, box, ` ${label(value)}`);
 }
 

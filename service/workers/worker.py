@@ -22,7 +22,7 @@ from service.imaging.containers.container import Container
 from service.imaging.decode import decode
 from service.imaging.encode import encode
 from service.imaging.errors import Fault, ImagingError, TooCostly, Unreadable
-from service.imaging.formats import TABLE, Encoding, Format
+from service.imaging.formats import TABLE, Encoding, Format, quality_of
 from service.imaging.frame import Size
 from service.imaging.picture_warnings import picture_warnings
 from service.imaging.pipeline import finish
@@ -157,7 +157,7 @@ def _export(job: ExportJob) -> ExportOutcome:
     del container, base
     # Each file is written in a thread while the next one is encoded.
     saving = [
-        _disk.submit(_save, _encode(image, job.plan, encoding), encoding.format, target)
+        _disk.submit(_save, _encode(image, job.plan, encoding), encoding, image.size, target)
         for encoding, target in job.targets
     ]
     made = [save.result() for save in saving]
@@ -209,7 +209,8 @@ def _encode(image: Image.Image, plan: ExportPlan, encoding: Encoding) -> bytes |
         return _encode_failed(encoding.format, "encoded", fault)
 
 
-def _save(data: bytes | ExportWarning, name: Format, target: str) -> MadeFile | ExportWarning:
+def _save(data: bytes | ExportWarning, encoding: Encoding, pixels: Size, target: str) -> MadeFile | ExportWarning:
+    name = encoding.format
     if isinstance(data, ExportWarning):
         return data
     try:
@@ -218,7 +219,7 @@ def _save(data: bytes | ExportWarning, name: Format, target: str) -> MadeFile | 
         if fault.errno in _FULL:
             return ExportWarning("storage_full", f"the storage has no space for the {TABLE[name].label}", name)
         return _encode_failed(name, "written", fault)
-    return MadeFile(name, len(data), hashlib.sha256(data).hexdigest())
+    return MadeFile(name, len(data), hashlib.sha256(data).hexdigest(), pixels, quality_of(encoding))
 
 
 def _encode_failed(name: Format, done: str, fault: Exception) -> ExportWarning:

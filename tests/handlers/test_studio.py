@@ -130,7 +130,7 @@ async def test_the_configuration_has_the_limits_of_the_service(studio: Studio) -
     assert config["models"]["gemini-3-pro-image"]["sizes"] == ["1K", "2K", "4K"]
     assert "16:9" in config["models"]["gemini-3-pro-image"]["ratios"]
     assert config["models"]["gemini-3-pro-image"]["prices"]["4K"] > 0
-    assert config["formats"] == {"png": "PNG", "jpeg": "JPEG", "webp": "WebP"}
+    assert config["formats"] == {"png": "PNG", "jpeg": "JPEG", "webp": "WebP", "avif": "AVIF"}
     assert config["pictures"]["types"] == ["image/png", "image/jpeg", "image/webp"]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.imaging.formats import FORMATS
+from service.imaging.formats import DEFAULT_FORMATS, FORMATS
 from tests.handlers.browser import Tab
 from tests.imaging import pictures
 
@@ -21,11 +21,12 @@ REFUSAL = "document.getElementById('image-refusal').textContent"
 async def test_every_format_is_offered_and_chosen(tab: Tab) -> None:
     boxes = "[...document.querySelectorAll('#formats input')]"
     assert await tab.run(f"{boxes}.map((box) => box.value)") == list(FORMATS)
-    assert await tab.run(f"{boxes}.every((box) => box.checked)")
+    assert await tab.run(f"{boxes}.map((box) => box.checked)") == [name in DEFAULT_FORMATS for name in FORMATS]
     assert await tab.run("document.getElementById('formats').textContent.trim().split(/\\s+/)") == [
         "PNG",
         "JPEG",
         "WebP",
+        "AVIF",
     ]
 
 

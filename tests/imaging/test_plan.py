@@ -21,7 +21,7 @@ from service.imaging.plan import (
     WorkerLimits,
 )
 
-FILE = MadeFile("png", 12, "00" * 32)
+FILE = MadeFile("png", 12, "00" * 32, (3, 4))
 BACK = ExportWarning("encode_failed", "no WebP", "webp")
 PIXELS = Pixels("/t/p", (3, 4), (BACK,))
 PLAN = ExportPlan(Frame(width=10, ratio=(16, 9)), "contain", 1, (1, 2, 3), "keep")
