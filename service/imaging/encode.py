@@ -1,4 +1,4 @@
-"""Encode: the file of a finished image, with an sRGB profile and no other metadata."""
+"""Encode: the file of a finished image, with an sRGB profile and a mark of its provenance, and no other metadata."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -9,8 +9,10 @@ from PIL import Image, ImageFile
 
 from service.imaging.formats import AvifEncoding, Encoding, JpegEncoding, PngEncoding, WebpEncoding
 from service.imaging.normalize import Colour, flatten
+from service.imaging.plan import Mark
 from service.imaging.png import encode_png
 from service.imaging.profiles import srgb
+from service.imaging.provenance import packet
 
 # Up to this many pixels the Huffman tables of a JPEG are optimized: 3 % fewer bytes for 3 ms a megapixel and 3 bytes of
 # memory a pixel.
@@ -19,20 +21,26 @@ OPTIMIZED_PIXELS = 1 << 24
 _buffer_lock = Lock()
 
 
-def encode(image: Image.Image, encoding: Encoding, matte: Colour) -> bytes:
-    """An RGB or RGBA image as a file; JPEG has no transparency, so there it lies on `matte`."""
+def encode(image: Image.Image, encoding: Encoding, matte: Colour, mark: Mark | None = None) -> bytes:
+    """An RGB or RGBA image as a file, with an XMP packet if it has a mark.
+
+    JPEG has no transparency, so there the image lies on `matte`.
+    """
+    xmp = packet(mark) if mark else b""
     match encoding:
         case PngEncoding():
-            return encode_png(image, encoding.compression, srgb(), thorough=encoding.thorough, palette=encoding.palette)
+            return encode_png(
+                image, encoding.compression, srgb(), xmp, thorough=encoding.thorough, palette=encoding.palette
+            )
         case JpegEncoding():
-            return _jpeg(flatten(image, matte), encoding)
+            return _jpeg(flatten(image, matte), encoding, xmp)
         case WebpEncoding():
-            return _webp(image, encoding)
+            return _webp(image, encoding, xmp)
         case AvifEncoding():
-            return _avif(image, encoding)
+            return _avif(image, encoding, xmp)
 
 
-def _jpeg(image: Image.Image, encoding: JpegEncoding) -> bytes:
+def _jpeg(image: Image.Image, encoding: JpegEncoding, xmp: bytes) -> bytes:
     file = BytesIO()
     optimized = image.width * image.height <= OPTIMIZED_PIXELS
     with _whole_jpeg_buffer(image) if optimized or encoding.progressive else nullcontext():
@@ -44,6 +52,7 @@ def _jpeg(image: Image.Image, encoding: JpegEncoding) -> bytes:
             progressive=encoding.progressive,
             subsampling=encoding.subsampling,
             icc_profile=srgb(),
+            xmp=xmp,
         )
     return file.getvalue()
 
@@ -63,7 +72,7 @@ def _whole_jpeg_buffer(image: Image.Image) -> Iterator[None]:
             ImageFile.MAXBLOCK = before
 
 
-def _webp(image: Image.Image, encoding: WebpEncoding) -> bytes:
+def _webp(image: Image.Image, encoding: WebpEncoding, xmp: bytes) -> bytes:
     file = BytesIO()
     image.save(
         file,
@@ -73,11 +82,12 @@ def _webp(image: Image.Image, encoding: WebpEncoding) -> bytes:
         method=encoding.method,
         exact=encoding.lossless,
         icc_profile=srgb(),
+        xmp=xmp,
     )
     return file.getvalue()
 
 
-def _avif(image: Image.Image, encoding: AvifEncoding) -> bytes:
+def _avif(image: Image.Image, encoding: AvifEncoding, xmp: bytes) -> bytes:
     """One thread: the bytes depend on the number of threads. Titles and flat colours suffer without 4:4:4."""
     file = BytesIO()
     image.save(
@@ -89,5 +99,6 @@ def _avif(image: Image.Image, encoding: AvifEncoding) -> bytes:
         range="full",
         max_threads=1,
         icc_profile=srgb(),
+        xmp=xmp,
     )
     return file.getvalue()

@@ -48,23 +48,24 @@ def encode_png(
     image: Image.Image,
     compression: int,
     icc_profile: bytes | None = None,
+    xmp: bytes = b"",
     *,
     thorough: bool = False,
     palette: bool = True,
 ) -> bytes:
     """A picture of mode 1, L, LA, P, RGB or RGBA as PNG; `compression` from 0 (fastest) to 9 (smallest).
 
-    Lossless and deterministic. `icc_profile`, one for RGB, is embedded unchanged. `thorough` makes levels 8 and 9
-    slower and smaller. `palette` allows an indexed PNG for at most 256 colours.
+    Lossless and deterministic. `icc_profile`, one for RGB, and `xmp` are embedded unchanged. `thorough` makes levels 8
+    and 9 slower and smaller. `palette` allows an indexed PNG for at most 256 colours.
     """
     effort = (THOROUGH if thorough else EFFORTS)[compression]
-    profile = profile_chunk(icc_profile) if icc_profile else b""
-    plain, indexed = plain_form(image, bool(profile)), None
+    metadata = (profile_chunk(icc_profile) if icc_profile else b"") + (xmp_chunk(xmp) if xmp else b"")
+    plain, indexed = plain_form(image, bool(icc_profile)), None
     if palette and plain.image.mode in ("RGB", "RGBA"):
         indexed = palette_form(plain.image)
-    png = written(indexed or plain, profile, effort)
+    png = written(indexed or plain, metadata, effort)
     if indexed and len(png) < SMALL_FILE:
-        png = min(png, written(plain, profile, effort), key=len)
+        png = min(png, written(plain, metadata, effort), key=len)
     return png
 
 
@@ -130,13 +131,13 @@ def ranks(channels: list[Image.Image], tables: list[list[int]]) -> Image.Image:
     return rank
 
 
-def written(form: Form, profile: bytes, effort: Effort) -> bytes:
+def written(form: Form, metadata: bytes, effort: Effort) -> bytes:
     header = struct.pack(">2I5B", *form.image.size, form.depth, form.colour_type, 0, 0, 0)
     return b"".join(
         (
             b"\x89PNG\r\n\x1a\n",
             png_chunk(b"IHDR", header),
-            profile,
+            metadata,
             form.palette,
             png_chunk(b"IDAT", b"".join(deflated(strips(form), form.distance, bool(form.palette), effort))),
             png_chunk(b"IEND", b""),
@@ -147,6 +148,11 @@ def written(form: Form, profile: bytes, effort: Effort) -> bytes:
 @lru_cache(maxsize=4)
 def profile_chunk(icc_profile: bytes) -> bytes:
     return png_chunk(b"iCCP", b"ICC Profile\0\0" + compress(icc_profile, 9))
+
+
+def xmp_chunk(xmp: bytes) -> bytes:
+    """Uncompressed, without a language, as the XMP specification asks."""
+    return png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)
 
 
 def strips(form: Form) -> Iterator[tuple[Image.Image, bool]]:

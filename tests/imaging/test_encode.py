@@ -7,8 +7,9 @@ import pytest
 from PIL import Image, ImageChops
 
 from service.imaging.encode import encode
-from service.imaging.formats import Encoding, JpegEncoding, PngEncoding, Subsampling, WebpEncoding
+from service.imaging.formats import AvifEncoding, Encoding, JpegEncoding, PngEncoding, Subsampling, WebpEncoding
 from service.imaging.profiles import srgb
+from service.imaging.provenance import packet
 from tests.imaging import pictures
 
 WHITE = (255, 255, 255)
@@ -19,6 +20,7 @@ EVERY: list[Encoding] = [
     JpegEncoding(progressive=True),
     WebpEncoding(),
     WebpEncoding(lossless=True),
+    AvifEncoding(),
 ]
 
 
@@ -61,6 +63,22 @@ def test_files_carry_nothing_else() -> None:
     assert not opened(jpeg).getexif()
     assert b"EXIF" not in webp
     assert b"XMP " not in webp
+
+
+@pytest.mark.parametrize("encoding", EVERY)
+def test_a_marked_file_has_the_same_pixels_and_profile_and_an_xmp_packet(encoding: Encoding) -> None:
+    plain, marked = (
+        opened(encode(pictures.image(), encoding, WHITE, mark)) for mark in (None, "trainedAlgorithmicMedia")
+    )
+    assert marked.info["xmp"] == packet("trainedAlgorithmicMedia")
+    assert "xmp" not in plain.info
+    assert marked.info["icc_profile"] == plain.info["icc_profile"]
+    assert marked.tobytes() == plain.tobytes()
+
+
+def test_the_packet_of_a_png_is_before_its_pixels_and_after_its_colour_tag() -> None:
+    data = encode(pictures.image(), PngEncoding(palette=True), WHITE, "trainedAlgorithmicMedia")
+    assert png_chunks(data)[1:3] == [b"iCCP", b"iTXt"]
 
 
 def test_png_keeps_every_pixel_and_its_transparency() -> None:
