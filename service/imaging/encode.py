@@ -29,15 +29,25 @@ def encode(image: Image.Image, encoding: Encoding, matte: Colour, mark: Mark | N
     xmp = packet(mark) if mark else b""
     match encoding:
         case PngEncoding():
-            return encode_png(
-                image, encoding.compression, srgb(), xmp, thorough=encoding.thorough, palette=encoding.palette
-            )
+            return _png(image, encoding, xmp)
         case JpegEncoding():
             return _jpeg(flatten(image, matte), encoding, xmp)
         case WebpEncoding():
             return _webp(image, encoding, xmp)
         case AvifEncoding():
             return _avif(image, encoding, xmp)
+
+
+def _png(image: Image.Image, encoding: PngEncoding, xmp: bytes) -> bytes:
+    return encode_png(
+        image,
+        encoding.compression,
+        srgb(),
+        xmp,
+        thorough=encoding.thorough,
+        palette=encoding.palette,
+        colors=encoding.colors,
+    )
 
 
 def _jpeg(image: Image.Image, encoding: JpegEncoding, xmp: bytes) -> bytes:

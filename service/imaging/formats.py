@@ -6,7 +6,7 @@ parser in `containers`, and one that pictures are exported in an encoding here a
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, ClassVar, Literal
 
 from service.imaging.containers.container import Container
@@ -23,10 +23,13 @@ Subsampling = Literal["4:2:0", "4:2:2", "4:4:4"]
 
 @dataclass(frozen=True, slots=True)
 class PngEncoding:
+    """`palette` allows an indexed PNG where that loses nothing; `colors` makes one, by reducing an image's colours."""
+
     format: ClassVar[Format] = "png"
     compression: int = 9
     thorough: bool = False
     palette: bool = False
+    colors: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,19 @@ def quality_of(encoding: Encoding) -> int | None:
         case JpegEncoding() | AvifEncoding() | WebpEncoding(lossless=False):
             return encoding.quality
     return None
+
+
+def at_quality(encoding: Encoding, quality: int) -> Encoding:
+    """A lossy encoding with another quality; a lossless one unchanged."""
+    match encoding:
+        case JpegEncoding() | AvifEncoding() | WebpEncoding(lossless=False):
+            return replace(encoding, quality=quality)
+    return encoding
+
+
+def colors_of(encoding: Encoding) -> int | None:
+    """The limit of the palette that an encoding makes; None if it makes none."""
+    return encoding.colors if isinstance(encoding, PngEncoding) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from service.imaging.containers.png import png_chunk
 from service.imaging.deflate import EFFORTS, THOROUGH, Effort, deflated
+from service.imaging.quantize import quantize
 
 BAND_PIXELS = 1 << 20  # converted to palette indices at once, with 14 bytes of memory a pixel
 SMALL_FILE = 1 << 14  # bytes; in a smaller file a palette may cost more than it saves, so both forms are tried
@@ -52,19 +53,23 @@ def encode_png(
     *,
     thorough: bool = False,
     palette: bool = True,
+    colors: int | None = None,
 ) -> bytes:
     """A picture of mode 1, L, LA, P, RGB or RGBA as PNG; `compression` from 0 (fastest) to 9 (smallest).
 
     Lossless and deterministic. `icc_profile`, one for RGB, and `xmp` are embedded unchanged. `thorough` makes levels 8
-    and 9 slower and smaller. `palette` allows an indexed PNG for at most 256 colours.
+    and 9 slower and smaller. `palette` allows an indexed PNG for at most 256 colours; `colors` makes one, and an
+    RGB or RGBA picture with more colours loses some.
     """
     effort = (THOROUGH if thorough else EFFORTS)[compression]
     metadata = (profile_chunk(icc_profile) if icc_profile else b"") + (xmp_chunk(xmp) if xmp else b"")
     plain, indexed = plain_form(image, bool(icc_profile)), None
-    if palette and plain.image.mode in ("RGB", "RGBA"):
+    if colors:
+        indexed = palette_form(quantize(plain.image, colors))
+    elif palette and plain.image.mode in ("RGB", "RGBA"):
         indexed = palette_form(plain.image)
     png = written(indexed or plain, metadata, effort)
-    if indexed and len(png) < SMALL_FILE:
+    if indexed and not colors and len(png) < SMALL_FILE:
         png = min(png, written(plain, metadata, effort), key=len)
     return png
 

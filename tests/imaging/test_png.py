@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from service.imaging.deflate import WINDOW_BYTES
 from service.imaging.png import encode_png
 from service.imaging.profiles import srgb
+from service.imaging.quantize import quantize
 
 Picture = Callable[..., Image.Image]
 
@@ -210,3 +211,14 @@ def test_a_small_file_does_without_a_palette_where_that_is_smaller() -> None:
 def test_another_mode_is_refused() -> None:
     with pytest.raises(KeyError):
         encode_png(Image.new("CMYK", (4, 4)), 9)
+
+
+@pytest.mark.parametrize("palette", [False, True])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+@pytest.mark.parametrize("colors", [256, 64, 16])
+def test_a_limit_of_colours_makes_an_indexed_png(mode: str, colors: int, palette: bool) -> None:
+    for image in (noise(mode, (63, 65)), noise(mode, (3, 2)), Image.new(mode, (640, 400), "red")):
+        made = opened(encode_png(image, 9, srgb(), palette=palette, colors=colors))
+        assert made.mode == "P"
+        assert made.convert(mode).tobytes() == quantize(image, colors).tobytes()
+        assert made.info["icc_profile"] == srgb()
