@@ -3,7 +3,7 @@
 import json
 
 from service.ledger.ledger import ledger_access, open_ledger
-from service.schemas.fields import read_days
+from service.schemas.requests import read_days
 from service.schemas.status import UsageAnswer, usage_answer
 from service.settings import Settings
 from service.streams import print_text

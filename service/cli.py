@@ -27,14 +27,18 @@ _DIRECTORY = click.Path(path_type=Path, file_okay=False)
 # The export fields of the HTTP form, with the same names and rules.
 _EXPORT_FIELDS = {
     "fit": "cover (default), contain or stretch",
+    "focus": "where cover crops: x,y such as 0.5,0.25 (default 0.5,0.5), or auto",
     "blend": "the picture's share over its base, 0-1 (default 0.7)",
-    "formats": "comma-separated, such as png,webp (default all)",
+    "formats": "comma-separated, of png, jpeg, webp and avif (default the first three)",
+    "max-bytes": "most bytes of a file, or for each format such as png:200000,webp:50000",
+    "allow-resize": "fewer pixels where --max-bytes demands it: true or false (default)",
     "matte": "colour under transparency, #rrggbb",
     "alpha": "flatten (default) or keep",
     "jpeg-quality": "0-100",
     "jpeg-subsampling": "4:2:0 (default), 4:2:2 or 4:4:4",
     "webp-quality": "0-100",
     "webp-lossless": "true or false (default)",
+    "avif-quality": "0-100",
     "png-compression": "0-9",
     "progressive": "progressive JPEG: true or false (default)",
 }
@@ -153,6 +157,7 @@ def generate(
 @main.command()
 @click.argument("pictures", nargs=-1, required=True, type=_FILE_OR_STDIN)
 @click.option("--base", type=_FILE, help="picture to blend under the others")
+@click.option("--provenance", help="the mark as generated: keep that of the pictures (default), or generated")
 @_export_options
 def export(
     pictures: tuple[str, ...], base: Path | None, out: Path, force: bool, as_json: bool, **texts: str | None

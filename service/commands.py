@@ -25,8 +25,9 @@ from service.ledger.ledger import ledger_access, open_ledger
 from service.orders import Event, Failed, Order, Variation
 from service.publishing import ExportSet
 from service.schemas.answers import ThumbnailsAnswer, exports_answer, thumbnails_answer
-from service.schemas.fields import MAX_SCRIPT, Fields, read_export, read_order, script_too_long
+from service.schemas.fields import Fields
 from service.schemas.headers import fingerprint
+from service.schemas.requests import MAX_SCRIPT, read_export, read_order, script_too_long
 from service.settings import Settings
 from service.signals import STOP_SIGNALS, on_stop_signal
 from service.store.disk import start_disk_threads

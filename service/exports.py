@@ -6,9 +6,18 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from service.arguments import base_path, dimensions, echoed_metadata, picture_data
+from service.arguments import (
+    base_path,
+    byte_budgets,
+    dimensions,
+    echoed_metadata,
+    focus_point,
+    picture_data,
+    provenance_choice,
+    requested_formats,
+)
 from service.bases import REFERENCE_ENCODING, REFERENCE_PLAN, Base, Needs, SharedBase, Source, lost_base, source_of
 from service.encodings import default_encodings
 from service.error_codes import image_error
@@ -32,6 +41,7 @@ from service.imaging.plan import (
     Outcome,
     Picture,
     Priority,
+    Provenance,
     WorkerLimits,
 )
 from service.publishing import ExportSet, Publisher
@@ -118,23 +128,41 @@ class ImageExportService:
         base_image_path: str | os.PathLike[str] | None = None,
         normalize_dimensions: Size | None = None,
         metadata: Mapping[str, Any] | None = None,
+        *,
+        formats: Sequence[str] | None = None,
+        provenance: Provenance = "keep",
+        focus: tuple[float, float] | Literal["auto"] | None = None,
+        max_bytes: int | Mapping[str, int] | None = None,
+        allow_resize: bool = False,
     ) -> ExportResult:
-        """Export a PNG, JPEG or WebP picture in all three formats, of exactly `normalize_dimensions` pixels if given.
+        """Export a PNG, JPEG or WebP picture in `formats`, of exactly `normalize_dimensions` pixels if given.
 
-        With `base_image_path` the result is 70 % picture and 30 % base. `metadata` is echoed in each export.
+        With `base_image_path` the result is 70 % picture and 30 % base. `metadata` is echoed in each export. The other
+        arguments are the fields of these names of `/api/exports`, with the same rules and defaults.
         Raises TypeError or ValueError for wrong arguments, RuntimeError where no worker can be used (in a second event
-        loop, after a fork, in a daemonic process), ImageError for a picture that cannot be decoded, and StorageFull or
-        StorageUnavailable. A base that cannot be used, or a format that fails, is a warning in the result instead.
+        loop, after a fork, in a daemonic process), ImageError for a picture that cannot be decoded, NoExport if every
+        format failed, and StorageFull or StorageUnavailable. A base that cannot be used, or a format that fails, is a
+        warning in the result instead.
         """
         data, path, echo = picture_data(image_data), base_path(base_image_path), echoed_metadata(metadata)
         width, height = dimensions(normalize_dimensions)
+        requested = requested_formats(formats)
+        plan = ExportPlan(
+            Frame(width, height),
+            matte=self.settings.matte_rgb,
+            focus=focus_point(focus),
+            provenance=provenance_choice(provenance),
+            budgets=byte_budgets(max_bytes, allow_resize, requested),
+        )
         self.pool.claim()
-        plan = ExportPlan(Frame(width, height), matte=self.settings.matte_rgb)
         async with held() as hold, self.spooled(data) as source:
             base = await self.base_at(path, hold) if path is not None else None
-            exported = await self.export(source, base, plan, self.encodings())
+            exported = await self.export(source, base, plan, self.encodings(requested))
+        return self._result(exported, echo)
+
+    def _result(self, exported: ExportSet, echo: Mapping[str, Any]) -> ExportResult:
         exports: dict[str, dict[str, Any]] = {
-            name: asdict(export) | {"file_path": self.store.local(export.file_path), "metadata": echo.copy()}
+            name: asdict(export) | {"file_path": self.store.local(export.file_path), "metadata": dict(echo)}
             for name, export in exported.exports.items()
         }
         return ExportResult(exports, exported.warnings)

@@ -138,6 +138,32 @@ def test_export_has_the_requested_size_and_names_it(tmp_path: Path, picture: Pat
     assert size_of(tmp_path / "made/holiday-1280x720.jpg") == (1280, 720)
 
 
+def test_export_takes_the_fields_of_the_form(tmp_path: Path, picture: Path) -> None:
+    options = ("--formats", "avif", "--avif-quality", 30, "--focus", "0,0", "--max-bytes", "avif:100000")
+    answer = run("export", picture, *options, "--allow-resize", "true", "--provenance", "generated", "--json")
+    assert answer.exit_code == 0, answer.output
+    assert json.loads(answer.stdout)["exports"]["avif"]["quality"] == 30
+    assert (tmp_path / "holiday-400x300.avif").exists()
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--formats=gif", "--avif-quality=101", "--focus=0.5", "--focus=0.5,0.5,", "--max-bytes=0", "--max-bytes=avif:9",
+     "--allow-resize=maybe", "--provenance=none"],
+)  # fmt: skip
+def test_a_value_that_is_refused_is_exit_2(tmp_path: Path, picture: Path, option: str) -> None:
+    answer = run("export", picture, option, "--out", "made")
+    assert (answer.exit_code, answer.stdout) == (2, "")
+    name = option.partition("=")[0].removeprefix("--").replace("-", "_")
+    assert answer.stderr.startswith(f"error: {name}=")
+    assert not (tmp_path / "made").exists()
+
+
+def test_generate_refuses_a_focus_with_another_fit_and_has_no_provenance() -> None:
+    assert run("generate", "My script", "--focus", "auto", "--fit", "contain").exit_code == 2
+    assert run("generate", "My script", "--provenance", "generated").exit_code == 2
+
+
 def test_export_goes_on_after_a_bad_picture(tmp_path: Path, picture: Path) -> None:
     (tmp_path / "bad.png").write_text("text")
     answer = run("export", tmp_path / "bad.png", picture, "--formats", "png", "--out", "made")

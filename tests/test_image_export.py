@@ -6,7 +6,8 @@ import io
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from service.bases import MAX_REFERENCE_BYTES, REFERENCE_ENCODING, REFERENCE_LON
 from service.errors import ImageError, StorageFull, StorageUnavailable
 from service.exports import ImageExportService, Source
 from service.imaging.encode import encode
+from service.imaging.plan import Budgets, ExportJob, ExportPlan, Job, Outcome
 from service.settings import load_settings
 from service.store.local import LocalStore
 from tests.helpers import open_descriptors
@@ -152,7 +154,10 @@ async def test_a_base_may_be_a_path_object(service: ImageExportService, tmp_path
 @pytest.mark.parametrize(
     "argument",
     [{"base_image_path": png()}, {"base_image_path": 7}, {"normalize_dimensions": "1280x720"},
-     {"normalize_dimensions": 1280}, {"metadata": "id"}, {"metadata": [("id", 7)]}, {"metadata": 0}],
+     {"normalize_dimensions": 1280}, {"metadata": "id"}, {"metadata": [("id", 7)]}, {"metadata": 0},
+     {"formats": 5}, {"formats": {"png"}}, {"provenance": None}, {"provenance": True}, {"focus": 0.5}, {"focus": {}},
+     {"max_bytes": "9"}, {"max_bytes": 9.0}, {"max_bytes": [("png", 9)]}, {"allow_resize": None},
+     {"allow_resize": "true"}, {"allow_resize": 1}],
 )  # fmt: skip
 async def test_arguments_of_another_kind_are_type_errors_before_any_work(
     service: ImageExportService, tmp_path: Path, argument: dict[str, Any]
@@ -169,6 +174,80 @@ async def test_impossible_dimensions_are_a_value_error(
 ) -> None:
     with pytest.raises(ValueError, match="1 to 8192"):
         await service.process_and_export_image(png(), normalize_dimensions=dimensions)
+
+
+@pytest.mark.parametrize(
+    ("argument", "rule"),
+    [
+        *(({"formats": value}, "one or more of png, jpeg, webp and avif, not") for value in (
+            [], (), "png", "", b"png", ["gif"], ["png", "gif"], [None], ["png,webp"],
+        )),
+        *(({"provenance": value}, "'keep' or 'generated'") for value in ("Keep", "", "none")),
+        *(({"focus": value}, "two numbers from 0 to 1 with at most 4 decimals") for value in (
+            "0.5,0.5", "Auto", "", (), (0.5,), (0.5, 0.5, 0.5), (1.1, 0), (-0.1, 0), (0.12345, 0), (1 / 3, 0),
+            (True, 0), ("0.5", "0.5"), (float("nan"), 0), (0, float("inf")), (None, None),
+        )),
+        *(({"max_bytes": value}, "whole numbers from 1 to 1000000000, not") for value in (
+            0, -1, 1_000_000_001, True, {"png": 0}, {"png": "9"}, {"png": 9.0}, {"png": None}, {"png": True},
+        )),
+        *(({"max_bytes": value}, "none of the requested formats, png, jpeg and webp") for value in (
+            {"avif": 9}, {"png": 9, "gif": 9}, {None: 9}, {"": 9},
+        )),
+        ({"max_bytes": {"jpg": 9, "jpeg": 9}}, "comes twice"),
+        ({"max_bytes": {"png": 9}, "formats": ["webp"]}, "none of the requested formats, webp"),
+    ],
+)  # fmt: skip
+async def test_a_value_that_a_field_would_not_take_is_a_value_error(
+    service: ImageExportService, tmp_path: Path, argument: dict[str, Any], rule: str
+) -> None:
+    with pytest.raises(ValueError, match=rule):
+        await service.process_and_export_image(png(), **argument)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("formats", "made"),
+    [(["avif"], ["avif"]), (("webp", " JPG ", "jpeg"), ["jpeg", "webp"]), (None, ["png", "jpeg", "webp"])],
+)
+async def test_the_formats_are_those_that_are_asked_for(
+    service: ImageExportService, formats: Sequence[str] | None, made: list[str]
+) -> None:
+    assert list(await service.process_and_export_image(png((16, 9)), formats=formats)) == made
+
+
+def planned(service: ImageExportService, monkeypatch: pytest.MonkeyPatch) -> list[ExportPlan]:
+    """The plans of all jobs from now on."""
+    plans: list[ExportPlan] = []
+    run = service.pool.run
+
+    async def recording(job: Job, *args: Any) -> Outcome:
+        if isinstance(job, ExportJob):
+            plans.append(job.plan)
+        return await run(job, *args)
+
+    monkeypatch.setattr(service.pool, "run", recording)
+    return plans
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes"),
+    [
+        ({"focus": "auto"}, {"focus": "auto"}),
+        ({"focus": (0, 1)}, {"focus": (0, 10_000)}),
+        ({"focus": [0.3, 0.0001]}, {"focus": (3_000, 1)}),
+        ({"provenance": "generated"}, {"provenance": "generated"}),
+        ({"max_bytes": 200_000}, {"budgets": Budgets(200_000)}),
+        ({"max_bytes": {"JPG": 9_000, "png": 8_000}, "allow_resize": True},
+         {"budgets": Budgets(each=(("png", 8_000), ("jpeg", 9_000)), may_resize=True)}),
+        ({"max_bytes": {}}, {}),
+    ],
+)  # fmt: skip
+async def test_the_arguments_are_the_plan_of_the_export(
+    service: ImageExportService, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    plans = planned(service, monkeypatch)
+    await service.process_and_export_image(png(), **arguments)
+    assert plans == [replace(ExportPlan(), **changes)]
 
 
 async def test_a_full_disk_is_an_error_and_nothing_is_published(

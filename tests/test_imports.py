@@ -56,6 +56,7 @@ ALLOWED = {
     | {"backend", "exports", "gemini", "jobs", "ledger", "scheduler", "schemas", "signals", "store", "thumbnails"},
     "schemas": {
         "bases",
+        "budgets",
         "encodings",
         "errors",
         "gemini",
@@ -102,7 +103,8 @@ ALLOWED = {
     "rendering": {"bases", "errors", "imaging", "store", "workers"},
     "bases": {"errors", "imaging"},
     "encodings": {"imaging", "settings"},
-    "arguments": {"imaging"},
+    "arguments": {"budgets", "imaging"},
+    "budgets": {"imaging"},
     "backend": GROUND | {"emulator", "gemini"},
     "scheduler": GROUND | {"retention", "store"},
     "retention": {"errors", "settings", "store"},

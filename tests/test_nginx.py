@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import pytest_asyncio
 
+from service.imaging.formats import TABLE
 from service.server.keys import EXPORTS
 from tests.conftest import Serve
 from tests.handlers.test_downloads import DATA, SECRET, put
@@ -119,6 +120,18 @@ async def test_nginx_sends_exports_and_evaluates_what_is_asked_of_them(nginx: Ng
     assert (part.status, part.body) == (206, DATA[2:5])
     assert (await nginx.get(url, "HEAD", If_Match="*")).status == 200
     assert (await nginx.get(url, If_Unmodified_Since=got.headers["Last-Modified"])).status == 200
+
+
+@pytest.mark.parametrize(
+    ("suffix", "mime"),
+    [(row.suffix, row.mime) for row in TABLE.values() if row.encoding],
+)
+async def test_nginx_names_the_type_of_every_format(nginx: Nginx, suffix: str, mime: str) -> None:
+    name = put(nginx.service, suffix)
+    got = await nginx.get(nginx.service.app[EXPORTS].links.build(name))
+    assert (got.status, got.body, got.headers["Content-Type"]) == (200, DATA, mime)
+    # The location of signed links has a header that those of the service lack.
+    assert "X-Request-Id" not in got.headers
 
 
 async def test_what_is_refused_behind_nginx_is_a_problem(nginx: Nginx) -> None:

@@ -13,7 +13,7 @@ from service.handlers.forms import Form, open_form
 from service.imaging.formats import SNIFF_BYTES, TABLE, sniff
 from service.ledger.rows import CallRow, RequestRow
 from service.schemas.answers import exports_answer
-from service.schemas.fields import EXPORT_FIELDS, read_changes
+from service.schemas.requests import EXPORT_FIELDS, read_changes
 from service.server.keys import ADMISSION, CALLER, EXPORTS, JOBS, SETTINGS
 from service.server.queries import read_query
 from service.server.sending import answer

@@ -13,8 +13,8 @@ from service.jobs.job import ROUTE, Job, Submission
 from service.ledger.rows import CallRow, Mode, RequestRow
 from service.orders import Failed, Order, Variation, number_of
 from service.schemas.answers import ErrorAnswer, ThumbnailsAnswer, VariationAnswer, error_answer, variation_answer
-from service.schemas.fields import THUMBNAIL_FIELDS, read_order
 from service.schemas.headers import fingerprint, idempotency_key, prefers_async
+from service.schemas.requests import THUMBNAIL_FIELDS, read_order
 from service.schemas.status import outcomes, status_answer
 from service.server.admission import Ticket
 from service.server.keys import ADMISSION, CALLER, JOBS, REQUEST_ID, SETTINGS, THUMBNAILS

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from service.schemas.fields import read_days
+from service.schemas.requests import read_days
 from service.schemas.status import usage_answer
 from service.server.keys import CALLER, JOBS, SETTINGS
 from service.server.queries import read_query

@@ -183,10 +183,21 @@ def reader_of(name: Format) -> Reader:
     return reader
 
 
+def formats_of(names: Iterable[str]) -> tuple[Format, ...]:
+    """The formats of exports with these names, in any case, each once and in the order of the table.
+
+    Raises ValueError for another name.
+    """
+    requested = {NAMES.get(name.strip().lower()) for name in names}
+    if None in requested:
+        raise ValueError(f"a name is none of {listed(NAMES, 'and')}")
+    return tuple(each for each in FORMATS if each in requested)
+
+
 def listed(words: Iterable[str], conjunction: str) -> str:
     """Words as a sentence has them: `a, b and c`."""
     *first, last = words
-    return f"{', '.join(first)} {conjunction} {last}"
+    return f"{', '.join(first)} {conjunction} {last}" if first else last
 
 
 # For messages: the formats that are read.

@@ -1,14 +1,17 @@
 """Every field: the values that are accepted, and the errors for others, which cost nothing and leave no file."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from service.budgets import MAX_BYTES
 from service.errors import InvalidField, MissingField
 from service.imaging.formats import JpegEncoding, PngEncoding, WebpEncoding
-from service.imaging.plan import ExportPlan
+from service.imaging.plan import Budget, Budgets, ExportPlan
 from service.orders import Order
-from service.schemas.fields import EXPORT_FIELDS, MAX_SCRIPT, THUMBNAIL_FIELDS, Fields, read_export, read_order
+from service.schemas.fields import Fields
+from service.schemas.requests import EXPORT_FIELDS, MAX_SCRIPT, THUMBNAIL_FIELDS, read_export, read_order
 from service.settings import Settings
 from tests.conftest import MakeSettings, Serve
 from tests.helpers import SCRIPT, QuickEmulator, Running, assert_problem, decoded, picture_bytes, upload
@@ -38,6 +41,7 @@ WHOLE_NUMBERS = {
     "height": (1, 8192),
     "jpeg_quality": (0, 100),
     "webp_quality": (0, 100),
+    "avif_quality": (0, 100),
     "png_compression": (0, 9),
 }
 NOT_WHOLE_NUMBERS = ("-1", "+1", "1.0", "1_0", " 1", "1 ", "0x1", "1e1", "two", "٣", "１", "9" * 5000, "nan")
@@ -57,6 +61,21 @@ REFUSED_EVERYWHERE = [
         "1.1", "1.0001", "2", "-0", "-0.1", "+0.5", "0.70001", "0,5", ".", "1e-1", "nan", "inf",
         "0.5.5", "٠", " 0.5", "00.5",
     )),
+    *(("focus", text, "auto, or x,y such as 0.5,0.25, each from 0 to 1 with at most 4 decimals") for text in (
+        ",", ",0.5", "0.5,", ".5,0.5", "0.5,.5", "1.,0.5", "0.5,1.", "0.5", "0.5,0.5,0.5", "0.5;0.5", "0.5 0.5",
+        " 0.5,0.5", "0.5, 0.5", "0.5,0.5 ", "1.0001,0.5", "0.5,1.1", "2,0", "-0,0", "-0.1,0.5", "+0.5,0.5",
+        "0.12345,0.5", "00.5,0.5", "1e-1,0.5", "nan,0.5", "0.5,inf", "٠,0.5", "０,0", "Auto", "centre", "auto,0",
+    )),
+    *(("max_bytes", text, f"a whole number from 1 to {MAX_BYTES}, or one for each of some formats") for text in (
+        "0", "1000000001", "-1", "+1", "1.5", "1e6", "1_000", " 100", "100 ", "1k", "٣", "１", "ten", ",", "100,200",
+        "png", "png:", "png:0", "png:1000000001", "png:-1", "png:1.5", "png:1:2", "png:1,", ",png:1", "png:1,100",
+        "100,png:1", "png:1;jpeg:2", "png=1", "png:1 2", "png:１",
+    )),
+    *(("max_bytes", text, "is none of the requested formats, png, jpeg and webp") for text in (
+        ":1", "avif:1", "png:1,avif:1", "gif:1", "image/png:1", "*:1",
+    )),
+    *(("max_bytes", text, "comes twice") for text in ("png:1,png:1", "jpg:1,jpeg:2", "png:1,webp:2,PNG:3")),
+    *(("allow_resize", text, "true, false, 1, 0, on or off") for text in ("yes", "2", "t", " true")),
     ("matte", "white", "#ffffff"),
     ("matte", "#fff", "#ffffff"),
     ("alpha", "drop", "keep, flatten"),
@@ -155,7 +174,7 @@ async def test_exports_refuse_an_unknown_field(service: Running, name: str) -> N
 
 
 @on_one_loop
-@pytest.mark.parametrize("name", ["colour", "base", "Script", "n"])
+@pytest.mark.parametrize("name", ["colour", "base", "Script", "n", "provenance"])
 async def test_thumbnails_refuse_an_unknown_field(service: Running, name: str) -> None:
     with service.nothing_spent_or_left():
         answer = await service.thumbnails((name, "1"))
@@ -237,6 +256,65 @@ def test_booleans(settings: Settings, text: str, value: bool) -> None:
     assert order(settings, reference=text).reference is value
 
 
+@pytest.mark.parametrize(
+    ("text", "focus"),
+    [("auto", "auto"), ("0,0", (0, 0)), ("1,1", (10000, 10000)), ("1.0,0.0", (10000, 0)), ("0.5,0.25", (5000, 2500)),
+     ("0.0001,0.9999", (1, 9999)), ("1.0000,0.3", (10000, 3000))],
+)  # fmt: skip
+def test_a_focus_is_exact_to_four_decimals(settings: Settings, text: str, focus: Any) -> None:
+    assert plan(settings, focus=text).focus == focus
+    assert plan(settings, focus=text, fit="cover").focus == focus
+    with pytest.raises(InvalidField, match=f"focus='{text}' is not allowed: only with fit=cover"):
+        plan(settings, focus=text, fit="contain")
+    with pytest.raises(InvalidField, match="only with fit=cover"):
+        order(settings, focus=text, fit="stretch")
+
+
+def test_without_a_focus_a_picture_is_cropped_at_its_centre(settings: Settings) -> None:
+    assert plan(settings).focus is None
+    assert plan(settings, focus="", fit="contain").focus is None
+
+
+@pytest.mark.parametrize(
+    ("text", "budgets"),
+    [("1", Budgets(1)), ("1000000000", Budgets(1_000_000_000)), ("0000200000", Budgets(200_000)),
+     ("png:200000", Budgets(each=(("png", 200_000),))),
+     (" WebP : 5 ,jpg:07", Budgets(each=(("jpeg", 7), ("webp", 5))))],
+)  # fmt: skip
+def test_a_budget_for_every_format_or_for_some(settings: Settings, text: str, budgets: Budgets) -> None:
+    assert plan(settings, max_bytes=text).budgets == budgets
+    got = order(settings, max_bytes=text, allow_resize="on").plan
+    assert got
+    assert got.budgets == replace(budgets, may_resize=True)
+
+
+def test_a_budget_holds_for_the_formats_that_are_asked_for(settings: Settings) -> None:
+    budgets = plan(settings, max_bytes="avif:9", formats="avif,png", allow_resize="true").budgets
+    assert (budgets.of("avif"), budgets.of("png")) == (Budget(9, may_resize=True), None)
+    with pytest.raises(InvalidField, match="'webp' is none of the requested formats, png and avif"):
+        plan(settings, max_bytes="webp:9", formats="avif,png")
+    with pytest.raises(InvalidField, match=r"'jpeg' is none of the requested formats, avif$"):
+        plan(settings, max_bytes="jpeg:9", formats="avif")
+
+
+def test_without_a_budget_allow_resize_means_nothing(settings: Settings) -> None:
+    assert plan(settings, allow_resize="true").budgets.of("png") is None
+
+
+@pytest.mark.parametrize("text", ["keep", "generated"])
+def test_the_provenance_of_an_uploaded_picture(settings: Settings, text: Any) -> None:
+    assert plan(settings).provenance == "keep"
+    assert plan(settings, provenance=text).provenance == text
+
+
+@on_one_loop
+@pytest.mark.parametrize("text", ["Keep", "none", "true", "generated "])
+async def test_another_provenance_is_refused(service: Running, text: str) -> None:
+    with service.nothing_spent_or_left():
+        answer = await service.exports(upload(picture_bytes()), ("provenance", text))
+    assert_problem(answer, 422, "invalid_field", "provenance", "keep, generated")
+
+
 @pytest.mark.parametrize("fit", ["cover", "contain", "stretch"])
 def test_every_fit_is_taken(settings: Settings, fit: str) -> None:
     assert plan(settings, fit=fit).fit == fit
@@ -245,8 +323,11 @@ def test_every_fit_is_taken(settings: Settings, fit: str) -> None:
 def test_the_fields_beyond_the_common_ones(settings: Settings) -> None:
     got = plan(settings, matte="#0a0B0c", alpha="keep")
     assert (got.matte, got.alpha) == ((10, 11, 12), "keep")
-    encoded = encodings(settings, jpeg_subsampling="4:4:4", webp_lossless="on")
+    encoded = encodings(
+        settings, jpeg_subsampling="4:4:4", webp_lossless="on", formats="jpeg,webp,avif", avif_quality="0"
+    )
     assert (encoded["jpeg"].subsampling, encoded["webp"].lossless) == ("4:4:4", True)
+    assert encoded["avif"].quality == 0
 
 
 @pytest.mark.parametrize("model", ["a", "gemini-9-flash-image", "0.1", "a" * 64, "imagen-4.0-generate-001"])

@@ -1,0 +1,191 @@
+"""Parse the fields of each kind of request; every error says what is allowed."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from service.bases import Source
+from service.encodings import default_encodings
+from service.errors import InvalidField, MissingField, NotUtf8
+from service.gemini import models
+from service.imaging.errors import ImpossibleFrame
+from service.imaging.formats import DEFAULT_FORMATS, Encoding, Format, Subsampling
+from service.imaging.frame import MAX_SIDE, Frame
+from service.imaging.plan import Alpha, Budgets, ExportPlan, Fit, Focus, Provenance
+from service.orders import Order, check_model, default_frame
+from service.schemas.fields import Fields, not_allowed
+from service.settings import Settings
+from service.values import MODEL_NAME, MODEL_NAME_RULE, is_utf8
+
+MAX_SCRIPT = 32_000  # characters
+EXPORT_LONGEST = 1280  # pixels of the longer side of an export without a requested size
+DEFAULT_DAYS, MAX_DAYS = 30, 400
+
+EXPORT_FIELDS = (
+    "width", "height", "fit", "focus", "blend", "formats", "max_bytes", "allow_resize", "jpeg_quality", "webp_quality",
+    "avif_quality", "png_compression", "progressive", "matte", "alpha", "jpeg_subsampling", "webp_lossless",
+)  # fmt: skip
+PICTURE_FIELDS = (*EXPORT_FIELDS, "provenance")
+THUMBNAIL_FIELDS = ("script", "aspect_ratio", "count", "model", "image_size", "reference", *EXPORT_FIELDS)
+
+_RATIO = re.compile(r"[1-9][0-9]?:[1-9][0-9]?", re.ASCII)
+_FITS: dict[str, Fit] = {"cover": "cover", "contain": "contain", "stretch": "stretch"}
+_ALPHAS: dict[str, Alpha] = {"keep": "keep", "flatten": "flatten"}
+_SUBSAMPLINGS: dict[str, Subsampling] = {"4:2:0": "4:2:0", "4:2:2": "4:2:2", "4:4:4": "4:4:4"}
+_PROVENANCES: dict[str, Provenance] = {"keep": "keep", "generated": "generated"}
+
+
+def read_order(fields: Fields, settings: Settings, request_id: str, base: Source | None) -> Order:
+    """Parse a request for thumbnails; raises MissingField, InvalidField, NotUtf8."""
+    script = _script(fields)
+    model = fields.text("model") or settings.gemini_model
+    if not MODEL_NAME.fullmatch(model):
+        raise not_allowed("model", model, MODEL_NAME_RULE)
+    aspect_ratio = fields.text("aspect_ratio") or "16:9"
+    if aspect_ratio not in models.RATIOS and (models.find(model) or not _RATIO.fullmatch(aspect_ratio)):
+        raise not_allowed("aspect_ratio", aspect_ratio, ", ".join(models.RATIOS))
+    image_size = fields.choice("image_size", {size: size for size in models.SIZES}, "1K")
+    check_model(model, aspect_ratio, image_size)
+    width, height = _sides(fields)
+    frame = default_frame(aspect_ratio, image_size, width, height)
+    formats = fields.formats("formats")
+    return Order(
+        script=script,
+        base=base,
+        aspect_ratio=aspect_ratio,
+        count=fields.integer("count", 1, settings.max_variations) or 1,
+        model=model,
+        image_size=image_size,
+        reference=fields.boolean("reference", default=True),
+        plan=_plan(fields, ExportPlan(frame, matte=settings.matte_rgb), formats),
+        encodings=tuple(_encodings(fields, default_encodings(settings), formats)),
+        request_id=request_id,
+    )
+
+
+def read_export(fields: Fields, settings: Settings) -> tuple[ExportPlan, Sequence[Encoding]]:
+    """Parse the fields of a request to `/api/exports`; raises InvalidField."""
+    width, height = _sides(fields)
+    default = ExportPlan(
+        Frame(width, height, longest=EXPORT_LONGEST),
+        matte=settings.matte_rgb,
+        provenance=fields.choice("provenance", _PROVENANCES, "keep"),
+    )
+    formats = fields.formats("formats")
+    return _plan(fields, default, formats), _encodings(fields, default_encodings(settings), formats)
+
+
+def read_changes(fields: Fields, settings: Settings, order: Order) -> tuple[ExportPlan, Sequence[Encoding]]:
+    """Parse the fields of a request to export an order again: they override its own. Raises InvalidField.
+
+    `width` and `height` are one setting: either of them replaces both. A focus of before is dropped with another `fit`
+    than `cover`.
+    """
+    plan = order.effective_plan(settings.matte_rgb)
+    width, height = _sides(fields)
+    if width or height:
+        plan = replace(plan, frame=default_frame(order.aspect_ratio, order.image_size, width, height))
+    before = {encoding.format: encoding for encoding in order.encodings or ()}
+    wanted = fields.formats("formats") if fields.text("formats") else tuple(before) or DEFAULT_FORMATS
+    return _plan(fields, plan, wanted), _encodings(fields, default_encodings(settings) | before, wanted)
+
+
+def read_days(first: str | None, last: str | None) -> tuple[str, str]:
+    """The first and last UTC day of a report, both included, by default the last 30 days; raises InvalidField."""
+    end = _day("to", last) if last else datetime.now(UTC).date()
+    begin = _day("from", first) if first else end - timedelta(days=DEFAULT_DAYS - 1)
+    if begin > end:
+        raise InvalidField("from is later than to")
+    if (end - begin).days >= MAX_DAYS:
+        raise InvalidField(f"from and to are too far apart: at most {MAX_DAYS} days")
+    return begin.isoformat(), end.isoformat()
+
+
+def _day(name: str, text: str) -> date:
+    try:
+        if len(text) != len("2026-11-26"):
+            raise ValueError
+        return date.fromisoformat(text)
+    except ValueError:
+        raise InvalidField(f"{name}={text[:20]!r} is not allowed: a day such as 2026-11-26") from None
+
+
+def _script(fields: Fields) -> str:
+    script = fields.text("script")
+    if script is None or not script.strip():
+        raise MissingField(f"script is required: 1 to {MAX_SCRIPT} characters that are not all blank")
+    if len(script) > MAX_SCRIPT:
+        raise script_too_long()
+    if not is_utf8(script):
+        raise NotUtf8("script is not UTF-8")
+    return script
+
+
+def script_too_long() -> InvalidField:
+    return InvalidField(f"script is too long: at most {MAX_SCRIPT} characters are allowed")
+
+
+def _sides(fields: Fields) -> tuple[int | None, int | None]:
+    return fields.integer("width", 1, MAX_SIDE), fields.integer("height", 1, MAX_SIDE)
+
+
+def _plan(fields: Fields, default: ExportPlan, formats: Collection[Format]) -> ExportPlan:
+    """The default plan, overridden by the requested fields."""
+    _check_size(default.frame)
+    fit = fields.choice("fit", _FITS, default.fit)
+    return replace(
+        default,
+        fit=fit,
+        share=fields.share("blend", default.share),
+        matte=fields.colour("matte", default.matte),
+        alpha=fields.choice("alpha", _ALPHAS, default.alpha),
+        focus=_focus(fields, default.focus, fit),
+        budgets=_budgets(fields, default.budgets, formats),
+    )
+
+
+def _focus(fields: Fields, default: Focus, fit: Fit) -> Focus:
+    focus = fields.focus("focus")
+    if fit == "cover":
+        return focus or default
+    if focus:
+        raise not_allowed("focus", fields.texts["focus"], "only with fit=cover")
+    return None
+
+
+def _budgets(fields: Fields, default: Budgets, formats: Collection[Format]) -> Budgets:
+    budgets = fields.budgets("max_bytes", formats) or default
+    return replace(budgets, may_resize=fields.boolean("allow_resize", default.may_resize))
+
+
+def _check_size(frame: Frame) -> None:
+    """Raise InvalidField for an impossible size; with a ratio of its own the frame shows it before any call."""
+    try:
+        if frame.ratio:
+            frame.size(frame.ratio)
+    except ImpossibleFrame as error:
+        raise InvalidField(f"width and height: {error.detail}") from None
+
+
+def _encodings(fields: Fields, default: Mapping[Format, Encoding], formats: Sequence[Format]) -> Sequence[Encoding]:
+    """The encoding of each format: its default, overridden by the requested fields."""
+    requested: dict[Format, dict[str, Any]] = {
+        "png": {"compression": fields.integer("png_compression", 0, 9)},
+        "jpeg": {
+            "quality": fields.integer("jpeg_quality", 0, 100),
+            "progressive": fields.optional_boolean("progressive"),
+            "subsampling": fields.choice("jpeg_subsampling", _SUBSAMPLINGS, None),
+        },
+        "webp": {
+            "quality": fields.integer("webp_quality", 0, 100),
+            "lossless": fields.optional_boolean("webp_lossless"),
+        },
+        "avif": {"quality": fields.integer("avif_quality", 0, 100)},
+    }
+    return [replace(default[each], **_present(requested.get(each, {}))) for each in formats]
+
+
+def _present(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
