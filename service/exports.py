@@ -32,7 +32,7 @@ from service.errors import (
     UnsupportedImage,
 )
 from service.imaging.errors import ImagingError, Unreadable
-from service.imaging.formats import DEFAULT_FORMATS, SNIFF_BYTES, Encoding, Format, sniff
+from service.imaging.formats import DEFAULT_FORMATS, SNIFF_BYTES, Encoding, Format, avif_refusal, sniff
 from service.imaging.frame import Frame, Size
 from service.imaging.plan import (
     ExportOutcome,
@@ -283,6 +283,15 @@ def _refusal(outcome: object) -> ServiceError:
 
 
 def _no_export(outcome: ExportOutcome) -> ServiceError:
-    codes = {warning.code for warning in outcome.warnings}
-    detail = "; ".join(warning.detail for warning in outcome.warnings if warning.format) or "no format was asked for"
-    return StorageFull("no space is left in temp/") if StorageFull.code in codes else NoExport(detail)
+    """422 if every format was left out for what the request asks."""
+    failures = [warning for warning in outcome.warnings if warning.format]
+    if any(warning.code == StorageFull.code for warning in failures):
+        return StorageFull("no space is left in temp/")
+    detail = "; ".join(warning.detail for warning in failures) or "no format was asked for"
+    asked_for = all(_is_asked_for(warning, outcome.size) for warning in failures)
+    return NoExport(detail, status=422 if asked_for else NoExport.status)
+
+
+def _is_asked_for(failure: ExportWarning, size: Size) -> bool:
+    """Whether a format was left out for what the request asks: a budget that nothing meets, or too large an AVIF."""
+    return failure.code == "over_budget" or (failure.format == "avif" and avif_refusal(size) is not None)

@@ -215,7 +215,7 @@ class VariationRun(CallHooks):
         try:
             return await exports.export(raw.source, self._base, plan, encodings, Priority.PAID, self._record.stem)
         except ServiceError as error:
-            keeps_status = isinstance(error, TooCostly | StorageFull | StorageUnavailable)
+            keeps_status = isinstance(error, NoExport | TooCostly | StorageFull | StorageUnavailable)
             raise _no_export(error.detail, raw, error.status if keeps_status else NoExport.status) from error
         except Exception as error:
             log.exception("no export of %s", raw.key)

@@ -860,7 +860,8 @@ def without(monkeypatch: pytest.MonkeyPatch, service: Running, code: str, *forma
         if not isinstance(outcome, ExportOutcome):
             return outcome
         files = tuple(file for file in outcome.files if file.format not in formats)
-        return replace(outcome, files=files, warnings=tuple(ExportWarning(code, "it failed", name) for name in formats))
+        warnings = tuple(ExportWarning(code, "it failed", name) for name in formats)
+        return replace(outcome, files=files, warnings=outcome.warnings + warnings)
 
     monkeypatch.setattr(pool, "run", failing)
 
@@ -887,6 +888,25 @@ async def test_a_picture_of_which_no_export_could_be_made_names_its_raw(
     body = assert_problem(await service.thumbnails(), 502, "no_export", "it failed")
     assert body["errors"][0]["storage_path"] == f"generated/{body['request_id']}_1.png"
     assert body["billed"] is True
+
+
+@on_one_loop
+async def test_only_an_avif_too_large_is_the_requests_fault(service: Running) -> None:
+    large = (("formats", "avif"), ("width", "4097"), ("height", "4096"))
+    detail = "the AVIF would have 16781312 pixels; at most 16777216 are allowed"
+    assert_problem(await service.exports(upload(picture_bytes()), *large), 422, "no_export", detail)
+    body = assert_problem(await service.thumbnails(*large), 422, "no_export", detail)
+    assert body["errors"][0]["storage_path"] == f"generated/{body['request_id']}_1.png"
+
+
+@on_one_loop
+async def test_a_reason_that_is_not_the_requests_fault_decides_the_status(
+    service: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without(monkeypatch, service, "over_budget", "png", "jpeg", "webp")
+    assert_problem(await service.exports(upload(picture_bytes())), 422, "no_export", "it failed; it failed; it failed")
+    without(monkeypatch, service, "encode_failed", "webp")
+    assert_problem(await service.exports(upload(picture_bytes())), 502, "no_export")
 
 
 @on_one_loop

@@ -48,6 +48,11 @@ class WebpEncoding:
     method: int = 2
 
 
+# An AVIF picture takes the memory of several others, and decoders refuse longer sides.
+MAX_AVIF_PIXELS = 1 << 24
+MAX_AVIF_SIDE = 1 << 15
+
+
 @dataclass(frozen=True, slots=True)
 class AvifEncoding:
     """`speed` from 6 (smallest) to 9 (fastest)."""
@@ -79,6 +84,16 @@ def at_quality(encoding: Encoding, quality: int) -> Encoding:
 def colors_of(encoding: Encoding) -> int | None:
     """The limit of the palette that an encoding makes; None if it makes none."""
     return encoding.colors if isinstance(encoding, PngEncoding) else None
+
+
+def avif_refusal(size: Size) -> str | None:
+    """Why a picture of that size is not exported as AVIF, if it is not."""
+    width, height = size
+    if width * height > MAX_AVIF_PIXELS:
+        return f"the AVIF would have {width * height} pixels; at most {MAX_AVIF_PIXELS} are allowed"
+    if max(size) > MAX_AVIF_SIDE:
+        return f"the AVIF would be {width} x {height}; at most {MAX_AVIF_SIDE} pixels a side are allowed"
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,10 @@
 """Runs inside a worker process: sets its limits, then does one job at a time."""
 
 import contextlib
-import ctypes
 import errno
 import hashlib
 import multiprocessing
 import os
-import resource
 import signal
 import threading
 import traceback
@@ -22,7 +20,7 @@ from service.imaging.containers.container import Container
 from service.imaging.decode import decode
 from service.imaging.encode import encode
 from service.imaging.errors import Fault, ImagingError, TooCostly, Unreadable
-from service.imaging.formats import TABLE, Encoding, Format, quality_of
+from service.imaging.formats import TABLE, AvifEncoding, Encoding, Format, quality_of
 from service.imaging.frame import Size
 from service.imaging.picture_warnings import picture_warnings
 from service.imaging.pipeline import finish
@@ -43,11 +41,9 @@ from service.imaging.plan import (
     WorkerLimits,
 )
 from service.imaging.probe import probe
+from service.workers.memory import check_avif, limit_memory, reuse_memory
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-# Parameters of mallopt(3) of glibc.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-
 _limits = WorkerLimits()
 _disk = ThreadPoolExecutor(1, "disk")
 
@@ -60,31 +56,12 @@ def start(limits: WorkerLimits) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.nice(10)
-    _reuse_memory()
-    _limit_memory(limits.memory_bytes)
+    reuse_memory()
+    limit_memory(limits.memory_bytes)
     Image.MAX_IMAGE_PIXELS = limits.pixels
     warnings.simplefilter("error", Image.DecompressionBombWarning)
     _disk.submit(int)  # starts its thread before memory is short
     threading.Thread(target=_die_with_parent, name="parent-watch", daemon=True).start()
-
-
-def _limit_memory(memory: int) -> None:
-    """Limit the address space, unless there is a stricter limit already."""
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    if hard == resource.RLIM_INFINITY or memory < hard:
-        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-
-
-def _reuse_memory() -> None:
-    """Keep freed memory of up to 32 MiB for the next picture: page faults otherwise cost 4 % of a job.
-
-    Larger blocks still go back to the system. One arena is enough, as the threads here only wait for the disk.
-    """
-    with contextlib.suppress(AttributeError, OSError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, 32 << 20)
-        mallopt(_M_TRIM_THRESHOLD, 32 << 20)
-        mallopt(_M_ARENA_MAX, 1)
 
 
 def _die_with_parent() -> None:
@@ -204,7 +181,11 @@ def _without_base(reason: str) -> ExportWarning:
 
 def _encode(image: Image.Image, plan: ExportPlan, encoding: Encoding) -> bytes | ExportWarning:
     try:
+        if isinstance(encoding, AvifEncoding):
+            check_avif(image.size)
         return encode(image, encoding, plan.matte)
+    except ImagingError as refusal:
+        return ExportWarning("encode_failed", refusal.detail, encoding.format)
     except Exception as fault:
         return _encode_failed(encoding.format, "encoded", fault)
 

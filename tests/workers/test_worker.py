@@ -17,10 +17,20 @@ import pytest
 from PIL import Image
 
 from service.imaging.errors import Fault, ImagingError, TooCostly, TooManyPixels, Undecodable, UnsupportedType
-from service.imaging.formats import JpegEncoding, PngEncoding, WebpEncoding
+from service.imaging.formats import MAX_AVIF_SIDE, AvifEncoding, JpegEncoding, PngEncoding, WebpEncoding
 from service.imaging.frame import Frame
-from service.imaging.plan import ExportJob, ExportOutcome, ExportPlan, InspectJob, Outcome, Picture, WorkerLimits
+from service.imaging.plan import (
+    ExportJob,
+    ExportOutcome,
+    ExportPlan,
+    ExportWarning,
+    InspectJob,
+    Outcome,
+    Picture,
+    WorkerLimits,
+)
 from service.workers import worker
+from service.workers.memory import avif_bytes
 from tests.imaging import pictures
 from tests.imaging.pictures import RGB
 from tests.imaging.workbench import TRIO, Bench
@@ -126,6 +136,28 @@ def test_a_format_that_cannot_be_encoded_leaves_the_others(bench: Bench) -> None
     assert bench.made("webp") == b""
 
 
+@pytest.mark.parametrize(
+    ("size", "detail"),
+    [
+        ((4097, 4096), "the AVIF would have 16781312 pixels; at most 16777216 are allowed"),
+        ((MAX_AVIF_SIDE + 1, 1), "the AVIF would be 32769 x 1; at most 32768 pixels a side are allowed"),
+    ],
+)
+def test_an_avif_that_would_be_too_large_is_left_out(bench: Bench, size: tuple[int, int], detail: str) -> None:
+    large = pictures.saved(Image.new("1", size), "PNG")
+    outcome = bench.run(large, encodings=(JpegEncoding(), AvifEncoding()))
+    assert isinstance(outcome, ExportOutcome)
+    assert [file.format for file in outcome.files] == ["jpeg"]
+    assert outcome.warnings == (ExportWarning("encode_failed", detail, "avif"),)
+    assert bench.made("avif") == b""
+
+
+def test_the_longest_avif_can_be_read(bench: Bench) -> None:
+    long = pictures.saved(Image.new("RGB", (MAX_AVIF_SIDE, 1), "teal"), "PNG")
+    bench.export(long, encodings=(AvifEncoding(),))
+    assert bench.image("avif").size == (MAX_AVIF_SIDE, 1)
+
+
 def test_a_full_storage_is_named_for_each_format(bench: Bench) -> None:
     job = bench.job(pictures.jpeg(), encodings=(PngEncoding(), JpegEncoding()))
     Path(job.targets[0][1]).unlink()
@@ -184,6 +216,37 @@ def test_a_picture_larger_than_the_memory_is_too_costly_and_the_worker_lives(
     assert isinstance(pool.submit(worker.run, bench.job(huge)).result(), TooCostly)
     assert isinstance(pool.submit(worker.run, bench.job(pictures.jpeg())).result(), ExportOutcome)
     assert pool.submit(os.getpid).result() == pid
+
+
+def test_an_avif_larger_than_the_memory_is_left_out_and_the_worker_lives(
+    bench: Bench, pool: ProcessPoolExecutor
+) -> None:
+    large = pictures.saved(Image.new("1", (2_048, 2_048)), "PNG")
+    pid = pool.submit(os.getpid).result()
+    outcome = pool.submit(worker.run, bench.job(large, encodings=(AvifEncoding(), JpegEncoding()))).result()
+    assert isinstance(outcome, ExportOutcome)
+    assert [file.format for file in outcome.files] == ["jpeg"]
+    assert outcome.warnings == (ExportWarning("encode_failed", "the AVIF needs more memory than a worker has", "avif"),)
+    assert pool.submit(os.getpid).result() == pid
+
+
+def _avif_of(size: tuple[int, int], more: int) -> str | None:
+    """Encode noise with `more` address space than this process has; returns the warning."""
+    image = Image.merge("RGBA", [Image.effect_noise(size, 80) for _ in "RGBA"])
+    used = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmSize"))
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (int(used.split()[1]) * 1024 + more, hard))
+    made = worker._encode(image, ExportPlan(), AvifEncoding(100))
+    return made.detail if isinstance(made, ExportWarning) else None
+
+
+@pytest.mark.parametrize("size", [(1024, 1024), (16, 8192), (1, 1)])
+def test_the_memory_asked_for_an_avif_is_enough(size: tuple[int, int]) -> None:
+    """Less than enough may be a crash of the worker instead of a warning."""
+    needed = avif_bytes(size)
+    with ProcessPoolExecutor(1, get_context("spawn")) as executor:
+        assert executor.submit(_avif_of, size, needed // 2).result() == "the AVIF needs more memory than a worker has"
+        assert executor.submit(_avif_of, size, needed + MEBIBYTE).result() is None
 
 
 def test_only_the_parent_ends_a_worker(pool: ProcessPoolExecutor) -> None:
