@@ -40,6 +40,7 @@ ALLOWED = {
     "handlers": GROUND
     | {
         "bases",
+        "budgets",
         "exports",
         "gemini",
         "imaging",

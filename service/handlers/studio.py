@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from service.budgets import MAX_BYTES
 from service.error_codes import classes
 from service.errors import NotFound, ServiceError
 from service.gemini import models
@@ -51,6 +52,8 @@ def _config(settings: Settings) -> dict[str, Any]:
         "png_compression": settings.png_compression,
         "jpeg_quality": settings.jpeg_quality,
         "webp_quality": settings.webp_quality,
+        "avif_quality": settings.avif_quality,
+        "max_bytes": MAX_BYTES,
         "matte": settings.matte,
         "formats": {name: TABLE[name].label for name in FORMATS},
         "default_formats": DEFAULT_FORMATS,

@@ -1,7 +1,7 @@
 // One variation: waiting, sent, received, then done, failed or cancelled.
 
 import { serviceTime } from "./api.js";
-import { announce, at, bytes, config, copyOf, cost, duration, FORMATS, label, make, moment, variations } from "./page.js";
+import { announce, at, bytes, config, copyOf, cost, duration, FORMATS, label, make, moment, pixels, variations } from "./page.js";
 
 const STEPS = { sent: "showSent", received: "showReceived", exported: "showDone", failed: "showEnd" };
 
@@ -75,10 +75,12 @@ export class Card {
     const files = FORMATS.map((format) => variation.exports[format]).filter(Boolean);
     const there = files.filter((file) => file.url);
     const shown = there.find((file) => file.format === "WEBP") ?? there[0] ?? files[0];
+    // The size that was asked for: a byte budget may have made some files smaller.
+    const size = variation.metadata.normalized_to;
     this.part(".frame").style.aspectRatio = `${shown.width} / ${shown.height}`;
-    const facts = [`${shown.width} × ${shown.height}`, cost(variation.metadata.cost_usd)];
+    const facts = [pixels(...size), cost(variation.metadata.cost_usd)];
     this.enter("done", facts.join(" · "), shown.url ? this.picture(shown) : paragraph("Its files have been removed."));
-    this.part(".card-more").append(...warningsOf(variation), ...(there.length ? [fileList(this.name, there)] : []));
+    this.part(".card-more").append(...warningsOf(variation), ...(there.length ? [fileList(this.name, there, size)] : []));
     if (shown.url) this.part(".card-more").append(keptUntil(shown.url));
     this.tell(`${this.name} is ready.`);
   }
@@ -183,19 +185,29 @@ function warningsOf(variation) {
   return [make("ul", { className: "warnings" }, ...words.map((textContent) => make("li", { textContent })))];
 }
 
-function fileList(name, files) {
-  return make("ul", { className: "files" }, ...files.map((file) => fileRow(name, file)));
+function fileList(name, files, size) {
+  return make("ul", { className: "files" }, ...files.map((file) => fileRow(name, file, size)));
 }
 
-function fileRow(name, file) {
+function fileRow(name, file, size) {
+  const facts = [bytes(file.size), ...changes(file, size)];
   const words = [make("span", { textContent: label(file.format) })];
-  words.push(make("span", { className: "hint", textContent: bytes(file.size) }));
+  words.push(make("span", { className: "hint", textContent: facts.join(" · ") }));
   const link = make("a", { href: file.url, download: file.file_path.split("/").pop() }, ...words);
-  link.setAttribute("aria-label", `Download ${name} as ${label(file.format)}, ${bytes(file.size)}`);
+  link.setAttribute("aria-label", `Download ${name} as ${label(file.format)}, ${facts.join(", ")}`);
   const button = make("button", { type: "button", className: "quiet", textContent: "Copy link" });
   button.setAttribute("aria-label", `Copy the link of ${name} as ${label(file.format)}`);
   button.addEventListener("click", () => copyLink(new URL(file.url, location).href, button));
   return make("li", {}, link, button);
+}
+
+// What a byte budget may have changed: the quality if it is not the default, the colours, the size.
+function changes({ format, quality, colors, width, height }, size) {
+  const facts = [];
+  if (quality !== null && quality !== config[`${format.toLowerCase()}_quality`]) facts.push(`quality ${quality}`);
+  if (colors !== null) facts.push(`${colors} colours`);
+  if (width !== size[0] || height !== size[1]) facts.push(pixels(width, height));
+  return facts;
 }
 
 async function copyLink(link, button) {

@@ -1,6 +1,9 @@
 // The form: its choices, its checks, the base picture, and the body of the request that it describes.
 
-import { at, bytes, config, dollars, FORMATS, label, make } from "./page.js";
+import { at, bytes, config, dollars, FORMATS, KILOBYTE, label, make } from "./page.js";
+
+// Each has a setting, which is the default.
+const ENCODING_FIELDS = ["jpeg_quality", "webp_quality", "avif_quality", "png_compression"];
 
 function fill(select, values, preferred) {
   const wanted = values.includes(preferred) ? preferred : values[0];
@@ -50,6 +53,24 @@ function checkFormats() {
 function showBlend() {
   const share = Number(at("blend").value);
   at("blend-text").textContent = `${share} % picture, ${100 - share} % base`;
+}
+
+// A focus counts only for a crop, and `disabled` also keeps its numbers from being checked.
+function showFocus() {
+  const isPoint = at("focus").value === "point";
+  at("focus-field").hidden = at("fit").value !== "cover";
+  at("focus-point").hidden = !isPoint;
+  at("focus-x").disabled = at("focus-y").disabled = at("focus-field").hidden || !isPoint;
+}
+
+function readFocus() {
+  if (at("focus-field").hidden) return "";
+  const share = (id) => (at(id).valueAsNumber / 100).toFixed(4);
+  return at("focus").value === "point" ? `${share("focus-x")},${share("focus-y")}` : at("focus").value;
+}
+
+function showBudget() {
+  at("allow_resize").disabled = !at("max_kilobytes").value;
 }
 
 // The base picture
@@ -125,11 +146,15 @@ export function readOrder() {
   // A Blob is sent as it is; in a text field each LF would become CRLF.
   body.append("script", new Blob([at("script").value]), "script.txt");
   body.append("count", at("count").value);
-  const optional = ["aspect_ratio", "model", "image_size", "width", "height", "fit", "matte"];
-  for (const name of [...optional, "jpeg_quality", "webp_quality", "png_compression"]) {
+  for (const name of ["aspect_ratio", "model", "image_size", "width", "height", "fit", "matte", ...ENCODING_FIELDS]) {
     if (at(name).value) body.append(name, at(name).value);
   }
   for (const name of ["progressive", "webp_lossless"]) body.append(name, at(name).checked);
+  if (readFocus()) body.append("focus", readFocus());
+  if (at("max_kilobytes").value) {
+    body.append("max_bytes", at("max_kilobytes").valueAsNumber * KILOBYTE);
+    body.append("allow_resize", at("allow_resize").checked);
+  }
   body.append("formats", chosenFormats().join(","));
   if (base) {
     body.append("image", base);
@@ -153,13 +178,16 @@ export function prepareForm() {
   at("count").value = Math.min(2, config.max_variations);
   at("width").max = at("height").max = config.max_side;
   at("matte").value = config.matte;
-  for (const name of ["jpeg_quality", "webp_quality", "png_compression"]) at(name).placeholder = config[name];
+  at("max_kilobytes").max = Math.floor(config.max_bytes / KILOBYTE);
+  for (const name of ENCODING_FIELDS) at(name).placeholder = config[name];
   at("image").accept = config.pictures.types.join(",");
   at("formats").replaceChildren(...FORMATS.map(formatChoice));
   fill(at("model"), [...new Set([config.default_model, ...Object.keys(config.models)])], config.default_model);
   showChoices();
   showEstimate();
   showBlend();
+  showFocus();
+  showBudget();
   dropBase();
   checkScript();
   listen();
@@ -176,6 +204,8 @@ function listen() {
   at("script").addEventListener("input", checkScript);
   at("model").addEventListener("change", showChoices);
   at("blend").addEventListener("input", showBlend);
+  for (const id of ["fit", "focus"]) at(id).addEventListener("change", showFocus);
+  at("max_kilobytes").addEventListener("input", showBudget);
   at("formats").addEventListener("change", checkFormats);
   at("image").addEventListener("change", () => at("image").files.length && takeBase(at("image").files[0]));
   at("preview").addEventListener("error", () => at("preview").hasAttribute("src") && refuseSpoiltBase());

@@ -18,10 +18,12 @@ export function announce(text) {
   at("news").textContent = text;
 }
 
+export const KILOBYTE = 1024;
+
 export function bytes(size) {
-  if (size < 1024) return `${size} B`;
-  if (size < 1024 * 1024) return `${Math.round(size / 1024)} KB`;
-  return `${Number((size / 1024 / 1024).toFixed(1))} MB`;
+  if (size < KILOBYTE) return `${size} B`;
+  if (size < KILOBYTE ** 2) return `${Math.round(size / KILOBYTE)} KB`;
+  return `${Number((size / KILOBYTE ** 2).toFixed(1))} MB`;
 }
 
 export function duration(milliseconds) {
@@ -30,6 +32,8 @@ export function duration(milliseconds) {
 }
 
 export const dollars = (amount) => `$${amount.toFixed(amount < 0.1 ? 4 : 2)}`;
+
+export const pixels = (width, height) => `${width} × ${height}`;
 
 export function cost(amount) {
   if (amount === 0) return "free";
