@@ -124,11 +124,11 @@ def measure() -> tuple[list[Contender], list[str]]:
     wrk = peers.wrk()
     notes = [wrk.version]
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch, contextlib.ExitStack() as stack:
-        servers = Servers(stack, Path(scratch), _exports(Path(scratch)))
+        servers = Servers(stack, Path(scratch), write_export(Path(scratch)))
         contenders = [
-            Contender(STATIC, servers.service(HERE), _static_link),
-            Contender(SIGNED, servers.service(HERE, **SIGNING), _signed_link),
-            Contender(QUIET, servers.service(HERE, LOG_LEVEL="warning"), _static_link),
+            Contender(STATIC, servers.service(HERE), static_link),
+            Contender(SIGNED, servers.service(HERE, **SIGNING), signed_link),
+            Contender(QUIET, servers.service(HERE, LOG_LEVEL="warning"), static_link),
             Contender(FILE_RESPONSE, servers.file_response(), lambda: f"/{NAME}"),
         ]
         try:
@@ -148,21 +148,21 @@ def _with_nginx(servers: Servers, tool: peers.Tool) -> list[Contender]:
     sample, behind = SAMPLE.read_text(), servers.service(HERE, ACCEL_REDIRECT_PREFIX="/_exports/", **SIGNING)
     return [
         Contender(NGINX, servers.nginx(tool, PLAIN_NGINX), lambda: f"/{NAME}"),
-        Contender(STATIC_BY_NGINX, servers.nginx(tool, _unsigned(sample), behind), _static_link),
-        Contender(SIGNED_BY_NGINX, servers.nginx(tool, sample, behind), _signed_link, behind),
-        Contender(EACH_BY_NGINX, servers.nginx(tool, _without_cache(sample), behind), _signed_link, behind),
+        Contender(STATIC_BY_NGINX, servers.nginx(tool, _unsigned(sample), behind), static_link),
+        Contender(SIGNED_BY_NGINX, servers.nginx(tool, sample, behind), signed_link, behind),
+        Contender(EACH_BY_NGINX, servers.nginx(tool, _without_cache(sample), behind), signed_link, behind),
     ]
 
 
-def _static_link() -> str:
+def static_link() -> str:
     return f"/static/output/{NAME}"
 
 
-def _signed_link() -> str:
+def signed_link() -> str:
     return Links(Settings(sign_urls=True, signing_secret=SECRET)).build(NAME)
 
 
-def _exports(folder: Path) -> Path:
+def write_export(folder: Path) -> Path:
     """A directory with one export: noise, which cannot be compressed, and need not be a picture."""
     exports = folder / "output"
     exports.mkdir()
@@ -174,11 +174,11 @@ async def measure_against(there: Checkout, rounds: int) -> None:
     """Compare the service with that of another checkout."""
     wrk = peers.wrk()
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch, contextlib.ExitStack() as stack:
-        servers = Servers(stack, Path(scratch), _exports(Path(scratch)))
+        servers = Servers(stack, Path(scratch), write_export(Path(scratch)))
         here, other = (
             [
-                Contender("static link", servers.service(checkout), _static_link),
-                Contender("signed link", servers.service(checkout, **SIGNING), _signed_link),
+                Contender("static link", servers.service(checkout), static_link),
+                Contender("signed link", servers.service(checkout, **SIGNING), signed_link),
             ]
             for checkout in (HERE, there)
         )

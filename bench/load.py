@@ -25,7 +25,7 @@ from bench.processes import HERE, Checkout, Memory, Server, gemini, service
 from bench.table import machine, percentile, print_table
 from bench.workload import CONTENT_TYPE, SIZE, form, originals, png_bytes
 
-WATCHED = ("bench.watched",)
+WATCHED = ("-m", "bench.watched")
 CORES = len(os.sched_getaffinity(0))
 TIMEOUT = aiohttp.ClientTimeout(total=300)
 

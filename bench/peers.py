@@ -64,6 +64,14 @@ def wrk() -> Tool:
     return Tool(tool.path, tool.environment, " ".join(output.stdout.split()[:2]))
 
 
+def valgrind() -> Tool:
+    """Valgrind with callgrind_control; only an installed one finds its own parts."""
+    path = shutil.which("valgrind")
+    if path is None or shutil.which("callgrind_control") is None:
+        raise MissingError("valgrind is not installed")
+    return Tool(path, {}, _run("valgrind", path, "--version").strip())
+
+
 def _debian(name: str, program: str, packages: Sequence[str]) -> Tool:
     """An installed program, else from Debian packages that are unpacked into the cache, not installed."""
     installed = shutil.which(name, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin")

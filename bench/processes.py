@@ -16,7 +16,7 @@ STOP_SECONDS = 15
 TICKS = os.sysconf("SC_CLK_TCK")
 
 # The service as it is started by hand, and without a Gemini to call, so that nothing can be spent.
-SERVE = ("service", "serve")
+SERVE = ("-m", "service", "serve")
 NO_GEMINI = {"GEMINI_API_KEY": "none", "GEMINI_BASE_URL": "http://127.0.0.1:9", "LOG_LEVEL": "info"}
 
 
@@ -157,14 +157,21 @@ def _end(server: Server, process: subprocess.Popen[bytes]) -> None:
 
 @contextlib.contextmanager
 def service(
-    folder: Path, checkout: Checkout = HERE, module: Sequence[str] = SERVE, **settings: str
+    folder: Path,
+    checkout: Checkout = HERE,
+    arguments: Sequence[str] = SERVE,
+    wrapper: Sequence[str] = (),
+    **settings: str,
 ) -> Iterator[Server]:
-    """The service of a checkout, its storage below `folder`; settings by their variables' names, empty ones unset."""
+    """The service of a checkout, its storage below `folder`; settings by their variables' names, empty ones unset.
+
+    `arguments` are Python's; `wrapper` is a command that runs Python, such as valgrind.
+    """
     port = free_port()
     environment = NO_GEMINI | {"STORAGE_DIR": str(folder / f"storage-{port}"), "PORT": str(port)} | settings
     environment = {name: value for name, value in environment.items() if value}
     # The working directory decides which checkout `-m` finds the service in.
-    with serving((checkout.python, "-m", *module), port, folder, environment, checkout.folder) as server:
+    with serving((*wrapper, checkout.python, *arguments), port, folder, environment, checkout.folder) as server:
         yield server
 
 
