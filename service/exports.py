@@ -1,4 +1,4 @@
-"""`ImageExportService`: one picture to PNG, JPEG and WebP files, for the HTTP service, the commands and Python."""
+"""`ImageExportService`: one picture to files in several formats, for the HTTP service, the commands and Python."""
 
 import asyncio
 import contextlib
@@ -20,30 +20,25 @@ from service.arguments import (
 )
 from service.bases import REFERENCE_ENCODING, REFERENCE_PLAN, Base, Needs, SharedBase, Source, lost_base, source_of
 from service.encodings import default_encodings
-from service.error_codes import image_error
 from service.errors import (
     ImageError,
-    NoExport,
     NotFound,
-    ServiceError,
     SettingsError,
     StorageFull,
     StorageUnavailable,
     UnsupportedImage,
 )
-from service.imaging.errors import ImagingError, Unreadable
-from service.imaging.formats import DEFAULT_FORMATS, SNIFF_BYTES, Encoding, Format, avif_refusal, sniff
+from service.imaging.formats import DEFAULT_FORMATS, SNIFF_BYTES, Encoding, Format, sniff
 from service.imaging.frame import Frame, Size
 from service.imaging.plan import (
-    ExportOutcome,
     ExportPlan,
     ExportWarning,
-    Outcome,
     Picture,
     Priority,
     Provenance,
     WorkerLimits,
 )
+from service.outcomes import refusal, require_files
 from service.publishing import ExportSet, Publisher
 from service.rendering import Renderer
 from service.retention import sweep_area
@@ -78,7 +73,7 @@ class ExportEvents:
 
 
 class ImageExportService:
-    """Exports pictures as PNG, JPEG and WebP files with links. An async context manager.
+    """Exports pictures as PNG, JPEG, WebP and AVIF files with links. An async context manager.
 
     Without arguments the settings are read from the environment. Without `async with` the workers start with the
     first picture and end with the interpreter.
@@ -185,7 +180,7 @@ class ImageExportService:
         outcome = await self._renderer.inspect(source)
         if isinstance(outcome, Picture):
             return outcome
-        raise _refusal(outcome)
+        raise refusal(outcome)
 
     async def check(self, source: Source, needs: Needs) -> SharedBase:
         """Decode a base in full, and prepare what its order needs; raises ImageError, NotFound.
@@ -195,7 +190,7 @@ class ImageExportService:
         outcome = await self._renderer.check(source, needs)
         if isinstance(outcome, SharedBase):
             return outcome
-        raise _refusal(outcome)
+        raise refusal(outcome)
 
     async def source_at(self, path: str) -> Source:
         """A picture on this machine as it stands; raises UnsupportedImage, OSError."""
@@ -224,7 +219,7 @@ class ImageExportService:
         """
         async with held() as hold, self.publisher.temp_files([each.format for each in encodings], hold) as temps:
             targets = [(encoding, self.store.local(temps[encoding.format])) for encoding in encodings]
-            outcome = _require_files(await self._renderer.export(source, base, plan, targets, priority))
+            outcome = require_files(await self._renderer.export(source, base, plan, targets, priority))
             exports = await self.publisher.publish(outcome, temps, stem)
         for warning in outcome.warnings:
             log.warning("warning: %s %s", warning.code, warning.format or "")
@@ -262,36 +257,5 @@ class ImageExportService:
         """The key of a temporary JPEG of a picture, small enough to send to Gemini; raises ImageError, StorageFull."""
         async with held() as hold, self.publisher.temp_files(["jpeg"], hold) as temps:
             targets = [(REFERENCE_ENCODING, self.store.local(temps["jpeg"]))]
-            _require_files(await self._renderer.export(source, None, REFERENCE_PLAN, targets, Priority.PAID))
+            require_files(await self._renderer.export(source, None, REFERENCE_PLAN, targets, Priority.PAID))
             yield temps["jpeg"]
-
-
-def _require_files(outcome: Outcome) -> ExportOutcome:
-    if not isinstance(outcome, ExportOutcome):
-        raise _refusal(outcome)
-    if not outcome.files:
-        raise _no_export(outcome)
-    return outcome
-
-
-def _refusal(outcome: object) -> ServiceError:
-    if isinstance(outcome, Unreadable):
-        return StorageUnavailable(outcome.detail)
-    if isinstance(outcome, ImagingError):
-        return image_error(outcome.code, outcome.detail)
-    return NoExport(f"a worker answered {type(outcome).__name__}")
-
-
-def _no_export(outcome: ExportOutcome) -> ServiceError:
-    """422 if every format was left out for what the request asks."""
-    failures = [warning for warning in outcome.warnings if warning.format]
-    if any(warning.code == StorageFull.code for warning in failures):
-        return StorageFull("no space is left in temp/")
-    detail = "; ".join(warning.detail for warning in failures) or "no format was asked for"
-    asked_for = all(_is_asked_for(warning, outcome.size) for warning in failures)
-    return NoExport(detail, status=422 if asked_for else NoExport.status)
-
-
-def _is_asked_for(failure: ExportWarning, size: Size) -> bool:
-    """Whether a format was left out for what the request asks: a budget that nothing meets, or too large an AVIF."""
-    return failure.code == "over_budget" or (failure.format == "avif" and avif_refusal(size) is not None)
