@@ -93,7 +93,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="image-export-pipeline")
 def main() -> None:
-    """Scripts in, finished pictures out: PNG, JPEG and WebP of an exact size."""
+    """Scripts in, finished pictures out: PNG, JPEG, WebP and AVIF of an exact size."""
 
 
 @main.command()

@@ -53,7 +53,10 @@ def signed(_signed: Running, unblocked: BlockBuster) -> Running:
     return _signed
 
 
-@pytest.mark.parametrize(("suffix", "mime"), [(".png", "image/png"), (".jpg", "image/jpeg"), (".webp", "image/webp")])
+@pytest.mark.parametrize(
+    ("suffix", "mime"),
+    [(".png", "image/png"), (".jpg", "image/jpeg"), (".webp", "image/webp"), (".avif", "image/avif")],
+)
 async def test_a_static_download(service: Running, suffix: str, mime: str) -> None:
     name = put(service, suffix)
     got = await service.get(f"/static/output/{name}")

@@ -10,6 +10,7 @@ import pytest
 from yarl import URL
 
 from service.emulator.responders import raw
+from service.imaging.formats import FORMATS
 from service.server.keys import ADMISSION, EXPORTS
 from tests.conftest import Serve
 from tests.handlers.test_idempotency import BASE, JPEG, Gate, keyed
@@ -207,7 +208,7 @@ async def test_exporting_again_takes_absent_fields_from_the_request(service: Run
     assert picture.getpixel((0, 0)) == (0, 0, 255)
 
 
-@pytest.mark.parametrize("fields", [[("script", "x")], [("provenance", "true")], [("width", "0")]])
+@pytest.mark.parametrize("fields", [[("script", "x")], [("provenance", "generated")], [("width", "0")]])
 async def test_exporting_again_takes_export_fields_only(service: Running, fields: Any) -> None:
     answer = await service.thumbnails(JPEG)
     url = f"/api/thumbnails/{answer.json['request_id']}/variations/var-1/exports"
@@ -226,15 +227,19 @@ async def test_without_its_base_it_is_exported_alone_with_a_warning(serve: Serve
 
 async def test_deleting_removes_the_files_and_keeps_the_costs(serve: Serve) -> None:
     service = await serve()
-    answer = await service.thumbnails(JPEG, upload(BASE), headers=keyed("a"))
+    every = ("formats", ",".join(FORMATS))
+    answer = await service.thumbnails(every, upload(BASE), headers=keyed("a"))
     path = f"/api/thumbnails/{answer.json['request_id']}"
+    exports = (await service.get(path)).json["variations"][0]["exports"]
+    assert {(await service.get(export["url"])).status for export in exports.values()} == {200}
+    assert len(exports) == len(service.area("output")) == len(FORMATS)
     before = (await service.get("/api/usage")).json["total"]
     deleted = await service.ask("DELETE", path)
     assert (deleted.status, deleted.body) == (204, b"")
     assert service.files() == {"uploads": [], "generated": [], "output": [], "temp": []}
     assert_problem(await service.get(path), 404, "not_found")
     assert_problem(await service.ask("DELETE", path), 404, "not_found")
-    assert_problem(await service.thumbnails(JPEG, upload(BASE), headers=keyed("a")), 410, "deleted")
+    assert_problem(await service.thumbnails(every, upload(BASE), headers=keyed("a")), 410, "deleted")
     assert (await service.get("/api/thumbnails")).json == {"requests": []}
     assert (await service.get("/api/usage")).json["total"] == before
 
