@@ -1,4 +1,7 @@
-"""Encode: the file of a finished image, with an sRGB profile and a mark of its provenance, and no other metadata."""
+"""Encode: the file of a finished image, tagged as sRGB, with a mark of its provenance, and no other metadata.
+
+Each format says sRGB in its shortest way: PNG by an sRGB chunk, AVIF by code points (nclx), JPEG and WebP by a profile.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -42,7 +45,6 @@ def _png(image: Image.Image, encoding: PngEncoding, xmp: bytes) -> bytes:
     return encode_png(
         image,
         encoding.compression,
-        srgb(),
         xmp,
         thorough=encoding.thorough,
         palette=encoding.palette,
@@ -98,7 +100,10 @@ def _webp(image: Image.Image, encoding: WebpEncoding, xmp: bytes) -> bytes:
 
 
 def _avif(image: Image.Image, encoding: AvifEncoding, xmp: bytes) -> bytes:
-    """One thread: the bytes depend on the number of threads. Titles and flat colours suffer without 4:4:4."""
+    """Pillow writes the code points of sRGB where there is no profile.
+
+    One thread: the bytes depend on the number of threads. Titles and flat colours suffer without 4:4:4.
+    """
     file = BytesIO()
     image.save(
         file,
@@ -108,7 +113,6 @@ def _avif(image: Image.Image, encoding: AvifEncoding, xmp: bytes) -> bytes:
         subsampling="4:4:4",
         range="full",
         max_threads=1,
-        icc_profile=srgb(),
         xmp=xmp,
     )
     return file.getvalue()

@@ -9,21 +9,32 @@ Curve = tuple[float, ...]
 LINEAR: Curve = (1.0,)
 
 _D50 = (0.9642, 1.0, 0.8249)
+_CREATED = (2000, 1, 1, 0, 0, 0)  # always the same time, so that equal tags give equal profiles
 _HEADER_BYTES = 128
 _MAX_TAGS = 100  # as LittleCMS has it
 
 
 def build_profile(space: bytes, tags: Tags) -> bytes:
-    """A version 4 display profile with what LittleCMS needs of it; `space` is `RGB ` or `GRAY`."""
+    """A version 4 display profile with what LittleCMS needs of it; `space` is `RGB ` or `GRAY`.
+
+    Tags of equal values share one copy. The length of each value is a multiple of 4.
+    """
     tags = {b"wtpt": xyz_tag(*_D50), **tags}
-    offset = _HEADER_BYTES + 4 + 12 * len(tags)
-    table = struct.pack(">I", len(tags))
-    for name, body in tags.items():
-        table += struct.pack(">4sII", name, offset, len(body))
-        offset += len(body)
-    header = struct.pack(">I4xI4s4s4s12x4s28x", offset, 0x04300000, b"mntr", space, b"XYZ ", b"acsp")
-    header += xyz_tag(*_D50)[8:]
-    return b"".join((header.ljust(_HEADER_BYTES, b"\0"), table, *tags.values()))
+    offset, offsets = _HEADER_BYTES + 4 + 12 * len(tags), dict[bytes, int]()
+    for body in map(bytes, tags.values()):
+        if body not in offsets:
+            offsets[body] = offset
+            offset += len(body)
+    entries = (struct.pack(">4sII", name, offsets[bytes(body)], len(body)) for name, body in tags.items())
+    header = struct.pack(">I4xI4s4s4s", offset, 0x04300000, b"mntr", space, b"XYZ ")
+    header += struct.pack(">6H4s28x", *_CREATED, b"acsp") + xyz_tag(*_D50)[8:]
+    return b"".join((header.ljust(_HEADER_BYTES, b"\0"), struct.pack(">I", len(tags)), *entries, *offsets))
+
+
+def text_tag(text: str) -> bytes:
+    """A text in one language (multiLocalizedUnicodeType)."""
+    body = text.encode("utf-16-be")
+    return struct.pack(">4s4xII4sII", b"mluc", 1, 12, b"enUS", len(body), 28) + body
 
 
 def curve_tag(curve: Curve) -> bytes:

@@ -6,9 +6,7 @@ The format is that of https://www.w3.org/TR/png-3/.
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import cast
-from zlib import compress
 
 from PIL import Image
 
@@ -23,6 +21,8 @@ STRIP_BYTES = 1 << 18  # compressed at once: enough to measure a ratio, few enou
 # Mode: bits per pixel, bit depth, colour type.
 PLAIN = {"1": (1, 1, 0), "L": (8, 8, 0), "LA": (16, 8, 4), "RGB": (24, 8, 2), "RGBA": (32, 8, 6)}
 INDEXED = 3
+
+SRGB = png_chunk(b"sRGB", b"\0")  # the rendering intent is perceptual, as in an ICC profile by default
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,6 @@ class Form:
 def encode_png(
     image: Image.Image,
     compression: int,
-    icc_profile: bytes | None = None,
     xmp: bytes = b"",
     *,
     thorough: bool = False,
@@ -57,13 +56,13 @@ def encode_png(
 ) -> bytes:
     """A picture of mode 1, L, LA, P, RGB or RGBA as PNG; `compression` from 0 (fastest) to 9 (smallest).
 
-    Lossless and deterministic. `icc_profile`, one for RGB, and `xmp` are embedded unchanged. `thorough` makes levels 8
+    Lossless and deterministic. Tagged as sRGB; `xmp` is embedded unchanged. `thorough` makes levels 8
     and 9 slower and smaller. `palette` allows an indexed PNG for at most 256 colours; `colors` makes one, and an
     RGB or RGBA picture with more colours loses some.
     """
     effort = (THOROUGH if thorough else EFFORTS)[compression]
-    metadata = (profile_chunk(icc_profile) if icc_profile else b"") + (xmp_chunk(xmp) if xmp else b"")
-    plain, indexed = plain_form(image, bool(icc_profile)), None
+    metadata = SRGB + (xmp_chunk(xmp) if xmp else b"")
+    plain, indexed = plain_form(image), None
     if colors:
         indexed = palette_form(quantize(plain.image, colors))
     elif palette and plain.image.mode in ("RGB", "RGBA"):
@@ -74,12 +73,10 @@ def encode_png(
     return png
 
 
-def plain_form(image: Image.Image, coloured: bool) -> Form:
-    """Greyscale or truecolour, without a fully opaque alpha channel; `coloured`: grey becomes RGB."""
+def plain_form(image: Image.Image) -> Form:
+    """Greyscale or truecolour, without a fully opaque alpha channel."""
     if image.mode == "P":
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    elif coloured and image.mode in ("1", "L", "LA"):  # a grey PNG must not carry a profile of RGB colours
-        image = image.convert("RGBA" if image.mode == "LA" else "RGB")
     if image.mode == "RGBA" and image.getchannel("A").getextrema() == (255, 255):
         image = image.convert("RGB")
     return Form(image, image.mode, *PLAIN[image.mode])
@@ -148,11 +145,6 @@ def written(form: Form, metadata: bytes, effort: Effort) -> bytes:
             png_chunk(b"IEND", b""),
         )
     )
-
-
-@lru_cache(maxsize=4)
-def profile_chunk(icc_profile: bytes) -> bytes:
-    return png_chunk(b"iCCP", b"ICC Profile\0\0" + compress(icc_profile, 9))
 
 
 def xmp_chunk(xmp: bytes) -> bytes:

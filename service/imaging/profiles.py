@@ -1,4 +1,4 @@
-"""ICC profiles: the sRGB profile of every export, and the conversion from other profiles to sRGB.
+"""ICC profiles: the sRGB profile of JPEG and WebP exports, and the conversion from other profiles to sRGB.
 
 The rendering intent is relative colorimetric with black point compensation: colours within sRGB stay as they are, and
 the darkest colour of a profile becomes the black of sRGB.
@@ -12,10 +12,13 @@ from io import BytesIO
 from PIL import Image, ImageChops, ImageCms
 
 from service.imaging.decode import join_bytes, split_bytes
+from service.imaging.icc import build_profile, read_tags, text_tag
 from service.imaging.matrix import convert_deep, matrix_profile
 
 _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
+
+_COLOURS = (b"rXYZ", b"gXYZ", b"bXYZ", b"rTRC", b"gTRC", b"bTRC")
 
 # Rows converted at once: few, so that the intermediate images stay small.
 _ROWS = 64
@@ -29,10 +32,13 @@ class ProfileError(Exception):
 
 @cache
 def srgb() -> bytes:
-    """The sRGB profile, without the creation time that LittleCMS writes into it."""
-    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    profile[24:36] = bytes.fromhex("07d0 0001 0001 0000 0000 0000")
-    return bytes(profile)
+    """The smallest sRGB profile with every tag that ICC.1 requires, in the colours of LittleCMS's own.
+
+    Its description is its copyright notice too: the same bytes serve for both.
+    """
+    tags = read_tags(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    texts = dict.fromkeys((b"desc", b"cprt"), text_tag("sRGB"))
+    return build_profile(b"RGB ", texts | {name: bytes(tags[name]) for name in _COLOURS})
 
 
 def convert(image: Image.Image, profile: bytes, lower: Lower | None = None) -> Image.Image:

@@ -13,7 +13,6 @@ from PIL import Image, ImageDraw
 
 from service.imaging.deflate import WINDOW_BYTES
 from service.imaging.png import encode_png
-from service.imaging.profiles import srgb
 from service.imaging.quantize import quantize
 
 Picture = Callable[..., Image.Image]
@@ -155,23 +154,17 @@ def test_an_alpha_channel_that_hides_nothing_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_profile_is_carried_by_a_file_of_colours(mode: str) -> None:
-    image = noise(mode, (40, 30))
-    data = encode_png(image, 6, srgb())
-    assert opened(data).info["icc_profile"] == srgb()
-    assert opened(data).convert("RGBA").tobytes() == image.convert("RGBA").tobytes()
-    assert chunks(data)[b"IHDR"][9] in (2, 3, 6)  # the specification allows no RGB profile in a grey file
-
-
-def test_without_a_profile_there_is_no_iccp_chunk() -> None:
-    assert set(chunks(encode_png(scenery(), 6))) == {b"IHDR", b"IDAT", b"IEND"}
+def test_every_file_says_srgb_and_nothing_else(mode: str) -> None:
+    data = encode_png(noise(mode, (40, 30)), 6)
+    assert opened(data).info["srgb"] == 0
+    assert set(chunks(data)) - {b"PLTE", b"tRNS"} == {b"IHDR", b"sRGB", b"IDAT", b"IEND"}
 
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_equal_pictures_give_equal_bytes(level: int) -> None:
-    first = encode_png(scenery(), level, srgb())
+    first = encode_png(scenery(), level)
     encode_png(interface(), level)
-    assert encode_png(scenery(), level, srgb()) == first
+    assert encode_png(scenery(), level) == first
 
 
 def test_the_picture_is_unchanged() -> None:
@@ -218,7 +211,6 @@ def test_another_mode_is_refused() -> None:
 @pytest.mark.parametrize("colors", [256, 64, 16])
 def test_a_limit_of_colours_makes_an_indexed_png(mode: str, colors: int, palette: bool) -> None:
     for image in (noise(mode, (63, 65)), noise(mode, (3, 2)), Image.new(mode, (640, 400), "red")):
-        made = opened(encode_png(image, 9, srgb(), palette=palette, colors=colors))
+        made = opened(encode_png(image, 9, palette=palette, colors=colors))
         assert made.mode == "P"
         assert made.convert(mode).tobytes() == quantize(image, colors).tobytes()
-        assert made.info["icc_profile"] == srgb()
