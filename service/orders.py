@@ -10,7 +10,8 @@ from service.gemini import models
 from service.imaging.errors import ImpossibleFrame
 from service.imaging.formats import Encoding
 from service.imaging.frame import Frame, Size
-from service.imaging.plan import ExportPlan, Mark
+from service.imaging.plan import ExportPlan
+from service.imaging.provenance import Mark
 from service.publishing import ExportSet
 from service.store.layout import export_stem, request_id
 

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from service.errors import StorageFull
 from service.imaging.formats import TABLE, Format, PillowName
 from service.imaging.frame import Size
-from service.imaging.plan import ExportOutcome, ExportWarning, MadeFile, Mark, Picture
+from service.imaging.plan import ExportOutcome, ExportWarning, MadeFile, Picture
+from service.imaging.provenance import Mark
 from service.store.holds import Hold
 from service.store.layout import export_key, export_stem
 from service.store.local import LocalStore

@@ -137,7 +137,7 @@ async def test_the_shape_of_an_answer(service: Running) -> None:
         "normalized_to": [1280, 720],
         "composited": True,
         "c2pa": False,
-        "digital_source_type": None,
+        "digital_source_type": "compositeWithTrainedAlgorithmicMedia",
     }
     assert variation["warnings"] == []
     assert list(variation["exports"]) == ["png", "jpeg", "webp"]

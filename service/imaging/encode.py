@@ -12,10 +12,9 @@ from PIL import Image, ImageFile
 
 from service.imaging.formats import AvifEncoding, Encoding, JpegEncoding, PngEncoding, WebpEncoding
 from service.imaging.normalize import Colour, flatten
-from service.imaging.plan import Mark
 from service.imaging.png import encode_png
 from service.imaging.profiles import srgb
-from service.imaging.provenance import packet
+from service.imaging.provenance import Mark, packet
 
 # Up to this many pixels the Huffman tables of a JPEG are optimized: 3 % fewer bytes for 3 ms a megapixel and 3 bytes of
 # memory a pixel.

@@ -7,12 +7,11 @@ from typing import Literal
 from service.imaging.errors import ImagingError
 from service.imaging.formats import Encoding, Format
 from service.imaging.frame import Frame, Size
+from service.imaging.provenance import Mark
 
 Fit = Literal["cover", "contain", "stretch"]
 Alpha = Literal["flatten", "keep"]
 Provenance = Literal["keep", "generated"]
-# The terms of IPTC's digital source types that mark a generated picture.
-Mark = Literal["trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia"]
 # The point of a picture that a crop centres on, in ten-thousandths of its width and height; None: its centre.
 Focus = tuple[int, int] | Literal["auto"] | None
 
@@ -103,11 +102,12 @@ class ExportWarning:
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """A finished RGB image as raw pixels in a file, row by row, and the warnings about how it was made."""
+    """A finished RGB image as raw pixels in a file, row by row, with the warnings and the mark of its picture."""
 
     path: str
     size: Size
     warnings: tuple[ExportWarning, ...] = ()
+    mark: Mark | None = None
 
 
 @dataclass(frozen=True, slots=True)

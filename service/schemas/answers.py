@@ -6,7 +6,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from service.imaging.formats import TABLE, Format, PillowName
-from service.imaging.plan import ExportWarning, Mark
+from service.imaging.plan import ExportWarning
+from service.imaging.provenance import Mark
 from service.orders import Failed, Variation, number_of
 from service.publishing import ExportSet
 

@@ -10,7 +10,7 @@ import threading
 import traceback
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from service.imaging.frame import Size
 from service.imaging.picture_warnings import picture_warnings
 from service.imaging.pipeline import finish
 from service.imaging.plan import (
+    WHOLE_SHARE,
     CheckJob,
     CheckOutcome,
     ExportJob,
@@ -41,6 +42,7 @@ from service.imaging.plan import (
     WorkerLimits,
 )
 from service.imaging.probe import probe
+from service.imaging.provenance import GENERATED, Mark, mark_of_export
 from service.workers.memory import check_avif, limit_memory, reuse_memory
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -113,7 +115,16 @@ def _render(wanted: Rendition, container: Container, decoded: Image.Image) -> Pi
         _write(wanted.target, data, durable=False)
     except Exception:
         return None
-    return Pixels(wanted.target, size, warnings)
+    return Pixels(wanted.target, size, warnings, container.mark)
+
+
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """A base as the picture is blended with it: opaque, of the size of the exports; `image` None: there is none."""
+
+    image: Image.Image | None = None
+    mark: Mark | None = None
+    warnings: tuple[ExportWarning, ...] = ()
 
 
 def _export(job: ExportJob) -> ExportOutcome:
@@ -121,49 +132,59 @@ def _export(job: ExportJob) -> ExportOutcome:
     picture = _picture(container)
     size = job.plan.frame.size(container.upright_size)
     remarks = tuple(picture_warnings(container, job.plan, size))
-    base, base_warnings = _base(job.base, job, size) if job.base else (None, ())
+    base = _base(job.base, job, size) if job.base else _Base()
     try:
-        image, step_warnings = finish(container, job.plan, size, base)
+        image, step_warnings = finish(container, job.plan, size, base.image)
     except MemoryError:
-        if base is None:
+        if base.image is None:
             raise
-        base, base_warnings = None, (_without_base("both together need more memory than a worker has"),)
+        base = _without_base("both together need more memory than a worker has")
         image, step_warnings = finish(container, job.plan, size)
-    composited = base is not None
+    composited, mark, warnings = base.image is not None, _mark(job.plan, container, base), base.warnings
     # Free memory for the encoders.
     del container, base
     # Each file is written in a thread while the next one is encoded.
     saving = [
-        _disk.submit(_save, _encode(image, job.plan, encoding), encoding, image.size, target)
+        _disk.submit(_save, _encode(image, job.plan, encoding, mark), encoding, image.size, target)
         for encoding, target in job.targets
     ]
     made = [save.result() for save in saving]
     files = tuple(file for file in made if isinstance(file, MadeFile))
     failures = tuple(warning for warning in made if isinstance(warning, ExportWarning))
-    return ExportOutcome(picture, size, composited, files, base_warnings + remarks + step_warnings + failures)
+    return ExportOutcome(picture, size, composited, files, warnings + remarks + step_warnings + failures, mark)
 
 
-def _base(path: str, job: ExportJob, size: Size) -> tuple[Image.Image | None, tuple[ExportWarning, ...]]:
-    """The base after the picture's steps, always opaque; None and a warning if it fails and is not required."""
+def _mark(plan: ExportPlan, container: Container, base: _Base) -> Mark | None:
+    picture = GENERATED if plan.provenance == "generated" else container.mark
+    return mark_of_export(picture, base.mark, blended=base.image is not None and plan.share < WHOLE_SHARE)
+
+
+def _base(path: str, job: ExportJob, size: Size) -> _Base:
+    """The base after the picture's steps; none, and a warning, if it fails and is not required."""
     try:
-        base, warnings = _prepared(job.prepared, size) or finish(
-            _read_container(path), replace(job.plan, alpha="flatten"), size
-        )
+        base = _prepared(job.prepared, size) or _decoded_base(path, job.plan, size)
     except Exception as fault:
         if job.base_required:
             raise
-        return None, (_without_base(_reason(fault)),)
-    return base, tuple(replace(warning, detail=f"base: {warning.detail}") for warning in warnings)
+        return _without_base(_reason(fault))
+    return replace(base, warnings=tuple(replace(each, detail=f"base: {each.detail}") for each in base.warnings))
 
 
-def _prepared(pixels: Pixels | None, size: Size) -> tuple[Image.Image, tuple[ExportWarning, ...]] | None:
+def _prepared(pixels: Pixels | None, size: Size) -> _Base | None:
     """The prepared pixels of a base; None if they have another size or cannot be read, so that it is decoded."""
     if pixels is None or pixels.size != size:
         return None
     try:
-        return Image.frombytes("RGB", size, Path(pixels.path).read_bytes()), pixels.warnings
+        image = Image.frombytes("RGB", size, Path(pixels.path).read_bytes())
     except (OSError, ValueError):
         return None
+    return _Base(image, pixels.mark, pixels.warnings)
+
+
+def _decoded_base(path: str, plan: ExportPlan, size: Size) -> _Base:
+    container = _read_container(path)
+    image, warnings = finish(container, replace(plan, alpha="flatten"), size)
+    return _Base(image, container.mark, warnings)
 
 
 def _reason(fault: Exception) -> str:
@@ -175,15 +196,16 @@ def _reason(fault: Exception) -> str:
     return type(fault).__name__
 
 
-def _without_base(reason: str) -> ExportWarning:
-    return ExportWarning("composite_failed", f"the picture is exported without its base: {reason}")
+def _without_base(reason: str) -> _Base:
+    warning = ExportWarning("composite_failed", f"the picture is exported without its base: {reason}")
+    return _Base(warnings=(warning,))
 
 
-def _encode(image: Image.Image, plan: ExportPlan, encoding: Encoding) -> bytes | ExportWarning:
+def _encode(image: Image.Image, plan: ExportPlan, encoding: Encoding, mark: Mark | None) -> bytes | ExportWarning:
     try:
         if isinstance(encoding, AvifEncoding):
             check_avif(image.size)
-        return encode(image, encoding, plan.matte)
+        return encode(image, encoding, plan.matte, mark)
     except ImagingError as refusal:
         return ExportWarning("encode_failed", refusal.detail, encoding.format)
     except Exception as fault:
@@ -235,4 +257,4 @@ def _read_container(path: str) -> Container:
 
 def _picture(container: Container) -> Picture:
     width, height = container.upright_size
-    return Picture(width, height, container.format)
+    return Picture(width, height, container.format, container.c2pa)

@@ -236,7 +236,7 @@ def _avif_of(size: tuple[int, int], more: int) -> str | None:
     used = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmSize"))
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (int(used.split()[1]) * 1024 + more, hard))
-    made = worker._encode(image, ExportPlan(), AvifEncoding(100))
+    made = worker._encode(image, ExportPlan(), AvifEncoding(100), None)
     return made.detail if isinstance(made, ExportWarning) else None
 
 

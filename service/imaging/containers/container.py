@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from service.imaging.errors import TooCostly
 from service.imaging.frame import Size
+from service.imaging.provenance import Mark
 
 if TYPE_CHECKING:
     from service.imaging.formats import Format
@@ -34,6 +35,8 @@ class Container:
     depth          bits per sample
     colour         the colour type of a PNG
     transparent    the grey level or RGB colour that a PNG declares transparent, in samples of `depth` bits
+    mark           the mark in its XMP packet
+    c2pa           it carries a C2PA manifest, which is not validated
     """
 
     format: "Format"
@@ -47,6 +50,8 @@ class Container:
     depth: int = 8
     colour: int | None = None
     transparent: tuple[int, ...] | None = None
+    mark: Mark | None = None
+    c2pa: bool = False
 
     @property
     def upright_size(self) -> Size:

@@ -11,6 +11,7 @@ from service.imaging.containers.container import BROKEN_PROFILE, MAX_PROFILE_BYT
 from service.imaging.containers.exif import orientation_of
 from service.imaging.errors import TooCostly, Undecodable
 from service.imaging.frame import Size
+from service.imaging.provenance import mark_of
 
 # Each scan of a progressive JPEG costs a pass over the whole picture; real encoders write about ten.
 MAX_SCANS = 100
@@ -27,6 +28,7 @@ _END = b"\xff\xd9"
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = (b"\xc2", b"\xca")
 _APP = range(0xE0, 0xF0)
+_APP1, _APP11 = 0xE1, 0xEB
 # Markers that may follow a scan: tables, DNL, DRI, metadata, another scan, the end.
 _AFTER_SCAN = frozenset((0xC4, 0xCC, _SOS, 0xDB, 0xDC, 0xDD, *_APP, _COM, _EOI))
 
@@ -35,6 +37,11 @@ _UNSUPPORTED = (
     | dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF, 0xDE), "hierarchical JPEG")
     | {0xF7: "JPEG-LS"}
 )
+
+# The main packet of XMP: that of an extended one goes on in other segments, which are not read.
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+# A JUMBF superbox of ISO/IEC 19566-5, the first box of which is its description, with the label "c2pa".
+_C2PA = re.compile(rb"JP.{6}(?:.{4}jumb|\0\0\0\x01jumb.{8}).{4}jumd.{16}.c2pa\0", re.DOTALL)
 
 # Scan data to append to a file without an end marker. libjpeg fills in zeros; these differ from the first bits on.
 # If the file decodes to the same pixels with each of them, the decoder read none, so no scan data is missing.
@@ -56,6 +63,8 @@ def read_jpeg(data: bytes) -> Container:
         orientation=orientation_of(found.exif or b""),
         profile=found.profile(),
         endings=(b"",) if found.ended else found.endings(),
+        mark=mark_of(found.xmp or b""),
+        c2pa=found.c2pa,
     )
 
 
@@ -80,6 +89,8 @@ class _Headers:
     kept: list[memoryview] = field(default_factory=list)
     size: Size = (0, 0)
     exif: bytes | None = None
+    xmp: bytes | None = None
+    c2pa: bool = False
     scans: int = 0
     ended: bool = False
     _frame: memoryview = field(default_factory=lambda: memoryview(b""))
@@ -92,7 +103,7 @@ class _Headers:
         if self.scans:
             self.kept.append(before)
         if marker in _APP:
-            self._add_metadata(bytes(segment[4:]), segment)
+            self._add_metadata(marker, bytes(segment[4:]), segment)
         elif marker != _COM:
             self.kept.append(segment)
         if marker in _SOF or marker in _UNSUPPORTED:
@@ -104,7 +115,7 @@ class _Headers:
             self.ended = len(segment) > 0
             self._restarts = len(_RESTART.findall(before))
 
-    def _add_metadata(self, body: bytes, segment: memoryview) -> None:
+    def _add_metadata(self, marker: int, body: bytes, segment: memoryview) -> None:
         # The only application segments that affect decoding: they tell YCbCr, RGB, CMYK and YCCK apart.
         if body.startswith((b"Adobe", b"JFIF\0")) and len(body) >= 12:
             self.kept.append(segment)
@@ -114,6 +125,10 @@ class _Headers:
             self.exif = body
         elif body.startswith(b"ICC_PROFILE\0") and len(body) >= 14:
             self._profile_pieces[body[12]], self._profile_announced = body[14:], body[13]
+        elif marker == _APP1 and body.startswith(_XMP) and self.xmp is None:
+            self.xmp = body[len(_XMP) :]
+        elif marker == _APP11 and _C2PA.match(body):
+            self.c2pa = True
 
     def _add_frame(self, marker: int, segment: memoryview) -> None:
         """Raises Undecodable for a kind of JPEG that is not supported."""

@@ -1,5 +1,6 @@
 """PNG: its chunks, of which only those that affect the pixels are kept."""
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from service.imaging.containers.container import BROKEN_PROFILE, MAX_PROFILE_BYT
 from service.imaging.containers.exif import orientation_of
 from service.imaging.errors import Undecodable
 from service.imaging.frame import Size
+from service.imaging.provenance import Mark, mark_of
 
 # Colour types.
 GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
@@ -29,7 +31,14 @@ _BEFORE: dict[bytes, frozenset[bytes]] = {
     b"tRNS": frozenset((b"IDAT",)),
     b"acTL": frozenset((b"IDAT",)),
     b"eXIf": frozenset(),
+    b"iTXt": frozenset(),
+    b"caBX": frozenset(),
 }
+
+# The keyword of XMP in an iTXt chunk; then all that comes before the packet: that it is not compressed, its language,
+# and the translated keyword.
+_XMP = b"XML:com.adobe.xmp\0"
+_BEFORE_PACKET = re.compile(re.escape(_XMP) + rb"\0.[^\0]*\0[^\0]*\0", re.DOTALL)
 
 _Chunk = bytes | memoryview
 
@@ -55,6 +64,8 @@ def read_png(data: bytes) -> Container:
         depth=depth,
         colour=colour,
         transparent=found.transparent(),
+        mark=found.mark(),
+        c2pa=b"caBX" in found.first,
     )
 
 
@@ -93,9 +104,9 @@ class _Chunks:
 
     def _is_valid(self, kind: bytes, chunk: memoryview) -> bool:
         """Whether the chunk is in its place and intact; damaged colours and palettes are kept, to be reported later."""
-        if _BEFORE[kind] & self._seen:
+        if _BEFORE[kind] & self._seen or (kind == b"iTXt" and chunk[8 : 8 + len(_XMP)] != _XMP):
             return False
-        if kind in (b"cICP", b"iCCP", b"PLTE"):
+        if kind in (b"cICP", b"iCCP", b"PLTE", b"caBX"):
             return True
         return _has_valid_crc(chunk) and (kind != b"tRNS" or self._is_transparency(len(chunk) - 12))
 
@@ -121,6 +132,13 @@ class _Chunks:
     def transparent(self) -> tuple[int, ...] | None:
         key = self.body(b"tRNS")
         return struct.unpack(f">{len(key) // 2}H", key) if key and self.colour != PALETTE else None
+
+    def mark(self) -> Mark | None:
+        if b"iTXt" not in self.first:
+            return None
+        body = self.first[b"iTXt"][8:-4]
+        before = _BEFORE_PACKET.match(body)
+        return mark_of(body[before.end() :]) if before else None
 
     def profile(self) -> tuple[bytes | None, str | None]:
         """The profile that cICP names, else that of iCCP; and why the colours are not those of cICP, if they are not.

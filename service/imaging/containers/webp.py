@@ -8,6 +8,7 @@ from service.imaging.containers.container import BROKEN_PROFILE, MAX_PROFILE_BYT
 from service.imaging.containers.exif import orientation_of
 from service.imaging.errors import Undecodable
 from service.imaging.frame import Size
+from service.imaging.provenance import mark_of
 
 # Flags of the VP8X chunk; libwebp ignores chunks that it does not announce.
 _ANIMATION, _EXIF, _PROFILE = 0x02, 0x08, 0x20
@@ -32,6 +33,9 @@ def read_webp(data: bytes) -> Container:
         orientation=orientation_of(bytes(exif or b"")),
         profile=None if profile is None else _whole_profile(profile),
         frames=max(1, frames) if flags & _ANIMATION else 1,
+        # Readers of XMP do not look at the flags, and none announces C2PA.
+        mark=mark_of(first.get(b"XMP ", b"")),
+        c2pa=b"C2PA" in first,
     )
 
 
