@@ -90,8 +90,11 @@ class ImageExportService:
         self._choose_temp_directory()
         self.pool = WorkerPool(
             self.settings.export_workers,
-            WorkerLimits(self.settings.max_image_pixels, self.settings.worker_memory_mb * 1024 * 1024),
-            self.settings.export_timeout_seconds,
+            WorkerLimits(
+                self.settings.max_image_pixels,
+                self.settings.worker_memory_mb * 1024 * 1024,
+                self.settings.export_timeout_seconds,
+            ),
             report=self._events.worker,
         )
         self._renderer = Renderer(self.pool, self.store, self.settings.max_image_pixels)

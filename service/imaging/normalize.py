@@ -11,7 +11,7 @@ Colour = tuple[int, int, int]
 
 # From a reduction by six on, Pillow averages blocks of pixels first, which saves most of the time. It moves levels of
 # photographs by three at most, of black and white noise by 18.
-_REDUCING_GAP = 3.0
+REDUCING_GAP = 3.0
 
 _TO_UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -61,7 +61,7 @@ def resize(image: Image.Image, size: Size, fit: Fit, matte: Colour) -> Image.Ima
     if fit == "contain":
         return _contained(image, size, matte)
     box = _centre(image.size, size) if fit == "cover" else None
-    return image.resize(size, Image.Resampling.LANCZOS, box, reducing_gap=_REDUCING_GAP)
+    return image.resize(size, Image.Resampling.LANCZOS, box, reducing_gap=REDUCING_GAP)
 
 
 def _centre(have: Size, want: Size) -> tuple[float, float, float, float]:
@@ -76,6 +76,6 @@ def _contained(image: Image.Image, size: Size, matte: Colour) -> Image.Image:
     width = min(size[0], max(1, round(image.width * scale)))
     height = min(size[1], max(1, round(image.height * scale)))
     canvas = Image.new(image.mode, size, matte)
-    inner = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=_REDUCING_GAP)
+    inner = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=REDUCING_GAP)
     canvas.paste(inner, ((size[0] - width) // 2, (size[1] - height) // 2))
     return canvas

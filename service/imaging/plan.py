@@ -189,7 +189,8 @@ Outcome = ExportOutcome | CheckOutcome | Picture | ImagingError
 
 @dataclass(frozen=True, slots=True)
 class WorkerLimits:
-    """The limits of one worker: `pixels` of a picture, `memory_bytes` of address space."""
+    """The limits of one worker: `pixels` of a picture, `memory_bytes` of address space, `cpu_seconds` of a job."""
 
     pixels: int = 40_000_000
     memory_bytes: int = 1_536 * 1024 * 1024
+    cpu_seconds: float = 60.0

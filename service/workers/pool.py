@@ -29,9 +29,9 @@ MAX_ATTEMPTS = 10
 class WorkerPool:
     """Runs jobs in worker processes, one per slot at a time; other jobs wait in a fair queue.
 
-    A job whose worker dies is run again on a fresh one. A job that exceeds `cpu_seconds` of CPU time, or four times
-    that by the wall clock, is killed with its worker. An input that killed three fresh workers is poison, and refused
-    for 15 minutes. Idle workers that die are restarted with exponential backoff, which no job waits for.
+    A job whose worker dies is run again on a fresh one. A job that exceeds the limit of CPU time, or four times that by
+    the wall clock, is killed with its worker. An input that killed three fresh workers is poison, and refused for 15
+    minutes. Idle workers that die are restarted with exponential backoff, which no job waits for.
 
     Workers start at the first job, or by `start`. `report` is called with each event: `died`, `late`, `poisoned`,
     `restarted` (a worker did not start, and is tried again).
@@ -41,7 +41,6 @@ class WorkerPool:
         self,
         workers: int,
         limits: WorkerLimits,
-        cpu_seconds: float,
         *,
         report: Callable[[str], None] = lambda event: None,
         now: Callable[[], float] = time.monotonic,
@@ -50,7 +49,6 @@ class WorkerPool:
         self._limits = limits
         self._now = now
         self._reset(workers)
-        self._cpu_seconds = cpu_seconds
         self._report = report
         self._strikes = Strikes(now)
 
@@ -191,7 +189,7 @@ class WorkerPool:
                 return TooCostly(f"the picture killed {POISON_DEATHS} workers; it is refused for 15 minutes")
             fresh, slot.fresh = slot.fresh, False
             try:
-                return _log_fault(await slot.run(job, self._cpu_seconds))
+                return _log_fault(await slot.run(job, self._limits.cpu_seconds))
             except Overrun as overrun:
                 self._discard_worker(slot, "late", digest)
                 self._strikes.add(digest)

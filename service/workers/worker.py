@@ -1,15 +1,11 @@
 """Runs inside a worker process: sets its limits, then does one job at a time."""
 
-import contextlib
-import errno
-import hashlib
 import multiprocessing
 import os
 import signal
 import threading
 import traceback
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -20,7 +16,6 @@ from service.imaging.containers.container import Container
 from service.imaging.decode import decode
 from service.imaging.encode import encode
 from service.imaging.errors import Fault, ImagingError, TooCostly, Unreadable
-from service.imaging.formats import TABLE, AvifEncoding, Encoding, Format, quality_of
 from service.imaging.frame import Size
 from service.imaging.picture_warnings import picture_warnings
 from service.imaging.pipeline import finish
@@ -43,11 +38,11 @@ from service.imaging.plan import (
 )
 from service.imaging.probe import probe
 from service.imaging.provenance import GENERATED, Mark, mark_of_export
-from service.workers.memory import check_avif, limit_memory, reuse_memory
+from service.workers.clock import CpuClock
+from service.workers.files import FileMaker, start_disk_thread, write
+from service.workers.memory import limit_memory, reuse_memory
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _limits = WorkerLimits()
-_disk = ThreadPoolExecutor(1, "disk")
 
 
 def start(limits: WorkerLimits) -> None:
@@ -62,7 +57,7 @@ def start(limits: WorkerLimits) -> None:
     limit_memory(limits.memory_bytes)
     Image.MAX_IMAGE_PIXELS = limits.pixels
     warnings.simplefilter("error", Image.DecompressionBombWarning)
-    _disk.submit(int)  # starts its thread before memory is short
+    start_disk_thread()
     threading.Thread(target=_die_with_parent, name="parent-watch", daemon=True).start()
 
 
@@ -112,7 +107,7 @@ def _render(wanted: Rendition, container: Container, decoded: Image.Image) -> Pi
         size = wanted.size or plan.frame.size(container.upright_size)
         image, warnings = finish(container, plan, size, decoded=decoded)
         data = encode(image, wanted.encoding, plan.matte) if wanted.encoding else image.tobytes()
-        _write(wanted.target, data, durable=False)
+        write(wanted.target, data, durable=False)
     except Exception:
         return None
     return Pixels(wanted.target, size, warnings, container.mark)
@@ -128,6 +123,7 @@ class _Base:
 
 
 def _export(job: ExportJob) -> ExportOutcome:
+    clock = CpuClock(_limits.cpu_seconds)
     container = _read_container(job.source)
     picture = _picture(container)
     size = job.plan.frame.size(container.upright_size)
@@ -143,12 +139,7 @@ def _export(job: ExportJob) -> ExportOutcome:
     composited, mark, warnings = base.image is not None, _mark(job.plan, container, base), base.warnings
     # Free memory for the encoders.
     del container, base
-    # Each file is written in a thread while the next one is encoded.
-    saving = [
-        _disk.submit(_save, _encode(image, job.plan, encoding, mark), encoding, image.size, target)
-        for encoding, target in job.targets
-    ]
-    made = [save.result() for save in saving]
+    made = FileMaker(image, job.plan, clock, mark).make(job.targets)
     files = tuple(file for file in made if isinstance(file, MadeFile))
     failures = tuple(warning for warning in made if isinstance(warning, ExportWarning))
     return ExportOutcome(picture, size, composited, files, warnings + remarks + step_warnings + failures, mark)
@@ -199,52 +190,6 @@ def _reason(fault: Exception) -> str:
 def _without_base(reason: str) -> _Base:
     warning = ExportWarning("composite_failed", f"the picture is exported without its base: {reason}")
     return _Base(warnings=(warning,))
-
-
-def _encode(image: Image.Image, plan: ExportPlan, encoding: Encoding, mark: Mark | None) -> bytes | ExportWarning:
-    try:
-        if isinstance(encoding, AvifEncoding):
-            check_avif(image.size)
-        return encode(image, encoding, plan.matte, mark)
-    except ImagingError as refusal:
-        return ExportWarning("encode_failed", refusal.detail, encoding.format)
-    except Exception as fault:
-        return _encode_failed(encoding.format, "encoded", fault)
-
-
-def _save(data: bytes | ExportWarning, encoding: Encoding, pixels: Size, target: str) -> MadeFile | ExportWarning:
-    name = encoding.format
-    if isinstance(data, ExportWarning):
-        return data
-    try:
-        _write(target, data)
-    except OSError as fault:
-        if fault.errno in _FULL:
-            return ExportWarning("storage_full", f"the storage has no space for the {TABLE[name].label}", name)
-        return _encode_failed(name, "written", fault)
-    return MadeFile(name, len(data), hashlib.sha256(data).hexdigest(), pixels, quality_of(encoding))
-
-
-def _encode_failed(name: Format, done: str, fault: Exception) -> ExportWarning:
-    return ExportWarning("encode_failed", f"the {TABLE[name].label} could not be {done} ({type(fault).__name__})", name)
-
-
-def _write(target: str, data: bytes, *, durable: bool = True) -> None:
-    """Write to the file that the parent created and locked; after an error it is empty."""
-    descriptor = os.open(target, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
-        if durable:
-            os.fsync(descriptor)
-    except OSError:
-        # Report the first error.
-        with contextlib.suppress(OSError):
-            os.ftruncate(descriptor, 0)
-        raise
-    finally:
-        os.close(descriptor)
 
 
 def _read_container(path: str) -> Container:

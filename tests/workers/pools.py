@@ -23,7 +23,7 @@ class Pools:
         self.made: list[WorkerPool] = []
 
     def __call__(self, workers: int = 1, deadline: float = 60) -> WorkerPool:
-        pool = WorkerPool(workers, WorkerLimits(), deadline, report=self.events.append, now=self.clock)
+        pool = WorkerPool(workers, WorkerLimits(cpu_seconds=deadline), report=self.events.append, now=self.clock)
         self.made.append(pool)
         return pool
 

@@ -194,7 +194,7 @@ def test_the_interpreter_exits_whatever_hangs(tmp_path: Path, stopped: str) -> N
         from service.workers.forkserver import forkserver_pid
         from service.workers.pool import WorkerPool
         async def main():
-            pool = WorkerPool(1, WorkerLimits(), 60)
+            pool = WorkerPool(1, WorkerLimits())
             await pool.start()
             os.kill({stopped}, signal.SIGSTOP)
             print(pool.pids[0], forkserver_pid(), flush=True)
@@ -270,7 +270,7 @@ def test_a_pool_whose_loop_was_closed_amid_a_job_can_be_closed(endless: InspectJ
             jobs = [asyncio.create_task(pool.run(InspectJob({endless.source!r}), name)) for name in "ab"]
             await asyncio.sleep({seconds})
             return jobs
-        pool = WorkerPool(1, WorkerLimits(), 60)
+        pool = WorkerPool(1, WorkerLimits())
         loop = asyncio.new_event_loop()
         jobs = loop.run_until_complete(begin())
         loop.close()

@@ -101,7 +101,7 @@ def test_workers_start_after_the_temporary_directory_was_emptied(short_path: Pat
         from service.workers.tempdir import use_temp_directory
         async def main():
             print(use_temp_directory("spare"))
-            pool = WorkerPool(1, WorkerLimits(), 60)
+            pool = WorkerPool(1, WorkerLimits())
             await pool.start()
             print(os.listdir(os.environ["TMPDIR"]))
             shutil.rmtree(os.environ["TMPDIR"])

@@ -291,7 +291,7 @@ def test_a_signal_to_the_whole_group_spares_the_workers(tmp_path: Path) -> None:
         from service.imaging.plan import InspectJob, WorkerLimits
         from service.workers.pool import WorkerPool
         async def main():
-            pool = WorkerPool(1, WorkerLimits(), 60, report=print)
+            pool = WorkerPool(1, WorkerLimits(), report=print)
             await pool.start()
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             os.killpg(0, signal.SIGTERM)

@@ -23,8 +23,8 @@ from service.workers.strikes import POISON_DEATHS
 from tests.workers.pools import workers
 
 WORKERS = 3
-LIMITS = WorkerLimits(memory_bytes=272 * 1024 * 1024)
 DEADLINE_SECONDS = 2.0
+LIMITS = WorkerLimits(memory_bytes=272 * 1024 * 1024, cpu_seconds=DEADLINE_SECONDS)
 # How many jobs are good, need too much memory, crash, and never end.
 STORM, SQUALL = (300, 12, 4, 3), (24, 1, 1, 0)
 # Workers are killed so rarely that no good job can lose three fresh ones.
@@ -88,7 +88,7 @@ async def test_every_good_job_is_answered_and_every_bad_one_is_refused(
     Image.effect_noise((320, 180), 60).convert("RGB").save(tmp_path / "picture.png")
     others = workers()
     events: Counter[str] = Counter()
-    pool = WorkerPool(WORKERS, LIMITS, DEADLINE_SECONDS, report=lambda event: events.update([event]))
+    pool = WorkerPool(WORKERS, LIMITS, report=lambda event: events.update([event]))
     storm = Storm(pool, tmp_path)
     makers: tuple[Callable[[int], Job], ...] = (storm.good, storm.hungry, storm.crashing, storm.endless)
     jobs: list[tuple[str, Job]] = [

@@ -30,6 +30,8 @@ from service.imaging.plan import (
     WorkerLimits,
 )
 from service.workers import worker
+from service.workers.clock import CpuClock
+from service.workers.files import FileMaker
 from service.workers.memory import avif_bytes
 from tests.imaging import pictures
 from tests.imaging.pictures import RGB
@@ -236,7 +238,7 @@ def _avif_of(size: tuple[int, int], more: int) -> str | None:
     used = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmSize"))
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (int(used.split()[1]) * 1024 + more, hard))
-    made = worker._encode(image, ExportPlan(), AvifEncoding(100), None)
+    made = FileMaker(image, ExportPlan(), CpuClock(60)).asked(AvifEncoding(100))
     return made.detail if isinstance(made, ExportWarning) else None
 
 
