@@ -23,12 +23,14 @@ from service.imaging.errors import ImagingError
 from service.imaging.formats import JpegEncoding
 from service.imaging.frame import Frame
 from service.imaging.plan import ExportJob, ExportOutcome, ExportPlan, Outcome, WorkerLimits
+from service.imaging.provenance import packet
 from service.workers import worker
 from tests.imaging import icc, pictures
 from tests.imaging.pictures import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA
 from tests.imaging.workbench import Bench
 
 DEADLINE_SECONDS = 60.0
+XMP = packet("trainedAlgorithmicMedia")
 PLAN = ExportPlan(Frame(longest=64), alpha="keep")
 
 
@@ -39,6 +41,7 @@ def seeds() -> list[bytes]:
         pictures.png(4, PALETTE, transparency=b"\0\x80"),
         pictures.png(8, RGB, profile=icc.DISPLAY_P3, orientation=6),
         pictures.png(8, RGB_ALPHA),
+        pictures.png(8, RGB, extra=pictures.chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP)),
         pictures.png(8, RGB_ALPHA, extra=pictures.chunk(b"cICP", bytes((9, 14, 0, 1)))),
         pictures.png(16, GREY, extra=pictures.chunk(b"cICP", bytes((12, 8, 0, 1)))),
         pictures.png(16, GREY, profile=icc.grey_profile(1.8)),
@@ -49,11 +52,13 @@ def seeds() -> list[bytes]:
         pictures.jpeg(orientation=5, profile=icc.ADOBE_RGB),
         pictures.jpeg("L", progressive=True),
         pictures.jpeg("CMYK"),
+        pictures.jpeg(xmp=XMP, progressive=True),
         pictures.jpeg()[:-2],
         pictures.jpeg(progressive=True, restart_marker_rows=1)[:-2],
         pictures.jpeg(progressive=True, subsampling="4:4:4"),
         pictures.webp(orientation=3, profile=icc.DISPLAY_P3),
         pictures.webp("RGBA"),
+        pictures.webp(xmp=XMP),
         pictures.webp("RGBA", lossless=True),
         pictures.saved(frames[0], "WEBP", save_all=True, append_images=frames[1:]),
     ]

@@ -27,6 +27,15 @@ def bomb() -> bytes:
     return zlib.compress(bytes(10**8))
 
 
+def xmp(body: bytes) -> bytes:
+    return chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0" + body)
+
+
+def entity_bomb() -> bytes:
+    entities = "".join(f"<!ENTITY e{level} '{f'&e{level - 1};' * 10}'>" for level in range(1, 12))
+    return f"<!DOCTYPE a [<!ENTITY e0 '{'a' * 100}'>{entities}]><a>&e11;</a>".encode()
+
+
 def with_scans(count: int) -> bytes:
     data = pictures.saved(Image.new("RGB", (2_000, 2_000), "red"), "JPEG", progressive=True)
     start = data.rindex(b"\xff\xda")
@@ -43,6 +52,14 @@ ACCEPTED: dict[str, tuple[Make, Format, tuple[int, int]]] = {
     "text bomb": (lambda: pictures.png(8, RGB, extra=chunk(b"zTXt", b"a\0\0" + bomb())), "png", (96, 64)),
     "profile bomb": (
         lambda: pictures.png(8, RGB, extra=chunk(b"iCCP", b"a\0\0" + bomb())),
+        "png",
+        (96, 64),
+    ),
+    "20 MB of XMP": (lambda: pictures.png(8, RGB, extra=xmp(b"<a>" * 6_666_666)), "png", (96, 64)),
+    "20 MB before the XMP": (lambda: pictures.png(8, RGB, extra=xmp(b"en" * 10_000_000)), "png", (96, 64)),
+    "entity bomb in XMP": (lambda: pictures.webp(xmp=entity_bomb()), "webp", (96, 64)),
+    "65,000 damaged packets": (
+        lambda: pictures.png(8, RGB, extra=(xmp(bytes(250))[:-1] + b"x") * 65_000),
         "png",
         (96, 64),
     ),
