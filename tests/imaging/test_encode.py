@@ -4,7 +4,7 @@ from io import BytesIO
 from itertools import pairwise
 
 import pytest
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, ImageStat
 
 from service.imaging.encode import encode
 from service.imaging.formats import AvifEncoding, Encoding, JpegEncoding, PngEncoding, Subsampling, WebpEncoding
@@ -98,8 +98,8 @@ def test_jpeg_shows_transparency_over_the_matte() -> None:
     assert opened(encode(image, JpegEncoding(), (0, 0, 255))).getpixel((9, 9)) == (0, 0, 254)
 
 
-@pytest.mark.parametrize("encoding", [JpegEncoding, WebpEncoding])
-def test_more_quality_makes_a_larger_file(encoding: type[JpegEncoding | WebpEncoding]) -> None:
+@pytest.mark.parametrize("encoding", [JpegEncoding, WebpEncoding, AvifEncoding])
+def test_more_quality_makes_a_larger_file(encoding: type[JpegEncoding | WebpEncoding | AvifEncoding]) -> None:
     sizes = [len(encode(pictures.image(), encoding(quality=quality), WHITE)) for quality in (0, 1, 30, 60, 90, 100)]
     assert all(small <= large for small, large in pairwise(sizes))
     assert sizes[0] < sizes[-1]
@@ -149,6 +149,33 @@ def test_lossless_webp_keeps_every_pixel_even_under_transparency() -> None:
         image = pictures.image(mode)
         made = opened(encode(image, WebpEncoding(lossless=True), WHITE))
         assert ImageChops.difference(made.convert(mode), image).getbbox(alpha_only=False) is None
+
+
+def test_avif_has_8_bits_444_and_the_full_range() -> None:
+    data = encode(pictures.image(), AvifEncoding(), WHITE)
+    configuration = data[data.index(b"av1C") + 5 :]
+    # AV1's profile 1 is 4:4:4; then bits for more depth, for grey, and for each direction of subsampling.
+    assert (configuration[0] >> 5, configuration[1] & 0b0111_1100) == (1, 0)
+    assert data[data.index(b"nclx") + 10] == 0x80
+
+
+def test_avif_keeps_alpha_and_equal_pictures_make_equal_files() -> None:
+    image = pictures.image("RGBA")
+    data = encode(image, AvifEncoding(), WHITE, "trainedAlgorithmicMedia")
+    assert data == encode(image.copy(), AvifEncoding(), WHITE, "trainedAlgorithmicMedia")
+    made = opened(data)
+    assert made.mode == "RGBA"
+    alpha = ImageChops.difference(made.getchannel("A"), image.getchannel("A"))
+    assert max(alpha.tobytes()) <= 8
+    solid = [
+        ImageChops.multiply(picture.convert("RGB"), picture.getchannel("A").convert("RGB")) for picture in (made, image)
+    ]
+    assert ImageStat.Stat(ImageChops.difference(*solid)).rms < [4, 4, 4]
+
+
+def test_the_effort_of_avif_is_as_asked() -> None:
+    small, fast = (encode(pictures.image(), AvifEncoding(speed=speed), WHITE) for speed in (6, 9))
+    assert len(small) < len(fast)
 
 
 def test_a_palette_is_written_only_where_it_was_allowed() -> None:
