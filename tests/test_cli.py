@@ -159,6 +159,20 @@ def test_a_value_that_is_refused_is_exit_2(tmp_path: Path, picture: Path, option
     assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.parametrize(("budget", "status", "made"), [("1", 1, []), ("png:1", 3, ["holiday-400x300.webp"])])
+def test_a_format_over_its_budget_is_missing(picture: Path, budget: str, status: int, made: list[str]) -> None:
+    answer = run("export", picture, "--formats", "png,webp", "--max-bytes", budget)
+    assert (answer.exit_code, answer.stdout.split()) == (status, made)
+    assert "the PNG takes at least" in answer.stderr
+
+
+def test_variations_over_their_budgets_are_exit_1_and_their_pictures_are_kept() -> None:
+    answer = run("generate", "My script", "--formats", "jpeg", "--max-bytes", "1")
+    assert (answer.exit_code, answer.stdout) == (1, "")
+    assert "no_export" in answer.stderr
+    assert "is kept as generated/" in answer.stderr
+
+
 def test_generate_refuses_a_focus_with_another_fit_and_has_no_provenance() -> None:
     assert run("generate", "My script", "--focus", "auto", "--fit", "contain").exit_code == 2
     assert run("generate", "My script", "--provenance", "generated").exit_code == 2

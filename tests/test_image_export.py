@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from service.bases import MAX_REFERENCE_BYTES, REFERENCE_ENCODING, REFERENCE_LONGEST
-from service.errors import ImageError, StorageFull, StorageUnavailable
+from service.errors import ImageError, NoExport, StorageFull, StorageUnavailable
 from service.exports import ImageExportService, Source
 from service.imaging.encode import encode
 from service.imaging.plan import Budgets, ExportJob, ExportPlan, Job, Outcome
@@ -248,6 +248,17 @@ async def test_the_arguments_are_the_plan_of_the_export(
     plans = planned(service, monkeypatch)
     await service.process_and_export_image(png(), **arguments)
     assert plans == [replace(ExportPlan(), **changes)]
+
+
+async def test_without_any_export_within_its_budget_there_is_an_error(
+    service: ImageExportService, tmp_path: Path
+) -> None:
+    with pytest.raises(NoExport, match="the PNG takes at least"):
+        await service.process_and_export_image(png(), max_bytes=1)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    exports = await service.process_and_export_image(png(), max_bytes={"png": 1})
+    assert list(exports) == ["jpeg", "webp"]
+    assert [warning.code for warning in exports.warnings] == ["over_budget"]
 
 
 async def test_a_full_disk_is_an_error_and_nothing_is_published(

@@ -7,7 +7,10 @@ import pytest
 import pytest_asyncio
 
 from service.schemas.requests import THUMBNAIL_FIELDS
-from tests.handlers.browser import Tab
+from tests.conftest import Serve
+from tests.handlers.browser import Tab, Visit
+from tests.helpers import upload
+from tests.test_budgets import detailed, exports_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -96,3 +99,25 @@ async def test_a_budget_is_in_kilobytes_and_may_take_pixels(options: Tab) -> Non
         assert await is_valid(options) is valid
     await choose(options, max_kilobytes="")
     assert {"max_bytes", "allow_resize"} & {*await sent(options)} == set()
+
+
+async def test_a_card_says_what_a_budget_changed(serve: Serve, visit: Visit) -> None:
+    service = await serve()
+    fields = (("formats", "png,jpeg,webp"), ("width", "320"), ("height", "180"), ("blend", "0"))
+    asked = exports_of(await service.thumbnails(upload(detailed()), *fields))
+    budgets = (f"png:{asked['png']['size'] * 6 // 10}", f"jpeg:{asked['jpeg']['size'] * 7 // 10}", "webp:2000")
+    answer = await service.thumbnails(
+        upload(detailed()), *fields, ("max_bytes", ",".join(budgets)), ("allow_resize", "true")
+    )
+    made = exports_of(answer)
+    tab = await visit(service)
+    await tab.wait_for("document.querySelectorAll('.card.done').length === 2")
+    rows = "[...document.querySelectorAll('.card')].map((card) => [...card.querySelectorAll('.files .hint')]"
+    newest, first = await tab.run(f"{rows}.map((hint) => hint.textContent))")
+    assert [hint.partition(" · ")[2] for hint in first] == ["", "", ""]
+    assert [hint.partition(" · ")[2] for hint in newest] == [
+        f"{made['png']['colors']} colours",
+        f"quality {made['jpeg']['quality']}",
+        f"quality {made['webp']['quality']} · {made['webp']['width']} × {made['webp']['height']}",
+    ]
+    assert await tab.run("document.querySelector('.card-state').textContent.startsWith('320 × 180')")
