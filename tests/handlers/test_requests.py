@@ -196,12 +196,14 @@ async def test_exporting_again_takes_absent_fields_from_the_request(service: Run
     assert again.status == 200, again.body
     assert again.json["request_id"] == answer.json["request_id"]
     assert again.json["metadata"]["composited"] is True
+    assert again.json["metadata"]["digital_source_type"] == "compositeWithTrainedAlgorithmicMedia"
     [first], [second] = (answer.json["variations"][0]["exports"].values(), again.json["exports"].values())
     assert (second["sha256"], second["width"], second["height"]) == (first["sha256"], 320, 200)
     assert second["url"] != first["url"]
     other = await service.post(url, ("formats", "png"), ("width", "100"), ("blend", "1"))
     [export] = other.json["exports"].values()
     assert (export["format"], export["width"], export["height"]) == ("PNG", 100, 56)
+    assert other.json["metadata"]["digital_source_type"] == "trainedAlgorithmicMedia"
     assert service.emulator.requests == calls
     blue = await service.post(url, upload(picture_bytes(colour="blue"), "base"), ("blend", "0"), ("formats", "png"))
     picture = decoded((await service.get(blue.json["exports"]["png"]["url"])).body)
