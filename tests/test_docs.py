@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from service.cli import export, generate
+from service.schemas.requests import PICTURE_FIELDS, THUMBNAIL_FIELDS
 from tests.helpers import bare_environment
 
 ROOT = Path(__file__).parents[1]
@@ -28,6 +30,15 @@ def test_every_warning_has_its_row(page: str) -> None:
     section = re.split(r"\n## (?:Warnings|A variation has `warnings`)\n", _page(page))[1].partition("\n## ")[0]
     listed = re.findall(r"^\| `([a-z_]+)` \|", section, re.MULTILINE)
     assert sorted(listed) == sorted(set(re.findall(r'ExportWarning\(\s*"([a-z_]+)"', _sources())))
+
+
+def test_every_field_has_its_row_and_its_option() -> None:
+    table = _page("docs/api.md").partition("\n## Fields\n")[2].partition("\n### ")[0]
+    cells = " ".join(re.findall(r"^\| (`[^|]+) \|", table, re.MULTILINE))
+    fields = {*THUMBNAIL_FIELDS, *PICTURE_FIELDS}
+    assert {*re.findall(r"`([a-z_]+)`", cells)} == fields | {"image", "base"}
+    options = {option.name for command in (generate, export) for option in command.params}
+    assert fields - options == {"width", "height"}
 
 
 def test_every_link_between_pages_leads_to_a_file() -> None:
