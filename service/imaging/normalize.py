@@ -3,8 +3,9 @@
 from PIL import Image
 
 from service.imaging.decode import narrow
+from service.imaging.focus import cover_box
 from service.imaging.frame import Size
-from service.imaging.plan import Fit
+from service.imaging.plan import Fit, Focus
 from service.imaging.profiles import Lower, convert
 
 Colour = tuple[int, int, int]
@@ -54,21 +55,14 @@ def flatten(image: Image.Image, matte: Colour) -> Image.Image:
     return flat
 
 
-def resize(image: Image.Image, size: Size, fit: Fit, matte: Colour) -> Image.Image:
-    """Exactly `size`: cover crops around the centre, contain pads with `matte`, stretch distorts."""
+def resize(image: Image.Image, size: Size, fit: Fit, matte: Colour, focus: Focus = None) -> Image.Image:
+    """Exactly `size`: cover crops around the focus, contain pads with `matte`, stretch distorts."""
     if image.size == size:
         return image
     if fit == "contain":
         return _contained(image, size, matte)
-    box = _centre(image.size, size) if fit == "cover" else None
+    box = cover_box(image, size, focus) if fit == "cover" else None
     return image.resize(size, Image.Resampling.LANCZOS, box, reducing_gap=REDUCING_GAP)
-
-
-def _centre(have: Size, want: Size) -> tuple[float, float, float, float]:
-    width = min(have[0], have[1] * want[0] / want[1])
-    height = min(have[1], have[0] * want[1] / want[0])
-    left, top = (have[0] - width) / 2, (have[1] - height) / 2
-    return left, top, min(left + width, have[0]), min(top + height, have[1])
 
 
 def _contained(image: Image.Image, size: Size, matte: Colour) -> Image.Image:

@@ -57,7 +57,7 @@ def flatten(image: Image.Image, recipe: Recipe) -> Image.Image:
 
 
 def resize(image: Image.Image, recipe: Recipe) -> Image.Image:
-    return normalize.resize(image, recipe.size, recipe.fit, recipe.plan.matte)
+    return normalize.resize(image, recipe.size, recipe.fit, recipe.plan.matte, recipe.plan.focus)
 
 
 def composite(image: Image.Image, recipe: Recipe) -> Image.Image:

@@ -1,6 +1,6 @@
 """The jobs of the workers and their outcomes, as frozen values that can be pickled."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Literal
 
@@ -58,6 +58,10 @@ class ExportPlan:
     focus: Focus = None
     provenance: Provenance = "keep"
     budgets: Budgets = field(default_factory=Budgets)
+
+    def for_base(self) -> "ExportPlan":
+        """The plan of a base under exports of this plan: it is opaque, and cropped at its centre."""
+        return replace(self, alpha="flatten", focus=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,7 @@ def _check(job: CheckJob) -> CheckOutcome:
 
 def _render(wanted: Rendition, container: Container, decoded: Image.Image) -> Pixels | None:
     """Make a rendition, or None: it only saves time, and an export without it decodes the base and reports why."""
-    plan = replace(wanted.plan, alpha="flatten")
+    plan = wanted.plan.for_base()
     try:
         size = wanted.size or plan.frame.size(container.upright_size)
         image, warnings = finish(container, plan, size, decoded=decoded)
@@ -174,7 +174,7 @@ def _prepared(pixels: Pixels | None, size: Size) -> _Base | None:
 
 def _decoded_base(path: str, plan: ExportPlan, size: Size) -> _Base:
     container = _read_container(path)
-    image, warnings = finish(container, replace(plan, alpha="flatten"), size)
+    image, warnings = finish(container, plan.for_base(), size)
     return _Base(image, container.mark, warnings)
 
 

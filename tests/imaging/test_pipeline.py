@@ -1,3 +1,6 @@
+from dataclasses import replace
+from io import BytesIO
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -5,7 +8,7 @@ from PIL import Image
 
 from service.imaging.frame import Frame
 from service.imaging.pipeline import STEPS, finish
-from service.imaging.plan import ExportPlan, Fit
+from service.imaging.plan import ExportPlan, Fit, Focus
 from service.imaging.probe import probe
 from tests.imaging import icc, pictures
 from tests.imaging.pictures import RGB_ALPHA
@@ -151,3 +154,45 @@ def test_a_base_of_the_same_ratio_lies_edge_on_edge_and_another_is_cropped(base:
     (left, right), _ = edges(wide)
     assert left > 50
     assert right < 205
+
+
+def spotted() -> bytes:
+    """A wide picture with a bright, detailed spot near its right edge."""
+    image = Image.new("RGB", (300, 100), RED)
+    image.paste(BLUE, (250, 40, 270, 60))
+    return pictures.saved(image, "PNG")
+
+
+def blue_pixels(image: Image.Image) -> int:
+    return sum(count for count, colour in image.getcolors(1 << 20) or () if colour == BLUE)
+
+
+@pytest.mark.parametrize(("focus", "shown"), [(None, 0), ((8_667, 5_000), 400), ((0, 0), 0), ("auto", 400)])
+def test_cover_crops_around_the_focus(focus: Focus, shown: int) -> None:
+    image = finished(spotted(), ExportPlan(Frame(100, 100), focus=focus))
+    assert image.size == (100, 100)
+    assert blue_pixels(image) == shown
+
+
+@pytest.mark.parametrize("plan", [ExportPlan(Frame(150, 150), "contain"), ExportPlan(Frame(150, 150), "stretch")])
+@pytest.mark.parametrize("focus", [(10_000, 0), "auto"])
+def test_only_cover_has_a_focus(plan: ExportPlan, focus: Focus) -> None:
+    assert finished(spotted(), replace(plan, focus=focus)).tobytes() == finished(spotted(), plan).tobytes()
+
+
+@pytest.mark.parametrize("frame", [Frame(longest=100), Frame(width=77), Frame(height=31), Frame(300, 100)])
+@pytest.mark.parametrize("focus", [(10_000, 0), "auto"])
+def test_a_focus_cuts_nothing_off_a_size_of_the_pictures_own_ratio(frame: Frame, focus: Focus) -> None:
+    plan = ExportPlan(frame)
+    assert finished(spotted(), replace(plan, focus=focus)).tobytes() == finished(spotted(), plan).tobytes()
+
+
+def test_a_focus_is_that_of_the_upright_picture() -> None:
+    data = pictures.saved(Image.open(BytesIO(spotted())).transpose(Image.Transpose.ROTATE_90), "PNG", None, 6)
+    assert blue_pixels(finished(data, ExportPlan(Frame(100, 100), focus=(8_667, 5_000)))) == 400
+
+
+def test_a_base_is_cropped_at_its_centre() -> None:
+    plan = ExportPlan(Frame(100, 100), alpha="keep", focus="auto")
+    assert blue_pixels(finished(spotted(), plan)) == 400
+    assert blue_pixels(finished(spotted(), plan.for_base())) == 0

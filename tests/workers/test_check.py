@@ -62,7 +62,7 @@ def pixels_of(bench: Bench, base: bytes, job: ExportJob) -> Pixels:
 def test_an_export_over_prepared_pixels_is_the_same_to_the_byte(
     bench: Bench, fit: Fit, frame: Frame, base: str
 ) -> None:
-    plan = ExportPlan(frame, fit, 4_321, (1, 200, 30), "keep")
+    plan = ExportPlan(frame, fit, 4_321, (1, 200, 30), "keep", "auto")
     job = bench.job(pictures.png(8, RGB), plan, BASES[base], (PngEncoding(1),))
     before, made_before = worker.run(job), bench.made()
     pixels = pixels_of(bench, BASES[base], job)

@@ -24,6 +24,7 @@ from service.imaging.plan import (
     ExportOutcome,
     ExportPlan,
     ExportWarning,
+    Focus,
     InspectJob,
     Outcome,
     Picture,
@@ -118,6 +119,18 @@ def test_without_a_usable_base_the_picture_is_exported_alone(bench: Bench, base:
     assert not outcome.composited
     assert [warning.code for warning in outcome.warnings] == ["composite_failed"]
     assert bench.image().tobytes() == pictures.image().tobytes()
+
+
+@pytest.mark.parametrize("focus", [(10_000, 0), "auto"])
+def test_a_base_is_cropped_at_its_centre_wherever_the_focus_is(bench: Bench, focus: Focus) -> None:
+    spotted = Image.new("RGB", (300, 100), "red")
+    spotted.paste("blue", (260, 40, 280, 60))
+    picture, base = (pictures.saved(image, "PNG") for image in (Image.new("RGB", (300, 100), "red"), spotted))
+    size, encodings = Frame(100, 100), (PngEncoding(),)
+    bench.export(picture, ExportPlan(size, focus=focus), base, encodings)
+    assert bench.image().getcolors() == [(10_000, (255, 0, 0))]
+    bench.export(base, ExportPlan(size, focus=focus), picture, encodings)
+    assert len(bench.image().getcolors() or ()) > 1
 
 
 def test_a_missing_base_is_named_without_its_path(bench: Bench) -> None:
