@@ -110,11 +110,11 @@ class Renderer:
         decoded = [source.path for source in sources]
         if isinstance(job, ExportJob) and job.prepared:
             decoded.pop()
-        cost = await asyncio.to_thread(self._cost, plan, decoded)
+        cost = await asyncio.to_thread(self._cost, plan, _encodings(job), decoded)
         return await self._pool.run(job, _digest(job, plan, sources), Place(priority, cost))
 
-    def _cost(self, plan: ExportPlan, paths: Sequence[str]) -> float:
-        return export_seconds(plan, [self._size(path) for path in paths])
+    def _cost(self, plan: ExportPlan, encodings: Sequence[Encoding], paths: Sequence[str]) -> float:
+        return export_seconds(plan, encodings, [self._size(path) for path in paths])
 
     def _size(self, path: str) -> Size:
         """The size by the file's headers; the largest allowed if they have none, so that it does not count as cheap."""
@@ -130,10 +130,13 @@ def _open_nonblocking(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
+def _encodings(job: Job) -> list[Encoding]:
+    return [encoding for encoding, _ in job.targets] if isinstance(job, ExportJob) else []
+
+
 def _digest(job: Job, plan: ExportPlan, sources: Sequence[Source]) -> str:
     """The identity of a job with all its inputs, by which the pool remembers jobs that killed workers."""
-    encodings = [encoding for encoding, _ in job.targets] if isinstance(job, ExportJob) else []
-    inputs = (type(job).__name__, [source.sha256 for source in sources], plan, encodings)
+    inputs = (type(job).__name__, [source.sha256 for source in sources], plan, _encodings(job))
     return hashlib.sha256(repr(inputs).encode()).hexdigest()
 
 

@@ -183,7 +183,7 @@ async def test_the_check_of_an_upload_has_priority_and_exports_have_a_cost(
     jobs = recorded(service, monkeypatch)
     async with (await service.check(picture, Needs(SMALL, (16, 9), 1, reference=True))).used() as base:
         await service.export(picture, base, SMALL, ONE, Priority.PAID)
-    await service.export(picture, None, ExportPlan(Frame(640, 360)), ONE)
+    await service.export(picture, None, ExportPlan(Frame(1920, 1080)), ONE)
     await service.inspect(picture)
     kinds = [(type(job), place.priority) for job, _, place in jobs]
     assert kinds[0] == (CheckJob, Priority.PAID)

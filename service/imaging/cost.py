@@ -1,19 +1,20 @@
-"""An estimate of the CPU time of an export, from the sizes of its pictures; the queue lets cheap exports overtake."""
+"""An estimate of the CPU time of an export, by which the queue lets cheap exports overtake: an order of magnitude."""
 
 from collections.abc import Iterable
 
 from service.imaging.errors import ImpossibleFrame
+from service.imaging.formats import AvifEncoding, Encoding, JpegEncoding, PngEncoding, WebpEncoding
 from service.imaging.frame import Size
 from service.imaging.plan import ExportPlan
 
-# CPU time of any export, of each pixel decoded, and of each pixel encoded in three formats. Only the order of magnitude
-# matters.
+# CPU time of any export, and of each pixel decoded.
 _BASE_SECONDS = 0.005
 _SECONDS_PER_PIXEL_DECODED = 2e-8
-_SECONDS_PER_PIXEL_ENCODED = 1e-7
+# A byte budget takes about so many encodes.
+_ENCODES_IN_BUDGET = 4
 
 
-def export_seconds(plan: ExportPlan, sizes: Iterable[Size]) -> float:
+def export_seconds(plan: ExportPlan, encodings: Iterable[Encoding], sizes: Iterable[Size]) -> float:
     """CPU seconds of an export; `sizes` are that of the picture and those of the other pictures to decode."""
     picture, *others = sizes
     try:
@@ -21,4 +22,22 @@ def export_seconds(plan: ExportPlan, sizes: Iterable[Size]) -> float:
     except ImpossibleFrame:
         return _BASE_SECONDS
     read = sum(width * height for width, height in (picture, *others))
-    return _BASE_SECONDS + read * _SECONDS_PER_PIXEL_DECODED + width * height * _SECONDS_PER_PIXEL_ENCODED
+    each = sum(_seconds_per_pixel(encoding) * _encodes(plan, encoding) for encoding in encodings)
+    return _BASE_SECONDS + read * _SECONDS_PER_PIXEL_DECODED + width * height * each
+
+
+def _encodes(plan: ExportPlan, encoding: Encoding) -> int:
+    return _ENCODES_IN_BUDGET if plan.budgets.of(encoding.format) else 1
+
+
+def _seconds_per_pixel(encoding: Encoding) -> float:
+    """CPU seconds of each pixel encoded, measured on photographs."""
+    match encoding:
+        case PngEncoding():
+            return 1e-7
+        case JpegEncoding():
+            return 1e-8
+        case WebpEncoding():
+            return 5e-7 if encoding.lossless else 5e-8
+        case AvifEncoding():
+            return 1e-7 if encoding.speed >= 9 else 1e-6

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from service.imaging.cost import export_seconds
+from service.imaging.formats import AvifEncoding, Encoding, JpegEncoding, PngEncoding, WebpEncoding
 from service.imaging.frame import Frame
-from service.imaging.plan import ExportPlan
+from service.imaging.plan import Budgets, ExportPlan
 from service.imaging.probe import stored_size
 from tests.imaging import pictures
 
@@ -53,13 +54,28 @@ def test_a_file_without_a_size_has_none(data: bytes) -> None:
     assert stored_size(io.BytesIO(data)) is None
 
 
+TRIO = (PngEncoding(), JpegEncoding(), WebpEncoding())
+
+
 def test_the_cost_grows_with_the_pixels_decoded_and_encoded() -> None:
     small, large = (64, 64), (4_000, 3_000)
     tiny, huge = ExportPlan(Frame(64, 64)), ExportPlan(Frame(8192, 8192))
-    assert export_seconds(huge, [small]) > 100 * export_seconds(tiny, [small])
-    assert export_seconds(tiny, [large]) > 10 * export_seconds(tiny, [small])
-    assert export_seconds(tiny, [small, large]) == pytest.approx(export_seconds(tiny, [large]), rel=0.01)
+    assert export_seconds(huge, TRIO, [small]) > 100 * export_seconds(tiny, TRIO, [small])
+    assert export_seconds(tiny, TRIO, [large]) > 10 * export_seconds(tiny, TRIO, [small])
+    both = export_seconds(tiny, TRIO, [small, large])
+    assert both == pytest.approx(export_seconds(tiny, TRIO, [large]), rel=0.01)
+
+
+def test_the_cost_grows_with_slow_encodings_and_budgets() -> None:
+    def cost(*encodings: Encoding, budgets: Budgets | None = None) -> float:
+        return export_seconds(ExportPlan(Frame(2_000, 2_000), budgets=budgets or Budgets()), encodings, [(64, 64)])
+
+    assert cost(JpegEncoding()) < cost(WebpEncoding()) < cost(AvifEncoding()) < cost(AvifEncoding(speed=6)) / 5
+    assert cost(*TRIO) < cost(*TRIO, AvifEncoding())
+    assert cost(*TRIO, budgets=Budgets(any=9)) > 3 * cost(*TRIO)
+    assert cost(*TRIO) < cost(*TRIO, budgets=Budgets(each=(("webp", 9),))) < cost(*TRIO, budgets=Budgets(any=9))
+    assert cost(*TRIO, budgets=Budgets(each=(("avif", 9),))) == cost(*TRIO)
 
 
 def test_an_impossible_size_costs_little() -> None:
-    assert export_seconds(ExportPlan(Frame(width=8192)), [(1, 40_000)]) < 0.01
+    assert export_seconds(ExportPlan(Frame(width=8192)), TRIO, [(1, 40_000)]) < 0.01
