@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from service.bases import Base
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EMULATOR_MODEL = "emulator"
+# Calls prepared at a time, first come, first served. Without a limit the tasks of a burst advance in step: none would
+# be sent before nearly all are prepared. More than one, since preparing a call waits for the disk and the ledger.
+PREPARING = 32
 
 
 @dataclass(slots=True)
@@ -57,6 +60,7 @@ class Services:
     gemini: "GeminiService"
     exports: ImageExportService
     report_call: Callable[[str, float | None], None] = lambda outcome, cost: None
+    preparing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PREPARING))
 
 
 class VariationRun(CallHooks):
@@ -141,8 +145,9 @@ class VariationRun(CallHooks):
 
     async def prepare(self) -> None:
         """Reserve disk space and a descriptor for the reply, which others could use up while the call is out."""
-        self._space = await self._reserved.enter_async_context(self._reservation())
-        await self._record.sending()
+        async with self._services.preparing:
+            self._space = await self._reserved.enter_async_context(self._reservation())
+            await self._record.sending()
         self._called = True
 
     @asynccontextmanager

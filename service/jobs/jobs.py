@@ -3,14 +3,14 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import Any
 
 from service.bases import SharedBase
 from service.errors import Deleted, IdempotencyMismatch, ServiceError, StorageFull, StorageUnavailable, UnpricedModel
 from service.gemini.costs import Pricing
 from service.jobs.job import ROUTE, Caller, Job, Submission
+from service.jobs.later import LaterWrites, keep_task
 from service.jobs.reading import Found, RequestReader
 from service.jobs.record import CANCELLED, LedgerRecord
 from service.ledger.ledger import Ledger
@@ -24,7 +24,9 @@ from service.variations import EMULATOR_MODEL
 
 log = logging.getLogger(__name__)
 
-FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 1.0, 30.0
+# Requests written to the ledger at a time, first come, first served: the first of a burst is sent before the last is
+# written. More than one, since all that wait for the ledger share a commit.
+OPENING = 32
 
 OnEvent = Callable[[Event], None]
 OnEnd = Callable[[], None]
@@ -43,8 +45,9 @@ class JobService(RequestReader):
         self._emulated = emulated
         self._budget = budget
         self._jobs: dict[str, Job] = {}
+        self._opening = asyncio.Semaphore(OPENING)
         self._ending: set[asyncio.Task[None]] = set()
-        self._retrying: set[asyncio.Task[None]] = set()
+        self._later = LaterWrites()
 
     def _runs(self, request_id: str) -> bool:
         return request_id in self._jobs
@@ -103,7 +106,8 @@ class JobService(RequestReader):
         on_end: OnEnd,
         on_event: OnEvent,
     ) -> tuple[RequestRow, Job | None]:
-        opened = await self._open(order, submission, upload)
+        async with self._opening:
+            opened = await self._open(order, submission, upload)
         if not opened.is_new:
             return _same_body(opened.request, submission), None
         on_new()
@@ -155,7 +159,7 @@ class JobService(RequestReader):
             base.take()
 
         def end() -> None:
-            _keep_task(self._ending, self._end(job, on_end, base))
+            keep_task(self._ending, self._end(job, on_end, base))
 
         events = self._thumbnails.generate(order, end, base, starts)
         job.task = asyncio.create_task(_collect(job, events, on_event))
@@ -167,7 +171,7 @@ class JobService(RequestReader):
         def changed() -> None:
             self._changes.wake(call.request_id)
 
-        return LedgerRecord(self.ledger, CallId.of(call), call.stem, pricing, changed, self._write_later)
+        return LedgerRecord(self.ledger, CallId.of(call), call.stem, pricing, changed, self._later.add)
 
     async def _end(self, job: Job, on_end: OnEnd, base: SharedBase | None) -> None:
         """Record the calls that were not sent, then release what the job holds."""
@@ -196,10 +200,7 @@ class JobService(RequestReader):
             await write()
         except (StorageFull, StorageUnavailable) as refused:
             log.warning("a call that was not sent is not recorded yet: %s", refused.detail)
-            self._write_later(write)
-
-    def _write_later(self, write: Callable[[], Awaitable[object]]) -> None:
-        _keep_task(self._retrying, _write_until_done(write))
+            self._later.add(write)
 
     # Stop
 
@@ -239,10 +240,7 @@ class JobService(RequestReader):
         """Wait until the ends of jobs are recorded; what the ledger still refuses is left to recovery."""
         if self._ending:
             await asyncio.wait(self._ending)
-        for task in self._retrying:
-            task.cancel()
-        if self._retrying:
-            await asyncio.wait(self._retrying)
+        await self._later.close()
 
 
 async def _collect(job: Job, events: AsyncGenerator[Event, None], on_event: OnEvent) -> None:
@@ -257,13 +255,6 @@ async def _collect(job: Job, events: AsyncGenerator[Event, None], on_event: OnEv
         job.error = error
 
 
-def _keep_task(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` as a task that is referenced until it ends: asyncio keeps no strong reference."""
-    task = asyncio.create_task(work)
-    tasks.add(task)
-    task.add_done_callback(tasks.discard)
-
-
 def _same_body(holder: RequestRow, submission: Submission) -> RequestRow:
     """The holder of a key; raises Deleted, and IdempotencyMismatch if its body was another."""
     if holder.deleted:
@@ -271,16 +262,3 @@ def _same_body(holder: RequestRow, submission: Submission) -> RequestRow:
     if holder.fingerprint != submission.fingerprint:
         raise IdempotencyMismatch("the Idempotency-Key was used with another body")
     return holder
-
-
-async def _write_until_done(write: Callable[[], Awaitable[object]]) -> None:
-    """Retry what the ledger refused, with exponential backoff, until it is written or the process ends."""
-    pause = FIRST_RETRY_SECONDS
-    while True:
-        await asyncio.sleep(pause)
-        try:
-            await write()
-        except (StorageFull, StorageUnavailable):
-            pause = min(2 * pause, LONGEST_RETRY_SECONDS)
-        else:
-            return

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from service.emulator.responders import raw
+from service.jobs.job import Caller, Submission
+from service.orders import Order
 from service.server.keys import JOBS
 from tests.conftest import Serve
-from tests.handlers.test_idempotency import JPEG, keyed
-from tests.helpers import QuickEmulator
+from tests.handlers.test_idempotency import JPEG, Gate, keyed
+from tests.helpers import SCRIPT, QuickEmulator, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -40,6 +42,20 @@ async def test_a_client_that_disconnects_while_its_request_is_written_leaves_non
             await asyncio.sleep(0.01)
     assert status["state"] == ("succeeded" if key else "cancelled")
     assert service.emulator.requests == int(key)
+
+
+async def test_of_many_requests_at_once_the_first_call_leaves_before_the_last_request_is_written(serve: Serve) -> None:
+    gate, many = Gate(), 300
+    service = await serve(QuickEmulator(then=gate), gemini_concurrency=many)
+    jobs, caller = service.app[JOBS], Caller("-", sees_all=True)
+    begun = await asyncio.gather(*(jobs.begin(Order(SCRIPT), Submission(caller), None) for _ in range(many)))
+    await until(lambda: service.emulator.in_flight > 0)
+    rows = await jobs.ledger.newest(None, many)
+    first_sent = min(call.sent for _, calls in rows for call in calls if call.sent)
+    assert first_sent < max(row.created for row, _ in rows)
+    for row, _ in begun:
+        await jobs.cancel(row.id, caller)
+    gate.open.set()
 
 
 TOKENS = b'"usageMetadata": {"promptTokenCount": 12, "candidatesTokenCount": 1120}'
