@@ -1,12 +1,9 @@
-"""The CPU time of a job, which the parent limits; here it ends searches early enough."""
+"""The CPU time of a job, which the parent limits; in the worker it ends searches early enough."""
 
 import time
 
-# A search may take until this share of the limit, so that the rest is left for its last encode.
+# Searches end at this share of the limit: what is left is enough for one encode that is no slower than the job so far.
 SEARCH_SHARE = 0.5
-# An encode of a search may take this many times as long as the one in the asked encoding: measured for an indexed PNG,
-# up to 2.2.
-SEARCH_COST = 3
 
 
 class CpuClock:
@@ -20,6 +17,6 @@ class CpuClock:
         return time.process_time() - self._start
 
     def late(self, cost: float) -> bool:
-        """Whether a search must end; in the asked encoding an encode took `cost` seconds."""
+        """Whether a search must end, whose next encode may take `cost` seconds."""
         spent = self.spent()
-        return spent > SEARCH_SHARE * self._limit or spent + SEARCH_COST * cost > self._limit
+        return spent > SEARCH_SHARE * self._limit or spent + cost > self._limit

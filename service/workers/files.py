@@ -14,7 +14,7 @@ from PIL import Image
 from service.imaging.budget import Fitted, fitted
 from service.imaging.encode import encode
 from service.imaging.errors import ImagingError
-from service.imaging.formats import TABLE, AvifEncoding, Encoding, Format
+from service.imaging.formats import TABLE, AvifEncoding, Encoding, Format, PngEncoding
 from service.imaging.plan import Budget, ExportPlan, ExportWarning, MadeFile
 from service.imaging.provenance import Mark
 from service.workers.clock import CpuClock
@@ -23,6 +23,8 @@ from service.workers.memory import check_avif
 Made = MadeFile | ExportWarning
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+# An indexed PNG takes up to this many times the CPU time of a truecolour one, at the levels that take long.
+_PALETTE_COST = 5
 _disk = ThreadPoolExecutor(1, "disk")
 
 
@@ -81,10 +83,9 @@ class FileMaker:
     def _search(self, over: OverAsAsked) -> Fitted | ExportWarning:
         """The best file within the budget."""
         encoding, budget = over.encoding, over.budget
+        cost = over.seconds * (_PALETTE_COST if isinstance(encoding, PngEncoding) else 1)
         try:
-            found = fitted(
-                self._image, encoding, over.size, budget, self._encode, lambda: self._clock.late(over.seconds)
-            )
+            found = fitted(self._image, encoding, over.size, budget, self._encode, lambda: self._clock.late(cost))
         except Exception as fault:
             return _encode_failed(encoding.format, fault)
         if isinstance(found, Fitted):
