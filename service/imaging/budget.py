@@ -22,9 +22,10 @@ PALETTES, RESIZED_PALETTES = (256, 128, 64, 32, 16), (256, 128, 64)
 # The longer side is never shorter.
 SHORTEST = 16
 
-# The share of a budget at which a search ends; the contract asks for less.
+# The share of the budget at which a search ends.
 ENOUGH_BY_QUALITY, ENOUGH_BY_SIZE = 0.95, 0.9
-# How the logarithm of a file's bytes grows with these qualities: the mean of photographs, illustrations and interfaces.
+# The logarithm of a file's bytes at these qualities, less that at the lowest: the mean over photographs, illustrations
+# and interfaces.
 QUALITIES = (10, 20, 30, 40, 50, 60, 70, 75, 80, 85, 90, 95, 100)
 GROWTH: dict[Format, Sequence[float]] = {
     "jpeg": (0.0, 0.34, 0.54, 0.69, 0.80, 0.91, 1.05, 1.13, 1.24, 1.37, 1.58, 1.92, 2.55),
@@ -32,7 +33,7 @@ GROWTH: dict[Format, Sequence[float]] = {
     "avif": (0.0, 0.23, 0.47, 0.74, 1.06, 1.31, 1.52, 1.62, 1.74, 1.84, 2.09, 2.48, 3.34),
 }
 BY_QUALITY = {name: interpolated(QUALITIES, growth) for name, growth in GROWTH.items()}
-# Measured likewise, with the longer side.
+# Bytes grow with about this power of the longer side, measured on the same pictures.
 BY_SIDE = Curve(1.6, math.log, math.exp)
 
 
@@ -139,7 +140,7 @@ def _reduce_palette(tries: _Tries, asked: PngEncoding, palettes: Sequence[int]) 
 
 
 def _reduce_size(tries: _Tries, encoding: Encoding) -> None:
-    """Scale the image down until a file fits; the last file is that of the full size."""
+    """Scale the image down until a file fits; the last candidate was that of the full size."""
     if tries.longest > SHORTEST:
         goal = Goal(tries.most, ENOUGH_BY_SIZE * tries.most, SHORTEST, ENCODES)
         search(lambda x: tries.size(encoding, x), Point(tries.longest, tries.last), goal, BY_SIDE)

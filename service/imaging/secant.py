@@ -17,14 +17,14 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """How sizes depend on x: log(size) grows by `slope` with scale(x), until two sizes are known."""
+    """How the size depends on x: log(size) is about linear in scale(x), with `slope` until two sizes are known."""
 
     slope: float
     scale: Callable[[float], float] = float
     unscale: Callable[[float], float] = float
 
     def x(self, size: float, near: Point, other: Point | None) -> int:
-        """The x of a file of `size` bytes, on the line through both points."""
+        """The x of a file of `size` bytes, on the line through both points, or through one with the expected slope."""
         slope = self.slope
         if other and (near.size - other.size) * (near.x - other.x) > 0:
             slope = math.log(near.size / other.size) / (self.scale(near.x) - self.scale(other.x))
@@ -54,11 +54,12 @@ class Goal:
 
 
 def search(size_of: Callable[[int], int | None], over: Point, goal: Goal, curve: Curve) -> None:
-    """Call `size_of` with numbers below `over.x`, a file that is too large, until a file meets the goal.
+    """Call `size_of` with numbers below `over.x`, whose file is too large, until a file meets the goal.
 
-    It ends before that when the file of the next larger number was seen to be too large, when that of the lowest is,
-    and when `size_of` returns None. If no file fits, the last try is the lowest number.
+    It also ends when the next larger number is known to be too large, when the lowest is, and when `size_of` returns
+    None. If no file fits, the last try is the lowest number.
     """
+    # The bracket: the largest number known to fit, and `over`, the smallest known to be too large.
     fits: Point | None = None
     before: Point | None = None
     for left in reversed(range(goal.tries)):

@@ -203,7 +203,7 @@ class Tally:
 
     def __str__(self) -> str:
         return (
-            f"{dict(self.ends)}; JPEG and WebP: {statistics.mean(self.encodes):.2f} encodes, at most "
+            f"{dict(self.ends)}; lossy formats: {statistics.mean(self.encodes):.2f} encodes in both stages, at most "
             f"{max(self.encodes)}; {statistics.mean(self.filled):.3f} of the budget by quality, "
             f"{statistics.mean(self.resized):.3f} by size; {self.spent} spent"
         )
@@ -237,7 +237,7 @@ class Case:
         assert len(full) <= 8
         assert smaller <= 8
         assert self.tried == full + self.tried[len(full) :]
-        if isinstance(self.encoding, JpegEncoding) or quality_of(self.encoding) is not None:
+        if quality_of(self.encoding) is not None:
             tally.encodes.append(len(self.tried))
         if isinstance(self.made, ExportWarning):
             assert self.data == b""
