@@ -27,13 +27,13 @@ from service.publishing import ExportSet
 from service.schemas.answers import ThumbnailsAnswer, exports_answer, thumbnails_answer
 from service.schemas.fields import Fields
 from service.schemas.headers import fingerprint
+from service.schemas.outcomes import outcome_of
 from service.schemas.requests import MAX_SCRIPT, read_export, read_order, script_too_long
 from service.settings import Settings
 from service.signals import STOP_SIGNALS, on_stop_signal
 from service.store.disk import start_disk_threads
 from service.store.holds import held
 from service.store.layout import request_id
-from service.stored import error_from_json, variation_from_json
 from service.streams import STDIN, print_line, read_standard_input, warn
 from service.thumbnails import ThumbnailService
 
@@ -172,8 +172,7 @@ async def _generated(
     _, calls = await jobs.ended(row.id, submission.caller)
     bar.update(order.count)
     last = {call.number: call for call in calls}.values()
-    done = [variation_from_json(call.result) for call in last if call.state == "exported" and call.result]
-    return [*done, *(Failed(f"var-{call.number}", error_from_json(call.error)) for call in last if call.error)]
+    return [outcome for call in last if (outcome := outcome_of(call))]
 
 
 def _report_missing(answer: ThumbnailsAnswer, count: int) -> None:

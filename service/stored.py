@@ -4,7 +4,8 @@ Reading is lenient: unknown members are ignored, and those that an older row lac
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -21,6 +22,19 @@ _PLAIN = ("script", "aspect_ratio", "count", "model", "image_size", "reference")
 
 _PLAN = TypeAdapter(ExportPlan)
 _VARIATION = TypeAdapter(Variation)
+
+
+class Unreadable(ValueError):
+    """Stored JSON that is damaged, or that no version of this program wrote."""
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise Unreadable(f"the stored {what} cannot be read: {type(error).__name__}: {reason}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +59,9 @@ def order_to_json(order: Order, base: StoredBase | None) -> str:
     )
 
 
+@_reading("order")
 def order_from_json(text: str, request_id: str) -> tuple[Order, StoredBase | None]:
-    """The order without its base, and the stored base; raises ValueError, KeyError, TypeError for another format."""
+    """The order without its base, and the stored base; raises Unreadable."""
     stored = json.loads(text)
     base, plan, encodings = stored.get("base"), stored.get("plan"), stored.get("encodings")
     order = Order(
@@ -56,6 +71,12 @@ def order_from_json(text: str, request_id: str) -> tuple[Order, StoredBase | Non
         **{name: stored[name] for name in _PLAIN if name in stored},
     )
     return order, StoredBase(**_known(StoredBase, base)) if base else None
+
+
+@_reading("script")
+def script_from_json(text: str) -> str:
+    """The script of an order; raises Unreadable."""
+    return str(json.loads(text).get("script", ""))
 
 
 def _encoding(stored: Mapping[str, Any]) -> Encoding:
@@ -74,7 +95,9 @@ def variation_to_json(variation: Variation) -> str:
     return json.dumps({"version": VERSION, **_VARIATION.dump_python(variation, mode="json")})
 
 
+@_reading("answer")
 def variation_from_json(text: str) -> Variation:
+    """Raises Unreadable."""
     return _VARIATION.validate_json(text)
 
 
@@ -93,7 +116,15 @@ def error_to_json(error: ServiceError) -> str:
     )
 
 
+@_reading("usage")
+def usage_from_json(text: str) -> dict[str, Any]:
+    """Gemini's usageMetadata; raises Unreadable."""
+    return dict(json.loads(text))
+
+
+@_reading("error")
 def error_from_json(text: str) -> ServiceError:
+    """Raises Unreadable."""
     stored = json.loads(text)
     return stored_error(
         stored["code"],

@@ -1,6 +1,7 @@
 """The raw of a variation: download it, and export it again without another call to Gemini."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
@@ -12,13 +13,16 @@ from service.handlers.downloads import send_attachment
 from service.handlers.forms import Form, open_form
 from service.imaging.formats import SNIFF_BYTES, TABLE, sniff
 from service.ledger.rows import CallRow, RequestRow
+from service.orders import Order
 from service.schemas.answers import exports_answer
 from service.schemas.requests import EXPORT_FIELDS, read_changes
 from service.server.keys import ADMISSION, CALLER, EXPORTS, JOBS, SETTINGS
 from service.server.queries import read_query
 from service.server.sending import answer
 from service.store.holds import Hold, held
-from service.stored import StoredBase, order_from_json
+from service.stored import StoredBase, Unreadable, order_from_json
+
+log = logging.getLogger(__name__)
 
 REPLY = ".reply"
 
@@ -48,7 +52,7 @@ async def export_again(request: web.Request) -> web.StreamResponse:
     if not call.raw or call.raw.endswith(REPLY):
         raise _no_raw(call)
     async with open_form(request, texts=EXPORT_FIELDS, files=("base",)) as form:
-        order, stored = order_from_json(row.spec, row.id)
+        order, stored = _order(row, call)
         plan, encodings = read_changes(form.fields, settings, order)
         async with held() as hold:
             await _hold_raw(request, call.raw, hold)
@@ -60,6 +64,15 @@ async def export_again(request: web.Request) -> web.StreamResponse:
                 exported = await exports.export_all(source, base, plan, encodings)
         form.keep = True
     return answer(exports_answer(row.id, source.sha256, exported))
+
+
+def _order(row: RequestRow, call: CallRow) -> tuple[Order, StoredBase | None]:
+    try:
+        return order_from_json(row.spec, row.id)
+    except Unreadable as error:
+        log.error("%s: %s", row.id, error)
+        detail = "the picture is kept, but its stored order cannot be read"
+        raise NoExport(detail, billed=True, storage_path=call.raw) from error
 
 
 async def _variation(request: web.Request) -> tuple[RequestRow, CallRow]:

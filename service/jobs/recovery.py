@@ -13,7 +13,6 @@
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
@@ -41,7 +40,7 @@ from service.ledger.ledger import microseconds
 from service.ledger.rows import CallRow, RequestRow
 from service.ledger.steps import CallId, Failure
 from service.orders import Order, Raw
-from service.stored import error_to_json, order_from_json
+from service.stored import Unreadable, error_to_json, order_from_json, usage_from_json
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +133,8 @@ class Recovery:
                 return
             except (ServiceError, OSError) as error:
                 log.warning("the recovery of %s is put off: %s", request.id, error)
+            except Exception:
+                log.exception("the recovery of %s is put off", request.id)
             await asyncio.sleep(RESCUE_SECONDS)
             with contextlib.suppress(StorageFull, StorageUnavailable):
                 found = await self._ledger.request(request.id)
@@ -143,8 +144,8 @@ class Recovery:
         async with AsyncExitStack() as stack:
             try:
                 order, stored = order_from_json(request.spec, request.id)
-            except (ValueError, KeyError, TypeError):
-                log.exception("the order of %s cannot be read", request.id)
+            except Unreadable as error:
+                log.error("%s: %s", request.id, error)
                 await self._give_up(starts)
                 return
             base = None
@@ -199,8 +200,7 @@ class Recovery:
     async def _take_up_received(self, call: CallRow) -> Start | None:
         key = call.raw or ""
         if await self._leftovers.is_there(key):
-            usage = json.loads(call.usage) if call.usage else None
-            return call, Raw(key, await self._leftovers.source(key), usage)
+            return call, Raw(key, await self._leftovers.source(key), _usage(call))
         if await self._most_raws_are_missing():
             raise StorageUnavailable("generated/ lacks most of the pictures that are to be exported: is it mounted?")
         missing = RawMissing(f"{key} is not there any more", billed=True, storage_path=key)
@@ -234,3 +234,12 @@ class Recovery:
             if raw is None:
                 await self._ledger.cancel(CallId.of(call), CANCELLED)
         return [start for start in starts if start[1]]
+
+
+def _usage(call: CallRow) -> dict[str, Any] | None:
+    """Its usageMetadata; None also if it cannot be read: the cost is stored apart."""
+    try:
+        return usage_from_json(call.usage) if call.usage else None
+    except Unreadable as error:
+        log.error("%s, var-%d: %s", call.request_id, call.number, error)
+        return None

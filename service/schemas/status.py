@@ -1,6 +1,5 @@
 """Pydantic models of the status and the events of a request, and of usage, and functions that make them from rows."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -12,10 +11,10 @@ from service.errors import ServiceError
 from service.gemini.costs import usd
 from service.ledger.queries import cost_of, possible_of, state_of
 from service.ledger.rows import CallRow, DayRow, EventKind, EventRow, Mode, RequestRow, State, UsageRow
-from service.orders import Failed
+from service.orders import Failed, Variation
 from service.publishing import Export
 from service.schemas.answers import ErrorAnswer, VariationAnswer, error_answer, variation_answer
-from service.stored import error_from_json, variation_from_json
+from service.schemas.outcomes import billed, end_of, error_of, outcome_of, script_of, variation_id
 
 # The URL of an export as it is answered now; None when its file is gone.
 Link = Callable[[Export], str | None]
@@ -130,12 +129,12 @@ def status_answer(request: RequestRow, calls: Sequence[CallRow], link: Link) -> 
             "mode": request.mode,
             "created_at": _time(request.created),
             "finished_at": _time(request.finished),
-            "script": json.loads(request.spec).get("script", ""),
+            "script": script_of(request),
             "count": request.count,
             "idempotency_key": request.idempotency_key,
             "batch_id": None,
             "variations": list(variations.values()),
-            "errors": [error_answer(Failed(_id(number), error)) for number, error in errors.items()],
+            "errors": [error_answer(Failed(variation_id(number), error)) for number, error in errors.items()],
             "calls": [_call_answer(call) for call in calls],
             "cost_usd": usd(cost_of(calls)),
             "possibly_billed_usd": usd(possible_of(calls)),
@@ -148,16 +147,17 @@ def outcomes(calls: Sequence[CallRow], link: Link) -> tuple[dict[int, VariationA
     variations: dict[int, VariationAnswer] = {}
     errors: dict[int, ServiceError] = {}
     for number, call in {call.number: call for call in calls}.items():
-        if call.state == "exported" and call.result:
-            variations[number] = linked(call.result, link)
-        elif call.error:
-            errors[number] = error_from_json(call.error)
+        outcome = outcome_of(call)
+        if isinstance(outcome, Variation):
+            variations[number] = _linked(outcome, link)
+        elif outcome:
+            errors[number] = outcome.error
     return variations, errors
 
 
-def linked(result: str, link: Link) -> VariationAnswer:
+def _linked(variation: Variation, link: Link) -> VariationAnswer:
     """A stored variation with current links."""
-    answer = variation_answer(variation := variation_from_json(result))
+    answer = variation_answer(variation)
     exports = {
         name: answer.exports[name].model_copy(update={"url": link(export)})
         for name, export in variation.exported.exports.items()
@@ -167,7 +167,7 @@ def linked(result: str, link: Link) -> VariationAnswer:
 
 def _call_answer(call: CallRow) -> CallAnswer:
     return CallAnswer(
-        id=_id(call.number),
+        id=variation_id(call.number),
         attempt=call.attempt,
         state=call.state,
         model=call.model,
@@ -175,18 +175,12 @@ def _call_answer(call: CallRow) -> CallAnswer:
         tier=call.tier,
         sent_at=_time(call.sent),
         finished_at=_time(call.finished),
-        billed=_billed(call),
+        billed=billed(call),
         cost_usd=_cost(call),
         estimated=bool(call.estimated),
         storage_path=call.raw,
         sha256=call.sha256,
     )
-
-
-def _billed(call: CallRow) -> bool | None:
-    if call.state in ("planned", "cancelled"):
-        return False
-    return None if call.billed is None else bool(call.billed)
 
 
 def _cost(call: CallRow) -> float | None:
@@ -200,18 +194,14 @@ def event_answer(event: EventRow, calls: Sequence[CallRow], link: Link) -> str:
     call = next((each for each in calls if (each.number, each.attempt) == (event.number, event.attempt)), None)
     data: dict[str, Any] = {"request_id": event.request_id, "at": _time(event.at)}
     if call:
-        data |= {"id": _id(call.number), "attempt": call.attempt, "storage_path": call.raw, "size": call.size}
-        if event.kind == "exported" and call.result:
-            data["variation"] = linked(call.result, link)
-    if event.kind == "failed" and event.data:
-        data["error"] = error_answer(Failed(data["id"], error_from_json(event.data)))
-    if event.kind == "done" and event.data:
-        done = json.loads(event.data)
-        data |= {
-            "state": done["state"],
-            "cost_usd": usd(done["cost"]),
-            "possibly_billed_usd": usd(done["possible"]),
-        }
+        data |= {"id": variation_id(call.number), "attempt": call.attempt, "storage_path": call.raw, "size": call.size}
+        if event.kind == "exported" and isinstance(outcome := outcome_of(call), Variation):
+            data["variation"] = _linked(outcome, link)
+        if event.kind == "failed":
+            data["error"] = error_answer(error_of(event, call))
+    if event.kind == "done":
+        state, cost, possible = end_of(event, calls)
+        data |= {"state": state, "cost_usd": usd(cost), "possibly_billed_usd": usd(possible)}
     members = _MEMBERS[event.kind] | {"request_id", "at"}
     return EventData.model_validate(data).model_dump_json(include=members)
 
@@ -246,10 +236,6 @@ def _usage_row(row: UsageRow) -> UsageAnswerRow:
     return UsageAnswerRow.model_validate(
         {**asdict(row), "cost_usd": usd(row.cost), "possibly_billed_usd": usd(row.possible)}
     )
-
-
-def _id(number: int) -> str:
-    return f"var-{number}"
 
 
 def _time(microseconds: int | None) -> Any:

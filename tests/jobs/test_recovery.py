@@ -376,6 +376,17 @@ async def test_an_order_that_cannot_be_read_ends_its_calls_and_keeps_their_raws(
     assert service.area("generated") == [f"{request.id}_1.png"]
 
 
+async def test_a_usage_that_cannot_be_read_stops_no_export(dead: Dead, serve: Serve) -> None:
+    request = dead.request()
+    async with dead.ledger() as ledger:
+        await received(dead, ledger, CallId(request.id, 1))
+        await ledger._writer.run(lambda database: database.run("UPDATE calls SET usage = '['"))
+    service = await serve()
+    status = await ended(service, request)
+    assert (status["state"], status["cost_usd"]) == ("succeeded", 0.0336)
+    assert status["variations"][0]["metadata"]["usage"] is None
+
+
 async def test_the_rest_of_a_reply_is_removed_when_its_call_is_given_up(dead: Dead, serve: Serve) -> None:
     request = dead.request()
     async with dead.ledger() as ledger:
