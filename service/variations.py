@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from service.bases import Base
-from service.errors import BadReply, NoExport, ServiceError, StorageFull, StorageUnavailable, TooCostly
+from service.errors import BadReply, Cancelled, NoExport, ServiceError, StorageFull, StorageUnavailable, TooCostly
 from service.exports import ImageExportService, Source
 from service.gemini import models
 from service.gemini.call import Call, CallHooks
@@ -139,10 +139,6 @@ class VariationRun(CallHooks):
         )
         return reply
 
-    @property
-    def wanted(self) -> bool:
-        return self._variation.wanted
-
     async def prepare(self) -> None:
         """Reserve disk space and a descriptor for the reply, which others could use up while the call is out."""
         async with self._services.preparing:
@@ -172,6 +168,8 @@ class VariationRun(CallHooks):
         self._variation.out = False
         await self._reserved.aclose()
         await self._record.refused()
+        if not self._variation.wanted:
+            raise Cancelled("the call was refused, and is not sent again: it was cancelled meanwhile")
 
     async def _received(self, reply: Reply, hold: Hold) -> Raw:
         """Store the bytes as received; raises BadReply, which names the file, if they are not a picture."""

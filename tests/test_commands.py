@@ -125,5 +125,5 @@ async def test_a_call_that_comes_back_refused_after_the_first_signal_is_not_sent
     process.terminate()
     status, names, words = await ended(process)
     assert (status, names) == (1, [])
-    assert "var-1: gemini_unavailable" in words or "var-1: quota_exhausted" in words
+    assert "var-1: cancelled: the call was refused, and is not sent again" in words
     assert emulator.requests == 1

@@ -44,11 +44,6 @@ class CallHooks:
     Until `sent`, a call can be cancelled at no cost.
     """
 
-    @property
-    def wanted(self) -> bool:
-        """Whether a client still waits for the picture, so that a refused call may be retried."""
-        return True
-
     async def prepare(self) -> None:
         """Before each attempt, once the call has a slot; an exception prevents the attempt."""
 
@@ -56,4 +51,4 @@ class CallHooks:
         """Just before the request is sent: from here on the call may be billed."""
 
     async def refused(self) -> None:
-        """After an attempt that Gemini did not execute, and does not bill."""
+        """After an attempt that Gemini did not execute, and does not bill; an exception prevents the next one."""

@@ -101,7 +101,7 @@ class GeminiService:
                 except NotExecuted as refused:
                     over = queued.out_of_budget
                     await hooks.refused()
-                    if over or not hooks.wanted:
+                    if over:
                         raise self._queue.error(queued, refused) from None
 
     async def _attempt(self, call: Call, sent: Callable[[], None]) -> Reply:

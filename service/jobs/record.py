@@ -91,6 +91,8 @@ class LedgerRecord(Record):
             await self._write_end(lambda: self._ledger.lose(self.call, text))
             return
         if isinstance(error, Cancelled):
+            if self.keep_planned:
+                return
             await self._write_end(lambda: self._ledger.cancel_own(self.call, text))
             return
         failure = failure_of(error, self._pricing)

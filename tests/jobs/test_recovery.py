@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from service.emulator.responders import PendingRequest, raw
 from service.errors import OutcomeUnknown, RawMissing
 from service.imaging.formats import JpegEncoding
 from service.jobs import recovery
@@ -342,6 +343,22 @@ async def test_the_graceful_shutdown_sends_no_more_calls_of_recovered_requests(
     status = (await service.get(f"/api/thumbnails/{request.id}")).json
     assert [call["state"] for call in status["calls"]] == ["exported", "planned", "planned"]
     assert service.emulator.requests == 1
+
+
+async def test_the_graceful_shutdown_leaves_a_call_that_is_refused_meanwhile_to_the_next_start(serve: Serve) -> None:
+    go_on = asyncio.Event()
+
+    async def refused(pending: PendingRequest) -> object:
+        await go_on.wait()
+        return await raw(429, b"{}")(pending)
+
+    service = await serve(QuickEmulator(then=refused))
+    path = f"/api/thumbnails/{(await service.thumbnails(headers={'Prefer': 'respond-async'})).json['request_id']}"
+    await until(lambda: service.emulator.in_flight == 1)
+    service.app[JOBS].drain()
+    go_on.set()
+    await until(lambda: not service.app[JOBS].running)
+    assert [call["state"] for call in (await service.get(path)).json["calls"]] == ["planned"]
 
 
 async def test_where_most_raws_are_missing_no_call_is_given_up(

@@ -40,8 +40,9 @@ async def test_each_shows_and_follows_the_requests_of_the_other(serve_two: Serve
     assert status["state"] == "succeeded"
 
 
-async def test_a_call_that_is_refused_after_the_other_service_cancelled_its_request_is_not_sent_again(
-    serve_two: ServeTwo,
+@pytest.mark.parametrize("by", [0, 1], ids=["its own", "the other"])
+async def test_a_call_that_is_refused_after_a_service_cancelled_its_request_is_cancelled(
+    serve_two: ServeTwo, by: int
 ) -> None:
     gate = asyncio.Event()
 
@@ -50,12 +51,13 @@ async def test_a_call_that_is_refused_after_the_other_service_cancelled_its_requ
         return await (raw(429, b"{}") if emulator.requests == 1 else one_picture)(pending)
 
     emulator = QuickEmulator(then=refused_first)
-    one, other = await serve_two(emulator)
+    one, other = both = await serve_two(emulator)
     path = f"/api/thumbnails/{(await one.thumbnails(JPEG, headers={'Prefer': 'respond-async'})).json['request_id']}"
     await until(lambda: emulator.in_flight == 1)
-    assert (await other.ask("POST", f"{path}/cancel")).json["state"] == "running"
+    assert (await both[by].ask("POST", f"{path}/cancel")).json["state"] == "running"
     gate.set()
     await until(lambda: not one.app[ADMISSION].inside["thumbnails"])
     status = (await other.get(path)).json
     assert (status["state"], status["errors"][0]["code"]) == ("cancelled", "cancelled")
+    assert [kind for _, kind, _ in await events(other, status["request_id"])] == ["sent", "failed", "done"]
     assert emulator.requests == 1
