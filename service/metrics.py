@@ -34,6 +34,9 @@ class Metrics:
         self._sent_bytes = self._counter("download_bytes", "Bytes of downloads")
         self._commits = self._histogram("ledger_commit_seconds", "Time of a commit of the ledger")
         self._refused_commits = self._counter("ledger_commits_refused", "Commits that the ledger's database refused")
+        self._overspent = self._counter(
+            "overspent_calls", "Calls that cost more than was reserved: twice the list price"
+        )
         self._recovered = self._counter("recovered_raws", "Pictures of dead processes that were recovered")
         self._call_states = self._gauge("ledger_calls", "Calls in the ledger by state", "state")
         self._possibly_billed = self._gauge("possibly_billed_usd", "List price of today's calls with unknown outcome")
@@ -68,6 +71,10 @@ class Metrics:
             self._refused_commits.inc()
         else:
             self._commits.observe(seconds)
+
+    def overspent(self) -> None:
+        """Count a call that cost more than was reserved for it."""
+        self._overspent.inc()
 
     def recovered(self) -> None:
         """Count a picture of a dead process that was recovered."""

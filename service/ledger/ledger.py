@@ -14,7 +14,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from service.errors import ServiceError, SettingsError, StorageUnavailable
 from service.ledger import queries, statements, steps
 from service.ledger.database import NAME, Database, connect, read, values_of
-from service.ledger.money import day_of
+from service.ledger.money import Overspent, day_of, ignore
 from service.ledger.rows import CallRow, DayRow, EventRow, OwnerRow, RequestRow, UsageRow
 from service.ledger.steps import CallId, Failure, NewRequest, Opened, Receipt, Rules
 from service.ledger.writer import Writer
@@ -71,8 +71,17 @@ class Ledger:
     returns False if the state or the owner of the call does not allow it: then nothing was written either.
     """
 
-    def __init__(self, writer: Writer, owner: str, rules: Rules, clock: Callable[[], int] = microseconds) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        owner: str,
+        rules: Rules,
+        overspent: Overspent = ignore,
+        clock: Callable[[], int] = microseconds,
+    ) -> None:
+        """`overspent` is called when a call cost more than was reserved for it."""
         self.owner = owner
+        self._overspent = overspent
         self._writer = writer
         self._rules = rules
         self._clock = clock
@@ -96,15 +105,15 @@ class Ledger:
 
     async def receive(self, call: CallId, receipt: Receipt) -> bool:
         now = self._clock()
-        return await self._step(steps.receive, call, self.owner, receipt, now)
+        return await self._step(steps.receive, call, self.owner, receipt, now, self._overspent)
 
     async def export(self, call: CallId, result: str, receipt: Receipt | None = None) -> bool:
         now = self._clock()
-        return await self._step(steps.export, call, self.owner, result, now, receipt)
+        return await self._step(steps.export, call, self.owner, result, now, receipt, self._overspent)
 
     async def fail(self, call: CallId, failure: Failure) -> bool:
         now = self._clock()
-        return await self._step(steps.fail, call, self.owner, failure, now)
+        return await self._step(steps.fail, call, self.owner, failure, now, self._overspent)
 
     async def lose(self, call: CallId, error: str) -> bool:
         now = self._clock()
@@ -243,14 +252,19 @@ def read_protected(access: LedgerAccess) -> set[str]:
 
 @contextlib.asynccontextmanager
 async def open_ledger(
-    access: LedgerAccess, committed: Callable[[float | None], None] = lambda seconds: None
+    access: LedgerAccess,
+    committed: Callable[[float | None], None] = lambda seconds: None,
+    overspent: Overspent = ignore,
 ) -> AsyncIterator[Ledger]:
-    """Open the ledger, with this process as the owner of new requests; raises SettingsError, one line."""
+    """Open the ledger, with this process as the owner of new requests; raises SettingsError, one line.
+
+    `committed` is as for `Writer`, `overspent` as for `Ledger`; both are called in the writer's thread.
+    """
     owner = secrets.token_hex(16)
     writer = Writer(lambda: _connect_as(owner, access), committed)
     await writer.start()
     try:
-        yield Ledger(writer, owner, access.rules)
+        yield Ledger(writer, owner, access.rules, overspent)
         await _leave(writer, owner)
     finally:
         await writer.close()

@@ -1,6 +1,7 @@
 """Money of a day: reserved before a call, then spent, released, or counted as possibly billed."""
 
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from service.errors import BudgetExhausted
@@ -9,6 +10,13 @@ from service.ledger.database import Database, Values, read
 from service.ledger.rows import CallRow, DayRow
 
 log = logging.getLogger(__name__)
+
+# Called when a call cost more than was reserved for it.
+Overspent = Callable[[], None]
+
+
+def ignore() -> None:
+    """Report nothing."""
 
 
 def day_of(now: int) -> str:
@@ -40,10 +48,13 @@ def _seconds_to_midnight(now: int) -> int:
     return 86_400 - now // 1_000_000 % 86_400
 
 
-def settle(database: Database, was: CallRow, cost: int | None, possible: int = 0) -> None:
+def settle(
+    database: Database, was: CallRow, cost: int | None, possible: int = 0, overspent: Overspent = ignore
+) -> None:
     """Release what was reserved for a call, and count its cost, or its list price as possibly billed."""
     if was.reserved and (cost or 0) > was.reserved:
         log.warning("a call cost %d nano-dollars, and only %d were reserved for it", cost, was.reserved)
+        overspent()
     moved = {"reserved": -was.reserved, "spent": (cost or 0) - (was.cost or 0), "possible": possible - was.possible}
     _move(database, was.day, was.principal, **moved)
     money = {"reserved": 0, "possible": possible, "cost": cost}

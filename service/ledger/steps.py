@@ -16,7 +16,7 @@ from typing import Any
 
 from service.ledger import statements
 from service.ledger.database import NONE, Database, Values, read, values_of
-from service.ledger.money import day_of, reserve, settle
+from service.ledger.money import Overspent, day_of, ignore, reserve, settle
 from service.ledger.queries import MISSING, calls_of, cost_of, open_requests, possible_of, state_of
 from service.ledger.rows import CallRow, EventKind, EventRow, Mode, RequestRow
 
@@ -138,7 +138,9 @@ def refuse(database: Database, call: CallId, owner: str) -> bool:
     return bool(database.run(statements.REFUSE, {**call.values(), "owner": owner}))
 
 
-def receive(database: Database, call: CallId, owner: str, receipt: Receipt, now: int) -> bool:
+def receive(
+    database: Database, call: CallId, owner: str, receipt: Receipt, now: int, overspent: Overspent = ignore
+) -> bool:
     """-> received: its picture is stored. A request that had ended is open again."""
     values: Values = {
         "raw": receipt.raw, "sha256": receipt.sha256, "size": receipt.size, "usage": receipt.usage,
@@ -146,18 +148,21 @@ def receive(database: Database, call: CallId, owner: str, receipt: Receipt, now:
     }  # fmt: skip
     was = _advance(database, statements.RECEIVE, call, owner, now, "received", values)
     if was:
-        settle(database, was, cost=receipt.cost)
+        settle(database, was, cost=receipt.cost, overspent=overspent)
         database.run(statements.REOPEN_REQUEST, {"id": call.request_id, "owner": owner})
     return was is not None
 
 
-def export(database: Database, call: CallId, owner: str, result: str, now: int, receipt: Receipt | None = None) -> bool:
+def export(
+    database: Database, call: CallId, owner: str, result: str, now: int, receipt: Receipt | None = None,
+    overspent: Overspent = ignore,
+) -> bool:  # fmt: skip
     """Received -> exported, with the answer's variation as JSON.
 
     With `receipt`, if `receive` was refused before, both steps are made at once.
     """
     if receipt:
-        receive(database, call, owner, receipt, now)
+        receive(database, call, owner, receipt, now, overspent)
     done = _advance(database, statements.EXPORT, call, owner, now, "exported", {"result": result}) is not None
     if done:
         _finish(database, call.request_id, now)
@@ -176,9 +181,11 @@ class Failure:
     estimated: bool = False
 
 
-def fail(database: Database, call: CallId, owner: str, failure: Failure, now: int) -> bool:
+def fail(
+    database: Database, call: CallId, owner: str, failure: Failure, now: int, overspent: Overspent = ignore
+) -> bool:
     """-> failed. A call that was received keeps its cost."""
-    return _end(database, statements.FAIL, call, owner, failure, now)
+    return _end(database, statements.FAIL, call, owner, failure, now, overspent)
 
 
 def lose(database: Database, call: CallId, owner: str, error: str, now: int) -> bool:
@@ -191,7 +198,10 @@ def cancel(database: Database, call: CallId, owner: str | None, error: str, now:
     return _end(database, statements.CANCEL, call, owner, Failure(error, False), now)
 
 
-def _end(database: Database, statement: str, call: CallId, owner: str | None, failure: Failure, now: int) -> bool:
+def _end(
+    database: Database, statement: str, call: CallId, owner: str | None, failure: Failure, now: int,
+    overspent: Overspent = ignore,
+) -> bool:  # fmt: skip
     billed = None if failure.billed is None else int(failure.billed)
     values: Values = {
         "error": failure.error, "billed": billed, "raw": failure.raw, "usage": failure.usage,
@@ -201,7 +211,8 @@ def _end(database: Database, statement: str, call: CallId, owner: str | None, fa
     if was is None:
         return False
     cost = was.cost if was.state == "received" else failure.cost
-    settle(database, was, cost=cost, possible=(was.list_price or 0) if statement is statements.LOSE else 0)
+    possible = (was.list_price or 0) if statement is statements.LOSE else 0
+    settle(database, was, cost, possible, overspent)
     _finish(database, call.request_id, now)
     return True
 

@@ -86,7 +86,8 @@ async def gemini(app: web.Application) -> AsyncIterator[None]:
 @contextlib.asynccontextmanager
 async def ledger(app: web.Application) -> AsyncIterator[None]:
     """The ledger of requests, calls and costs."""
-    async with open_ledger(ledger_access(app[SETTINGS]), app[METRICS].committed) as opened:
+    metrics = app[METRICS]
+    async with open_ledger(ledger_access(app[SETTINGS]), metrics.committed, metrics.overspent) as opened:
         app[LEDGER] = opened
         yield
 

@@ -87,3 +87,12 @@ async def test_a_failed_call_costs_what_it_counted(
     assert (call["state"], call["cost_usd"], call["estimated"]) == ("failed", cost, estimated), answer.json
     usage = (await service.get("/api/usage")).json
     assert usage["total"]["cost_usd"] == usage["budget"]["spent_usd"] == (cost or 0)
+
+
+async def test_calls_that_cost_more_than_was_reserved_are_counted(serve: Serve) -> None:
+    tokens = b'"usageMetadata": {"promptTokenCount": 12, "candidatesTokenCount": %d}'
+    blocked = b'{"candidates": [{"finishReason": "SAFETY"}], %s}'
+    for count, overspent in ((2200, 0), (2300, 1)):
+        service = await serve(QuickEmulator(then=raw(200, blocked % (tokens % count))))
+        await service.thumbnails()
+        assert await service.counter("image_export_overspent_calls_total") == overspent
