@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
 
 from service.errors import ServiceError
 from service.exports import ImageExportService
@@ -37,21 +39,28 @@ class Cleaning:
 
     async def _clean(self) -> None:
         temp = await self._sweep("temp", await self._ledger.temp_names())
-        uploads = await self._sweep("uploads", _names(await self._ledger.named_uploads()))
+        uploads = await self._sweep("uploads", await self._named_uploads())
         if temp.files or uploads.files:
             log.info("removed %d files of ended processes from temp/ and %d from uploads/", temp.files, uploads.files)
 
     async def _sweep(self, area: Area, keep: Collection[str]) -> Sweep:
         return await asyncio.to_thread(sweep, self._layout.roots[area], YOUNG_SECONDS / DAY_SECONDS, keep=keep)
 
+    async def _named_uploads(self) -> set[str]:
+        names = await self._names("uploads")
+        return set(names).difference(await self._ledger.unnamed("uploads", names))
+
     async def _warn_of_strays(self) -> None:
-        named = _names(await self._ledger.named_raws())
-        names = await asyncio.to_thread(lambda: [path.name for path in self._layout.roots["generated"].iterdir()])
-        strays = sorted(name for name in names if name not in named and not name.startswith("."))
+        strays = await self._ledger.unnamed("generated", await self._names("generated"))
         if strays:
             shown = ", ".join(strays[:SHOWN])
             log.warning("generated/ has %d files that no request names, among them %s", len(strays), shown)
 
+    async def _names(self, area: Area) -> list[str]:
+        """The names in an area, but those of hidden files."""
+        return await asyncio.to_thread(lambda: sorted(_visible(self._layout.roots[area])))
 
-def _names(keys: Collection[str]) -> set[str]:
-    return {key.partition("/")[2] for key in keys}
+
+def _visible(directory: Path) -> Iterator[str]:
+    with os.scandir(directory) as entries:
+        yield from (entry.name for entry in entries if not entry.name.startswith("."))

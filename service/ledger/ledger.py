@@ -2,20 +2,20 @@
 
 import contextlib
 import logging
-import os
 import secrets
-import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from service.errors import ServiceError, SettingsError, StorageUnavailable
+from service.errors import ServiceError, SettingsError
 from service.ledger import queries, statements, steps
-from service.ledger.database import NAME, Database, connect, read, values_of
+from service.ledger.database import NAME, Database, connect
 from service.ledger.money import Overspent, day_of, ignore
-from service.ledger.rows import CallRow, DayRow, EventRow, OwnerRow, RequestRow, UsageRow
+from service.ledger.owners import as_owner, bury, dead_owners, leave
+from service.ledger.queries import NamedArea
+from service.ledger.rows import CallRow, DayRow, EventRow, RequestRow, UsageRow
 from service.ledger.steps import CallId, Failure, NewRequest, Opened, Receipt, Rules
 from service.ledger.writer import Writer
 from service.settings import Settings
@@ -24,6 +24,8 @@ from service.store.layout import AREAS, part_key, spill_key
 log = logging.getLogger(__name__)
 
 HEALABLE = 10_000
+# Files looked up in one step, which takes 5 ms.
+LOOKUPS = 250
 HOUR = 3600 * 1_000_000
 DAY = 24 * HOUR
 
@@ -189,7 +191,7 @@ class Ledger:
 
     async def dead_owners(self) -> list[str]:
         """Owners whose process has ended; until `bury`, no other process can take them over."""
-        return await self._step(_dead_owners, self.owner)
+        return await self._step(dead_owners, self.owner)
 
     async def take_over(self, dead: str) -> list[tuple[RequestRow, list[CallRow]]]:
         """Become the owner of the open requests of a dead one, and return them with their calls."""
@@ -197,15 +199,21 @@ class Ledger:
 
     async def bury(self, dead: str) -> None:
         """Remove a dead owner whose requests were taken over."""
-        await self._step(_bury, dead)
+        await self._step(bury, dead)
 
     async def healable(self) -> list[tuple[RequestRow, CallRow]]:
         """Unknown calls and those with a missing raw, at most the newest HEALABLE, with their requests."""
         return await self._step(queries.healable, HEALABLE)
 
-    async def named_raws(self) -> list[str]:
-        """The keys of every raw and reply that a row names."""
-        return [key for (key,) in await self._writer.run(lambda db: db.run(statements.NAMED_RAWS))]
+    async def unnamed(self, area: NamedArea, names: Sequence[str]) -> list[str]:
+        """Those of the files in an area that no row names: looked up by name, for there are many more rows than files.
+
+        In several steps, between which others commit.
+        """
+        found: list[str] = []
+        for start in range(0, len(names), LOOKUPS):
+            found += await self._step(queries.unnamed, area, names[start : start + LOOKUPS])
+        return found
 
     async def received_raws(self) -> list[str]:
         """The keys of raws whose exports are not made yet."""
@@ -220,23 +228,9 @@ class Ledger:
         """Raises StorageFull or StorageUnavailable while the database refuses commits."""
         await self._writer.probe()
 
-    async def named_uploads(self) -> list[str]:
-        """The keys of every upload that a row names."""
-        return [key for (key,) in await self._writer.run(lambda db: db.run(statements.NAMED_UPLOADS))]
-
     async def protected(self) -> set[str]:
         """Keys that no sweep may remove: raws without exports, uploads of requests that have not ended."""
         return await self._step(queries.protected)
-
-
-def _dead_owners(database: Database, own: str) -> list[str]:
-    others = list(read(database, OwnerRow, statements.READ_OWNERS, {"id": own}))
-    return [other.id for other in others if database.lock_owner(other.id)]
-
-
-def _bury(database: Database, owner: str) -> None:
-    database.run(statements.REMOVE_OWNER, {"id": owner})
-    database.forget_owner(owner)
 
 
 def read_protected(access: LedgerAccess) -> set[str]:
@@ -261,39 +255,13 @@ async def open_ledger(
     `committed` is as for `Writer`, `overspent` as for `Ledger`; both are called in the writer's thread.
     """
     owner = secrets.token_hex(16)
-    writer = Writer(lambda: _connect_as(owner, access), committed)
+    writer = Writer(lambda: as_owner(owner, access.connect()), committed)
     await writer.start()
     try:
         yield Ledger(writer, owner, access.rules, overspent)
-        await _leave(writer, owner)
+        try:
+            await writer.run(lambda database: leave(database, owner))
+        except ServiceError as error:
+            log.warning("this process is left in the ledger: %s", error.detail)
     finally:
         await writer.close()
-
-
-async def _leave(writer: Writer, owner: str) -> None:
-    """Remove the owner's row, unless it has open requests: another process finds the row without a lock."""
-
-    def leave(database: Database) -> None:
-        if not queries.open_requests(database, owner):
-            _bury(database, owner)
-
-    try:
-        await writer.run(leave)
-    except ServiceError as error:
-        log.warning("this process is left in the ledger: %s", error.detail)
-
-
-def _connect_as(owner: str, access: LedgerAccess) -> Database:
-    """Connect, and lock the owner's id for as long as the connection lasts."""
-    database = access.connect()
-    try:
-        if not database.lock_owner(owner):
-            # After a lost connection: another process takes this one for dead, and takes its requests over.
-            raise StorageUnavailable("the ledger is being recovered by another process")
-        row = OwnerRow(owner, socket.gethostname(), os.getpid(), microseconds())
-        with database.transaction():
-            database.run(statements.INSERT_OWNER, values_of(row))
-    except BaseException:
-        database.close()
-        raise
-    return database

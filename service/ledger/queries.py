@@ -1,11 +1,14 @@
 """Queries: requests, calls, events and money."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from service.ledger import statements
 from service.ledger.database import Database, Values, read
 from service.ledger.rows import CallRow, DayRow, EventRow, RequestRow, UsageRow
+
+# The areas whose files rows name for good.
+NamedArea = Literal["generated", "uploads"]
 
 # Matches the error of a call whose raw is missing: such a call is received again when its raw is found.
 MISSING = '%"code": "raw_missing"%'
@@ -91,6 +94,13 @@ def healable(database: Database, limit: int) -> list[tuple[RequestRow, CallRow]]
 def sending(database: Database) -> list[tuple[str, int]]:
     """Request id and number of each call that is out."""
     return [(request_id, number) for request_id, number in database.run(statements.SENDING)]
+
+
+def unnamed(database: Database, area: NamedArea, names: Sequence[str]) -> list[str]:
+    """Those of the files in an area that no row names; each name begins with the id of its request."""
+    statement = statements.NAMES_RAW if area == "generated" else statements.NAMES_UPLOAD
+    keys = {name: {"id": name.rpartition("_")[0], "key": f"{area}/{name}"} for name in names}
+    return [name for name, values in keys.items() if not database.run(statement, values)]
 
 
 def protected(database: Database) -> set[str]:

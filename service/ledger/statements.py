@@ -125,8 +125,8 @@ HEALABLE = (
 UNFINISHED_UPLOADS = "SELECT upload FROM requests WHERE finished IS NULL AND upload IS NOT NULL"
 RECEIVED_RAWS = "SELECT raw FROM calls WHERE state = 'received' AND raw IS NOT NULL"
 SENDING = "SELECT request_id, number FROM calls WHERE state = 'sending'"
-NAMED_RAWS = "SELECT raw FROM calls WHERE raw IS NOT NULL"
-NAMED_UPLOADS = "SELECT upload FROM requests WHERE upload IS NOT NULL"
+NAMES_RAW = "SELECT 1 FROM calls WHERE request_id = :id AND raw = :key"
+NAMES_UPLOAD = "SELECT 1 FROM requests WHERE id = :id AND upload = :key"
 COUNT_STATES = "SELECT state, count(*) FROM calls GROUP BY state"
 
 # Usage leaves out the calls that certainly cost nothing.

@@ -9,7 +9,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from service.ledger import statements
 from service.ledger.ledger import LedgerAccess
 from service.ledger.steps import Rules
 from tests.chaos.bank import LIST_PRICE, Bank
@@ -149,7 +148,7 @@ async def audited(service: Service, bank: Bank, acknowledged: Collection[Export]
 def _named_uploads(storage: Path) -> list[str]:
     database = LedgerAccess(storage / "ledger", Rules(0, None)).connect(read_only=True)
     with contextlib.closing(database):
-        return [key for (key,) in database.run(statements.NAMED_UPLOADS)]
+        return [key for (key,) in database.run("SELECT upload FROM requests WHERE upload IS NOT NULL")]
 
 
 def _files(area: Path) -> set[str]:

@@ -251,10 +251,12 @@ async def test_a_base_that_is_there_is_blended(dead: Dead, serve: Serve) -> None
 async def test_files_that_no_process_holds_are_removed_from_temp_and_uploads(
     dead: Dead, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = dead.request(1, StoredBase("uploads/named.png", "00", 9, "png"))
+    own = request_id()
+    base = StoredBase(f"uploads/{own}_image.png", "00", 9, "png")
+    request = dead.request(1, base, id=own)
     async with dead.ledger() as ledger:
         await received(dead, ledger, CallId(request.id, 1))
-    kept = dead.put("uploads/named.png")
+    kept = dead.put(base.key or "")
     gone = [dead.put("temp/0123456789abcdef0123456789abcdef.part"), dead.put("uploads/req_1_image.png")]
     young = dead.put("temp/fedcba9876543210fedcba9876543210.part")
     past = time.time() - 60
@@ -267,6 +269,21 @@ async def test_files_that_no_process_holds_are_removed_from_temp_and_uploads(
             await asyncio.sleep(0.01)
     assert kept.exists()
     assert young.exists()
+
+
+async def test_raws_that_no_request_names_are_counted_at_the_start(
+    dead: Dead, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    request = dead.request()
+    async with dead.ledger() as ledger:
+        await received(dead, ledger, CallId(request.id, 1))
+    strays = [f"req_{number:032}_1.png" for number in range(7)]
+    for name in strays:
+        dead.put(f"generated/{name}")
+    service = await serve()
+    await until(lambda: "that no request names" in caplog.text)
+    assert f"generated/ has 7 files that no request names, among them {', '.join(strays[:5])}\n" in caplog.text
+    assert set(strays) < set(service.area("generated"))
 
 
 @pytest.mark.parametrize("given_up", ["unknown", "missing"])

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from tests.ledger.conftest import DAY, HOUR, Clock, Open
 ROUTE = "POST /api/thumbnails"
 PRICE = 33_600_000
 COST = 35_628_000
+UNKNOWN = request_id()
 MISSING = json.dumps({"code": "raw_missing"})
 
 
@@ -377,3 +379,17 @@ async def test_raws_without_exports_and_uploads_of_open_requests_are_protected(l
     assert await ledger.protected() == {"uploads/a.png", "generated/req_2.png"}
     await ledger.export(CallId(request.id, 2), "{}")
     assert await ledger.protected() == set()
+
+
+async def test_files_that_no_row_names_are_found(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.ledger.ledger.LOOKUPS", 2)
+    own = request_id()
+    request = new(2, id=own, upload=f"uploads/{own}_image.png")
+    await ledger.open(request)
+    for number in (1, 2):
+        await ledger.send(call := CallId(request.id, number))
+        await ledger.receive(call, replace(receipt(), raw=f"generated/{request.id}_{number}.png"))
+    strays = [f"{request.id}_1.jpg", f"{request.id}_3.png", f"{UNKNOWN}_1.png", "a.png", "_", ""]
+    assert await ledger.unnamed("generated", [f"{request.id}_1.png", *strays, f"{request.id}_2.png"]) == strays
+    strays = [f"{request.id}_base.png", f"{UNKNOWN}_image.png", "a.png"]
+    assert await ledger.unnamed("uploads", [*strays, f"{request.id}_image.png"]) == strays
