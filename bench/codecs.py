@@ -14,10 +14,12 @@ from typing import get_args
 
 from PIL import Image
 
+from bench.drawings import drawings
 from bench.pictures import SIZE, Kind, Picture, gather
 from bench.table import machine, print_table
 from service.imaging.png import encode_png
 
+SMALL = 20_000  # bytes
 SECONDS = 240.0  # a round that would end later is not started; the first one always is
 BEST, NINE, THOROUGH = "PNG Pillow 9", "PNG ours 9", "PNG ours 9, thorough"
 
@@ -48,8 +50,8 @@ def pillow(kind: str, **options: object) -> Codec:
     return encode
 
 
-def ours(level: int, thorough: bool = False) -> Codec:
-    return lambda image: encode_png(image, level, thorough=thorough)
+def ours(level: int, thorough: bool = False, palette: bool = False) -> Codec:
+    return lambda image: encode_png(image, level, thorough=thorough, palette=palette)
 
 
 def libvips() -> dict[str, Codec]:
@@ -75,6 +77,7 @@ def codecs() -> dict[str, Codec]:
         named[f"PNG ours {level}"] = ours(level)
     named["PNG ours 8, thorough"] = ours(8, thorough=True)
     named[THOROUGH] = ours(9, thorough=True)
+    named["PNG ours 9, palette"] = ours(9, palette=True)
     named |= libvips()
     named["JPEG baseline"] = pillow("JPEG", quality=85)
     named["JPEG optimized"] = pillow("JPEG", quality=85, optimize=True)
@@ -166,7 +169,8 @@ def main() -> None:
     pictures, missing = gather()
     for line in missing:
         print(f"Left out: {line}")
-    table, rounds = measure(pictures)
+    drawn = drawings()
+    table, rounds = measure(pictures + drawn)
     kinds = {kind: [one.name for one in pictures if one.kind == kind and not one.tuning] for kind in get_args(Kind)}
     tests = [name for names in kinds.values() for name in names]
     tuning = [one.name for one in pictures if one.tuning]
@@ -174,6 +178,7 @@ def main() -> None:
     print_levels(table, tests)
     groups = {f"{kind}s": names for kind, names in kinds.items()} | {"all of these": tests}
     groups |= {"those that levels were tuned on": tuning, "both": tests + tuning}
+    groups["drawings under 20 KB"] = [one.name for one in drawn if table[BEST][one.name].size < SMALL]
     print_summary(table, {group: names for group, names in groups.items() if names})
     print_pictures(table, pictures)
     print_lossy("JPEG", table, "JPEG baseline", tests)

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 CACHE = Path.home() / ".cache" / "image-export-bench"
 SIZE = (1280, 720)
 
-Kind = Literal["photograph", "illustration", "interface"]
+Kind = Literal["photograph", "illustration", "interface", "drawing"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,8 @@ class Effort:
     compressible_below   entropy ratio under which a strip is compressible; all others are dense
     search_below         search when predicted bytes / smallest bytes so far is less: (compressible, dense strips)
     deeper_below         search ratio, as predicted, under which a compressible strip is searched one level deeper
-    raw_levels           levels of zlib-ng for unfiltered rows: (flat strips, nearly empty or indexed); None: not tried
+    raw_levels           levels of zlib-ng for unfiltered rows: (flat strips; nearly empty or indexed ones, and flat
+                         pictures as a whole); None: not tried
     skip_above           entropy ratio over which, after a strip that gained nothing, similar ones are not searched
     """
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from service.imaging.containers.png import png_chunk
 from service.imaging.deflate import EFFORTS, THOROUGH, Effort, deflated
+from service.imaging.flat import flat_stream, is_flat
 from service.imaging.quantize import quantize
 
 BAND_PIXELS = 1 << 20  # converted to palette indices at once, with 14 bytes of memory a pixel
@@ -43,6 +44,10 @@ class Form:
     def distance(self) -> int:
         """How many bytes lie between a pixel and the one to its left."""
         return max(1, self.bits // 8)
+
+    @property
+    def row_bytes(self) -> int:
+        return (self.image.width * self.bits + 7) // 8
 
 
 def encode_png(
@@ -141,10 +146,18 @@ def written(form: Form, metadata: bytes, effort: Effort) -> bytes:
             png_chunk(b"IHDR", header),
             metadata,
             form.palette,
-            png_chunk(b"IDAT", b"".join(deflated(strips(form), form.distance, bool(form.palette), effort))),
+            png_chunk(b"IDAT", compressed(form, effort)),
             png_chunk(b"IEND", b""),
         )
     )
+
+
+def compressed(form: Form, effort: Effort) -> bytes:
+    """The scanlines as a zlib stream."""
+    stream = None
+    if effort.raw_levels and not form.palette and is_flat(form.image):
+        stream = flat_stream(form.image, form.rawmode, form.row_bytes, effort.raw_levels[1])
+    return stream or b"".join(deflated(strips(form), form.distance, bool(form.palette), effort))
 
 
 def xmp_chunk(xmp: bytes) -> bytes:
@@ -155,9 +168,8 @@ def xmp_chunk(xmp: bytes) -> bytes:
 def strips(form: Form) -> Iterator[tuple[Image.Image, bool]]:
     """Packed pixels from top to bottom as 8-bit images, each with the row above as its first; True with the last."""
     width, height = form.image.size
-    row_bytes = (width * form.bits + 7) // 8
-    step = max(1, STRIP_BYTES // row_bytes)
+    step = max(1, STRIP_BYTES // form.row_bytes)
     for top in range(0, height, step):
         bottom = min(top + step, height)
         packed = form.image.crop((0, top - 1, width, bottom)).tobytes("raw", form.rawmode)
-        yield Image.frombuffer("L", (row_bytes, bottom - top + 1), packed), bottom == height
+        yield Image.frombuffer("L", (form.row_bytes, bottom - top + 1), packed), bottom == height
