@@ -66,8 +66,13 @@ class SqliteDatabase:
                 raise OSError(0, f"{path.name} is corrupt")
 
     def run(self, statement: str, values: Values = NONE) -> list[tuple[Any, ...]]:
-        with _translated():
-            return list(self._connection.execute(statement, values))
+        # Not `_translated`: a step runs ten statements, and the context manager costs as much as some of them.
+        try:
+            return list(self._connection.execute(statement, values or None))
+        except apsw.ConstraintError:
+            raise
+        except apsw.Error as error:
+            raise _translation(error) from error
 
     def script(self, text: str) -> None:
         with _translated():
@@ -177,9 +182,11 @@ def _file_system(path: Path) -> str:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except apsw.FullError as error:
-        raise StorageFull("no space is left for the ledger") from error
-    except apsw.ConstraintError:
-        raise
     except apsw.Error as error:
-        raise StorageUnavailable(f"the ledger cannot be used: {type(error).__name__.removesuffix('Error')}") from error
+        raise _translation(error) from error
+
+
+def _translation(error: apsw.Error) -> ServiceError:
+    if isinstance(error, apsw.FullError):
+        return StorageFull("no space is left for the ledger")
+    return StorageUnavailable(f"the ledger cannot be used: {type(error).__name__.removesuffix('Error')}")

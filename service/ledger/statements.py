@@ -67,24 +67,24 @@ _ONE = "WHERE request_id = :request_id AND number = :number AND attempt = :attem
 SEND = (
     "UPDATE calls SET state = 'sending', sent = :now, tries = tries + 1"
     f" {_ONE} AND owner = :owner AND state = 'planned' AND NOT EXISTS (SELECT 1 FROM requests"
-    f" WHERE id = :request_id AND cancelled IS NOT NULL) RETURNING {_CALL}"
+    " WHERE id = :request_id AND cancelled IS NOT NULL) RETURNING number"
 )
-REFUSE = f"UPDATE calls SET state = 'planned' {_ONE} AND owner = :owner AND state = 'sending' RETURNING {_CALL}"
+REFUSE = f"UPDATE calls SET state = 'planned' {_ONE} AND owner = :owner AND state = 'sending' RETURNING number"
 # Without a guard for the owner: a picture may be found after its call was given up, by any process.
 RECEIVE = (
     "UPDATE calls SET state = 'received', received = :now, finished = NULL, billed = 1, raw = :raw, sha256 = :sha256,"
     " size = :size, usage = :usage, estimated = :estimated, error = NULL, owner = :owner"
-    f" {_ONE} AND (state IN ('sending', 'unknown') OR (state = 'failed' AND error LIKE :missing)) RETURNING {_CALL}"
+    f" {_ONE} AND (state IN ('sending', 'unknown') OR (state = 'failed' AND error LIKE :missing)) RETURNING number"
 )
 EXPORT = (
     "UPDATE calls SET state = 'exported', finished = :now, result = :result"
-    f" {_ONE} AND owner = :owner AND state = 'received' RETURNING {_CALL}"
+    f" {_ONE} AND owner = :owner AND state = 'received' RETURNING number"
 )
 _END = (
     "UPDATE calls SET state = '{state}', finished = :now, error = :error, billed = CAST(:billed AS BIGINT),"
     " raw = COALESCE(CAST(:raw AS TEXT), raw), usage = COALESCE(CAST(:usage AS TEXT), usage),"
     " estimated = CASE WHEN state = 'received' THEN estimated ELSE CAST(:estimated AS BIGINT) END"
-    f" {_ONE} AND {{guard}} RETURNING {_CALL}"
+    f" {_ONE} AND {{guard}} RETURNING number"
 )
 FAIL = _END.format(state="failed", guard=f"owner = :owner AND state IN ({_OPEN})")
 LOSE = _END.format(state="unknown", guard="owner = :owner AND state = 'sending'")
