@@ -1,6 +1,7 @@
 """The `usage` command, and where the ledger is, for `check`."""
 
 import json
+from contextlib import closing
 
 from service.ledger.ledger import ledger_access, open_ledger
 from service.schemas.requests import read_days
@@ -12,9 +13,10 @@ _COLUMNS = ("day", "model", "size", "outcome", "calls", "USD", "possibly billed 
 
 
 def where(settings: Settings) -> str:
-    """Open the ledger and return its location; raises SettingsError."""
+    """Open the ledger, check all of it, and return its location; raises SettingsError."""
     access = ledger_access(settings)
-    access.connect().close()
+    with closing(access.connect()) as database:
+        database.check()
     return "PostgreSQL" if access.url else str(access.directory)
 
 

@@ -63,6 +63,10 @@ class Database(Protocol):
         """Set `version_mark`."""
         ...
 
+    def check(self) -> None:
+        """Read all of it, and raise SettingsError if it is damaged; takes seconds for each GiB."""
+        ...
+
     def maintain(self) -> None:
         """Periodic maintenance, outside a transaction."""
         ...

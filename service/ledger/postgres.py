@@ -86,6 +86,9 @@ class PostgresDatabase:
     def mark_version(self, version: int) -> None:
         """Nothing: the table is enough."""
 
+    def check(self) -> None:
+        """Nothing: PostgreSQL has its own checks."""
+
     def maintain(self) -> None:
         """Nothing: PostgreSQL has its own maintenance."""
 

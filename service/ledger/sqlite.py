@@ -18,7 +18,7 @@ from service.ledger.database import NAME, NONE, Values
 BUSY_MILLISECONDS = 5000
 MOUNTS = Path("/proc/self/mountinfo")
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs"})
-# A larger file is not read whole at the start.
+# A larger file is not read whole at the start: from a slow disk a GiB takes ten seconds and more. `check` reads it.
 CHECKED_BYTES = 256 * 1024 * 1024
 _OWNERS = "owners"
 
@@ -38,7 +38,7 @@ class SqliteDatabase:
             self._connection.set_busy_timeout(BUSY_MILLISECONDS)
             if not read_only:
                 self._configure()
-                self._check(path)
+                self._check_at_start(path)
             self.run("SELECT count(*) FROM sqlite_schema")
         except OSError as error:
             raise SettingsError(f"LEDGER_DIR={str(directory)!r} cannot be used: {error.strerror}") from error
@@ -52,8 +52,8 @@ class SqliteDatabase:
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute("PRAGMA foreign_keys = ON")
 
-    def _check(self, path: Path) -> None:
-        """Raise OSError for a file that is cut or corrupt, which SQLite would notice only when it reads that part."""
+    def _check_at_start(self, path: Path) -> None:
+        """Raise for a file that is cut or (unless it is large) corrupt: SQLite notices only when it reads that part."""
         self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         page = self._connection.execute("PRAGMA page_size").get
         with path.open("rb") as file:
@@ -61,9 +61,16 @@ class SqliteDatabase:
         if pages * page > path.stat().st_size:
             raise OSError(0, f"{path.name} is cut")
         if path.stat().st_size <= CHECKED_BYTES:
+            self.check()
+
+    def check(self) -> None:
+        try:
             found = self._connection.execute("PRAGMA quick_check(1)").get
-            if found != "ok":
-                raise OSError(0, f"{path.name} is corrupt")
+        except apsw.Error as error:
+            found = str(error)
+        if found != "ok":
+            reason = " ".join(found.split())
+            raise SettingsError(f"LEDGER_DIR={str(self._directory)!r} cannot be used: {NAME} is corrupt: {reason}")
 
     def run(self, statement: str, values: Values = NONE) -> list[tuple[Any, ...]]:
         # Not `_translated`: a step runs ten statements, and the context manager costs as much as some of them.

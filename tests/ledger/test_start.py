@@ -146,6 +146,21 @@ def test_a_file_that_cannot_be_used(
     assert "ledger" in refusal()
 
 
+def test_check_reads_all_of_a_large_file_that_the_start_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "ledger"
+    monkeypatch.setenv("LEDGER_DIR", str(directory))
+    monkeypatch.setattr(sqlite, "CHECKED_BYTES", 0)
+    path = _written(directory)
+    assert f"ledger: ok, {directory}" in CliRunner().invoke(main, ["check"]).output
+    corrupt(path)
+    LedgerAccess(directory, Rules(1, None)).connect().close()
+    result = CliRunner().invoke(main, ["check"])
+    assert result.exit_code == 2
+    assert f"ledger: fault: LEDGER_DIR='{directory}' cannot be used: ledger.db is corrupt" in result.output
+
+
 def test_a_directory_that_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Callable[[], str]
 ) -> None:
