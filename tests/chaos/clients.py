@@ -38,7 +38,7 @@ class Export:
 
 def thumbnails_form(number: int, *fields: Field, count: int = 1) -> bytes:
     """The form of request `number`, whose script is its own: the bill tells requests apart by their scripts."""
-    return form(("script", f"script {number}"), ("count", str(count)), ("formats", "jpeg,webp"), *fields)
+    return form(("script", f"script {number}"), ("count", str(count)), ("formats", "jpeg,avif"), *fields)
 
 
 async def post(service: Service, body: bytes, headers: Mapping[str, str]) -> Answer | None:

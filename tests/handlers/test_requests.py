@@ -210,6 +210,16 @@ async def test_exporting_again_takes_absent_fields_from_the_request(service: Run
     assert picture.getpixel((0, 0)) == (0, 0, 255)
 
 
+async def test_an_avif_is_exported_again_as_before(service: Running) -> None:
+    small = [("formats", "avif"), ("avif_quality", "40"), ("width", "160"), ("height", "90")]
+    answer = await service.thumbnails(*small)
+    again = await service.post(f"/api/thumbnails/{answer.json['request_id']}/variations/var-1/exports")
+    [first], [second] = (answer.json["variations"][0]["exports"].values(), again.json["exports"].values())
+    assert (second["format"], second["quality"], second["sha256"]) == ("AVIF", 40, first["sha256"])
+    assert second["file_path"].endswith(".avif")
+    assert second["file_path"] != first["file_path"]
+
+
 @pytest.mark.parametrize("fields", [[("script", "x")], [("provenance", "generated")], [("width", "0")]])
 async def test_exporting_again_takes_export_fields_only(service: Running, fields: Any) -> None:
     answer = await service.thumbnails(JPEG)

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from service.emulator.responders import PendingRequest, raw
+from service.encodings import default_encodings
 from service.errors import OutcomeUnknown, RawMissing
-from service.imaging.formats import JpegEncoding
+from service.imaging.formats import FORMATS, TABLE, JpegEncoding
 from service.jobs import recovery
 from service.jobs.job import ROUTE
 from service.ledger.ledger import Ledger, ledger_access, open_ledger
@@ -25,7 +26,7 @@ from service.server.keys import ADMISSION, JOBS
 from service.server.run import _drain, _StopSignals
 from service.settings import Settings
 from service.store.holds import lock_shared
-from service.store.layout import export_stem, request_id
+from service.store.layout import export_key, export_stem, request_id
 from service.stored import StoredBase, error_to_json, order_to_json
 from tests.conftest import MakeSettings, Serve
 from tests.handlers.test_events import events
@@ -198,6 +199,25 @@ async def test_a_call_is_taken_up_where_its_process_died(dead: Dead, serve: Serv
         assert status["errors"][0]["code"] == "raw_missing"
     if case == "reply that cannot be read":
         assert status["errors"][0]["storage_path"] == call["storage_path"] == f"generated/{request.id}_1.reply"
+
+
+async def test_exports_of_every_format_are_made_again_under_their_names(dead: Dead, serve: Serve) -> None:
+    order = Order(SCRIPT, model=MODEL, encodings=tuple(default_encodings(dead.settings).values()))
+    request = dead.request(spec=order_to_json(order, None))
+    async with dead.ledger() as ledger:
+        await received(dead, ledger, CallId(request.id, 1))
+        for each in FORMATS:
+            dead.put(export_key(request.stems[0], each), b"of another size")
+    service = await serve()
+    [variation] = (await ended(service, request))["variations"]
+    assert list(variation["exports"]) == list(FORMATS)
+    for name, export in variation["exports"].items():
+        assert export["file_path"] == export_key(request.stems[0], name)
+        got = await service.get(export["url"])
+        assert (got.status, got.headers["Content-Type"]) == (200, TABLE[name].mime)
+        assert hashlib.sha256(got.body).hexdigest() == export["sha256"]
+    assert len(service.area("output")) == len(FORMATS)
+    assert service.area("temp") == []
 
 
 @pytest.mark.parametrize("changes", [{"mode": "async"}, {"idempotency_key": "a"}])

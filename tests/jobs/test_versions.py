@@ -90,6 +90,10 @@ async def test_every_released_ledger_goes_on(
     assert (done.status, done.headers["Idempotency-Replayed"]) == (200, "true")
     assert done.json["variations"] == (await by_key(service, "done"))["variations"]
     assert done.json["variations"][0]["exports"]["jpeg"]["url"] is None
+    # Members that came later.
+    variation = done.json["variations"][0]
+    assert (variation["metadata"]["c2pa"], variation["metadata"]["digital_source_type"]) == (None, None)
+    assert (variation["exports"]["jpeg"]["quality"], variation["exports"]["jpeg"]["colors"]) == (None, None)
     lost = await service.thumbnails(JPEG, headers=keyed("lost"))
     assert_problem(lost, 502, "outcome_unknown")
     assert (await by_key(service, "failed"))["errors"][0]["code"] == "blocked"
