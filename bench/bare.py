@@ -1,7 +1,11 @@
 """The codec calls alone: the work of a worker without files, hashes, IPC and HTTP, as an upper bound."""
 
+import io
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from PIL import Image
 
 from bench.workload import SHARE, SIZE
 from service.imaging.composite import composite
@@ -32,3 +36,12 @@ def export(picture: bytes, base: bytes | None = None) -> Made:
         image = composite(image, under, plan.share)
     size = sum(len(encode(image, encoding, plan.matte)) for encoding in ENCODINGS)
     return Made(time.process_time() - cpu_start, time.perf_counter() - start, size)
+
+
+def save(picture: bytes, kind: str, options: Mapping[str, object]) -> Made:
+    """Pillow's `save` of a picture, whose decoding is not counted."""
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
+    file = io.BytesIO()
+    start, cpu_start = time.perf_counter(), time.process_time()
+    image.save(file, kind, **options)
+    return Made(time.process_time() - cpu_start, time.perf_counter() - start, file.tell())

@@ -27,13 +27,7 @@ class Tool:
 
 def thumbor() -> Tool:
     """Thumbor, in its own venv."""
-    home = CACHE / "thumbor"
-    if not (home / "bin" / "thumbor").exists():
-        _run("thumbor", sys.executable, "-m", "venv", str(home))
-        _run("thumbor", str(home / "bin" / "pip"), "install", "--quiet", "thumbor")
-    listing = _run("thumbor", str(home / "bin" / "pip"), "list", "--format=freeze")
-    versions = [line.replace("==", " ") for line in listing.splitlines() if line.startswith(("thumbor==", "pillow=="))]
-    return Tool(str(home / "bin" / "thumbor"), {}, ", ".join(reversed(versions)))
+    return _from_pypi("thumbor", "thumbor", ("thumbor", "pillow"))
 
 
 def sharp() -> Tool:
@@ -48,6 +42,11 @@ def sharp() -> Tool:
     script = "const v = require('sharp').versions; console.log(`sharp ${v.sharp}, libvips ${v.vips}`)"
     version = _run("sharp", node, "-e", script, environment=environment)
     return Tool(node, environment, f"{version.strip()}, node {_run('node', node, '--version').strip()}")
+
+
+def ssimulacra2() -> Tool:
+    """The measure of how close a picture is to its original, by Python, in its own venv."""
+    return _from_pypi("ssimulacra2", "ssymulacra2", ("ssimulacra2", "numpy"))
 
 
 def nginx() -> Tool:
@@ -70,6 +69,17 @@ def valgrind() -> Tool:
     if path is None or shutil.which("callgrind_control") is None:
         raise MissingError("valgrind is not installed")
     return Tool(path, {}, _run("valgrind", path, "--version").strip())
+
+
+def _from_pypi(name: str, program: str, versions: Sequence[str]) -> Tool:
+    """A program of a Python package, in a venv of its own; and the versions of some packages there."""
+    home = CACHE / name
+    if not (home / "bin" / program).exists():
+        _run(name, sys.executable, "-m", "venv", str(home))
+        _run(name, str(home / "bin" / "pip"), "install", "--quiet", name)
+    listing = _run(name, str(home / "bin" / "pip"), "list", "--format=freeze").splitlines()
+    installed = dict(line.split("==") for line in listing)
+    return Tool(str(home / "bin" / program), {}, ", ".join(f"{each} {installed[each]}" for each in versions))
 
 
 def _debian(name: str, program: str, packages: Sequence[str]) -> Tool:

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -69,6 +70,7 @@ SOURCES = (
 )
 
 
+@cache
 def gather() -> tuple[list[Picture], list[str]]:
     """All pictures whose packages can be fetched, which stay in `CACHE`, and a line for each source that cannot."""
     pictures: list[Picture] = []

@@ -40,7 +40,7 @@ async def measure(only: str = "") -> tuple[list[Contender], list[str]]:
     """The contenders with their rounds, and notes: the versions of the peers, and which are missing."""
     pictures, missing = originals(PICTURES)
     notes = [f"missing: {line}" for line in missing]
-    async with _contenders() as contenders:
+    async with open_contenders() as contenders:
         for picture in pictures:
             (contenders.folder / f"{picture.name}.png").write_bytes(picture.data)
         for add in (
@@ -56,7 +56,7 @@ async def measure(only: str = "") -> tuple[list[Contender], list[str]]:
                 notes.append(add())
             except peers.MissingError as error:
                 notes.append(f"missing: {error}")
-        chosen = [contender for contender in contenders.all if re.search(only, contender.name)]
+        chosen = [one for one in contenders.all if one.name in (OURS, OURS_BASE) or re.search(only, one.name)]
         await _warm_up(chosen, pictures)
         for number in range(ROUNDS):
             for contender in _rotated(chosen, number):
@@ -68,7 +68,7 @@ async def measure(only: str = "") -> tuple[list[Contender], list[str]]:
 async def measure_against(there: Checkout, rounds: int, only: str = "") -> None:
     """Compare the service with that of another checkout, in the cases that `only` matches."""
     pictures = originals(PICTURES)[0] or drawings(PICTURES)
-    async with _contenders() as here, _contenders() as other:
+    async with open_contenders() as here, open_contenders() as other:
         for contenders, checkout in ((here, HERE), (other, there)):
             contenders.add_service(checkout)
             contenders.add_generation(checkout)
@@ -91,7 +91,7 @@ async def _figures(contenders: Sequence[Contender], pictures: Sequence[Original]
 
 
 @contextlib.asynccontextmanager
-async def _contenders() -> AsyncIterator[Contenders]:
+async def open_contenders() -> AsyncIterator[Contenders]:
     timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch, contextlib.ExitStack() as stack:
         async with aiohttp.ClientSession(timeout=timeout) as session:
@@ -141,12 +141,12 @@ def _cpu_ratio(ours: Sequence[Round], others: Sequence[Round]) -> float:
 
 def main() -> None:
     parser = argument_parser(__doc__)
-    parser.add_argument("--only", default="", metavar="REGEX", help="the contenders to run, always with this service")
+    parser.add_argument("--only", default="", metavar="REGEX", help="the contenders to run beside this service")
     options = parser.parse_args()
     if options.against:
         asyncio.run(measure_against(options.against, options.rounds, options.only))
     else:
-        report(*asyncio.run(measure(f"service|{options.only}")))
+        report(*asyncio.run(measure(options.only)))
 
 
 if __name__ == "__main__":

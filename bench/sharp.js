@@ -1,22 +1,21 @@
-// The same work by sharp: decode once, fit to 1280 x 720, three formats into files. node sharp.js PORT FOLDER PNG-OPTIONS
+// The same work by sharp: decode once, fit to 1280 x 720, into files. node sharp.js PORT FOLDER OPTIONS-BY-FORMAT
 const { randomBytes } = require("node:crypto");
 const { createServer } = require("node:http");
 const sharp = require("sharp");
 
-const [port, folder, png] = process.argv.slice(2);
-const pngOptions = JSON.parse(png);
+const [port, folder, formats] = process.argv.slice(2);
+const wanted = Object.entries(JSON.parse(formats));
 
 async function exportAll(body) {
   const { data, info } = await sharp(body).removeAlpha().resize(1280, 720, { fit: "cover" }).raw()
     .toBuffer({ resolveWithObject: true });
-  const picture = () => sharp(data, { raw: info });
   const stem = `${folder}/${randomBytes(16).toString("hex")}`;
-  const [made, jpeg, webp] = await Promise.all([
-    picture().png(pngOptions).toFile(`${stem}.png`),
-    picture().jpeg({ quality: 85 }).toFile(`${stem}.jpg`),
-    picture().webp({ quality: 80 }).toFile(`${stem}.webp`),
-  ]);
-  return { exports: { png: { size: made.size }, jpeg: { size: jpeg.size }, webp: { size: webp.size } } };
+  const exports = await Promise.all(wanted.map(async ([name, options]) => {
+    const path = `${stem}.${name}`;
+    const { size } = await sharp(data, { raw: info })[name](options).toFile(path);
+    return [name, { size, file_path: path }];
+  }));
+  return { exports: Object.fromEntries(exports) };
 }
 
 createServer(async (request, response) => {

@@ -1,7 +1,8 @@
-"""The contenders that make trios (PNG, JPEG and WebP of one picture): the service, its peers, bare codec calls."""
+"""The contenders that export pictures, mostly as trios (PNG, JPEG and WebP): service, peers, bare codec calls."""
 
 import asyncio
 import contextlib
+import json
 import multiprocessing
 import os
 import sys
@@ -21,7 +22,7 @@ from bench.workload import CONTENT_TYPE, SIZE, Original, form
 PICTURES = 12
 CLIENTS = 4
 ROUND_SECONDS = 4.0
-REQUEST_SECONDS = 60
+REQUEST_SECONDS = 300
 CORES = len(os.sched_getaffinity(0))
 
 OURS = "**this service**"
@@ -72,10 +73,10 @@ class Contender:
     rounds: list[Round] = field(default_factory=list)
     memory: Memory | None = None
 
-    async def run(self, pictures: Sequence[Original]) -> None:
-        """One round: complete passes over the pictures until ROUND_SECONDS have passed."""
+    async def run(self, pictures: Sequence[Original], most_seconds: float = ROUND_SECONDS) -> None:
+        """One round: complete passes over the pictures until that time has passed."""
         cpu, start = self.cpu_seconds(), time.perf_counter()
-        queue, done = _passes(pictures), list[tuple[float, int]]()
+        queue, done = _passes(pictures, most_seconds), list[tuple[float, int]]()
 
         async def client() -> None:
             for picture, base in queue:
@@ -83,7 +84,7 @@ class Contender:
                 size = await self.export(picture, base)
                 done.append((time.perf_counter() - begin, size))
 
-        async with asyncio.timeout(REQUEST_SECONDS * PICTURES):
+        async with asyncio.timeout(REQUEST_SECONDS * len(pictures)):
             await asyncio.gather(*(client() for _ in range(CLIENTS)))
         seconds = time.perf_counter() - start
         latencies, sizes = zip(*done, strict=True)
@@ -91,16 +92,16 @@ class Contender:
         self.memory = self.server.memory() if self.server else None
 
 
-def _passes(pictures: Sequence[Original]) -> Iterator[tuple[Original, Original]]:
+def _passes(pictures: Sequence[Original], seconds: float) -> Iterator[tuple[Original, Original]]:
     """The pictures, each with another one as its base, in complete passes."""
-    end = time.perf_counter() + ROUND_SECONDS
+    end = time.perf_counter() + seconds
     while True:
         yield from zip(pictures, (*pictures[1:], pictures[0]), strict=True)
         if time.perf_counter() > end:
             return
 
 
-def _ours(session: aiohttp.ClientSession, server: Server, over_base: bool, **fields: str) -> Export:
+def by_service(session: aiohttp.ClientSession, server: Server, over_base: bool, **fields: str) -> Export:
     async def export(picture: Original, base: Original) -> int:
         width, height = map(str, SIZE)
         body = form(picture.data, base.data if over_base else None, width=width, height=height, **fields)
@@ -115,8 +116,8 @@ def _generated(session: aiohttp.ClientSession, server: Server) -> Export:
     async def export(picture: Original, base: Original) -> int:
         width, height = map(str, SIZE)
         body = form(None, script=picture.name, width=width, height=height)
-        answer = await _answered(session, f"{server.url}/api/thumbnails", body, CONTENT_TYPE)
-        return _size(answer["variations"][0]["exports"])
+        answer = await answered(session, f"{server.url}/api/thumbnails", body, CONTENT_TYPE)
+        return total_size(answer["variations"][0]["exports"])
 
     return export
 
@@ -129,7 +130,7 @@ def _inline(session: aiohttp.ClientSession, server: Server, over_base: bool) -> 
     return export
 
 
-def _sharp(session: aiohttp.ClientSession, server: Server) -> Export:
+def by_sharp(session: aiohttp.ClientSession, server: Server) -> Export:
     async def export(picture: Original, base: Original) -> int:
         return await _posted(session, server.url, picture.data, "image/png")
 
@@ -152,25 +153,26 @@ def _thumbor(session: aiohttp.ClientSession, server: Server) -> Export:
 
 
 async def _posted(session: aiohttp.ClientSession, url: str, body: bytes, kind: str) -> int:
-    return _size((await _answered(session, url, body, kind))["exports"])
+    return total_size((await answered(session, url, body, kind))["exports"])
 
 
-async def _answered(session: aiohttp.ClientSession, url: str, body: bytes, kind: str) -> Any:
+async def answered(session: aiohttp.ClientSession, url: str, body: bytes, kind: str) -> Any:
     async with session.post(url, data=aiohttp.BytesPayload(body), headers={"Content-Type": kind}) as answer:
         if not answer.ok:
             raise SystemExit(f"{url}: {answer.status} {await answer.text()}")
         return await answer.json()
 
 
-def _size(exports: Mapping[str, Mapping[str, int]]) -> int:
+def total_size(exports: Mapping[str, Mapping[str, int]]) -> int:
     return sum(export["size"] for export in exports.values())
 
 
-class _Bare:
-    """The codec calls in one process for each core, one picture at a time."""
+class BareCalls:
+    """Codec calls in one process for each core, one picture at a time."""
 
-    def __init__(self, executor: ProcessPoolExecutor, over_base: bool) -> None:
+    def __init__(self, executor: ProcessPoolExecutor, call: Callable[..., bare.Made], over_base: bool = False) -> None:
         self._executor = executor
+        self._call = call
         self._over_base = over_base
         self._free = asyncio.Semaphore(CORES)
         self._cpu = 0.0
@@ -179,9 +181,9 @@ class _Bare:
         return self._cpu
 
     async def export(self, picture: Original, base: Original) -> int:
-        under = base.data if self._over_base else None
+        files = (picture.data, base.data) if self._over_base else (picture.data,)
         async with self._free:
-            made = await asyncio.wrap_future(self._executor.submit(bare.export, picture.data, under))
+            made = await asyncio.wrap_future(self._executor.submit(self._call, *files))
         self._cpu += made.cpu_seconds
         return made.size
 
@@ -197,62 +199,74 @@ class Contenders:
 
     def add_service(self, checkout: Checkout = HERE) -> str:
         server = self.stack.enter_context(service(self.folder, checkout))
-        self._add(OURS, server, _ours(self.session, server, False))
-        self._add(OURS_4, server, _ours(self.session, server, False, png_compression="4"))
-        self._add(OURS_BASE, server, _ours(self.session, server, True))
+        self.add(OURS, server, by_service(self.session, server, False))
+        self.add(OURS_4, server, by_service(self.session, server, False, png_compression="4"))
+        self.add(OURS_BASE, server, by_service(self.session, server, True))
         return ""
 
     def add_generation(self, checkout: Checkout = HERE) -> str:
         pictures = self.stack.enter_context(gemini(self.folder))
         settings = {"GEMINI_BASE_URL": pictures.url, "LOG_LEVEL": "warning"}
         server = self.stack.enter_context(service(self.folder, checkout, **settings))
-        self._add(OURS_GENERATED, server, _generated(self.session, server))
+        self.add(OURS_GENERATED, server, _generated(self.session, server))
         return ""
 
     def add_thorough_service(self) -> str:
         thorough = self.stack.enter_context(service(self.folder, PNG_THOROUGH="true"))
         for level in ("8", "9"):
-            export = _ours(self.session, thorough, False, png_compression=level)
-            self._add(OURS_THOROUGH.format(level), thorough, export)
+            export = by_service(self.session, thorough, False, png_compression=level)
+            self.add(OURS_THOROUGH.format(level), thorough, export)
         return ""
 
     def add_pillow(self) -> str:
         port = free_port()
-        inline = self._serve(port, sys.executable, "-m", "bench.inline", str(port), str(self.folder))
-        self._add(INLINE, inline, _inline(self.session, inline, False))
-        self._add(INLINE_BASE, inline, _inline(self.session, inline, True))
+        inline = self.serve(port, sys.executable, "-m", "bench.inline", str(port), str(self.folder))
+        self.add(INLINE, inline, _inline(self.session, inline, False))
+        self.add(INLINE_BASE, inline, _inline(self.session, inline, True))
         return ""
 
     def add_sharp(self) -> str:
         tool = peers.sharp()
-        for name, png in ((SHARP_9, '{"compressionLevel":9,"adaptiveFiltering":true}'), (SHARP, "{}")):
-            port = free_port()
-            command = (tool.path, str(Path(__file__).with_name("sharp.js")), str(port), str(self.folder), png)
-            server = self._serve(port, *command, environment=tool.environment)
-            self._add(name, server, _sharp(self.session, server))
+        for name, png in ((SHARP_9, {"compressionLevel": 9, "adaptiveFiltering": True}), (SHARP, {})):
+            server = self.serve_sharp(tool, png=png, jpeg={"quality": 85}, webp={"quality": 80})
+            self.add(name, server, by_sharp(self.session, server))
         return tool.version
+
+    def serve_sharp(self, tool: peers.Tool, **formats: Mapping[str, object]) -> Server:
+        """Sharp in a server of its own, which makes these formats with these options."""
+        port = free_port()
+        script = str(Path(__file__).with_name("sharp.js"))
+        command = (tool.path, script, str(port), str(self.folder), json.dumps(formats))
+        return self.serve(port, *command, environment=tool.environment)
 
     def add_thumbor(self) -> str:
         tool = peers.thumbor()
         for name, level in ((THUMBOR_9, 9), (THUMBOR, 6)):
             port = free_port()
             options = ("-i", "127.0.0.1", "-p", str(port), "--processes", str(CORES))
-            server = self._serve(port, tool.path, *options, "-c", _thumbor_config(self.folder, level))
-            self._add(name, server, _thumbor(self.session, server))
+            server = self.serve(port, tool.path, *options, "-c", _thumbor_config(self.folder, level))
+            self.add(name, server, _thumbor(self.session, server))
         return tool.version
 
     def add_bare(self) -> str:
-        executor = self.stack.enter_context(ProcessPoolExecutor(CORES, multiprocessing.get_context("spawn")))
+        executor = self.executor()
         for name, over_base in ((BARE, False), (BARE_BASE, True)):
-            calls = _Bare(executor, over_base)
-            self.all.append(Contender(name, calls.export, calls.cpu_seconds))
+            self.add_calls(name, BareCalls(executor, bare.export, over_base))
         return ""
 
-    def _serve(self, port: int, *command: str, environment: dict[str, str] | None = None) -> Server:
+    def executor(self) -> ProcessPoolExecutor:
+        return self.stack.enter_context(ProcessPoolExecutor(CORES, multiprocessing.get_context("spawn")))
+
+    def add_calls(self, name: str, calls: BareCalls) -> Contender:
+        self.all.append(Contender(name, calls.export, calls.cpu_seconds))
+        return self.all[-1]
+
+    def serve(self, port: int, *command: str, environment: dict[str, str] | None = None) -> Server:
         return self.stack.enter_context(serving(command, port, self.folder, environment))
 
-    def _add(self, name: str, server: Server, export: Export) -> None:
+    def add(self, name: str, server: Server, export: Export) -> Contender:
         self.all.append(Contender(name, export, server.cpu_seconds, server))
+        return self.all[-1]
 
 
 def _thumbor_config(folder: Path, level: int) -> str:
