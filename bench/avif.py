@@ -27,7 +27,7 @@ from service.imaging.encode import encode
 from service.imaging.formats import AvifEncoding, WebpEncoding
 from service.imaging.plan import ExportPlan
 
-ROUNDS = 4
+ROUNDS = 3
 ROUND_SECONDS = 2.0
 
 DEFAULT = AvifEncoding()

@@ -1,7 +1,7 @@
 """The CPU that a focus and a mark of provenance add to a trio: PNG, JPEG and WebP of one picture, by codec calls alone.
 
 All steps of a trio take turns on each picture, with an option and without. A step's CPU time on a picture is its median
-over the rounds; shares are of sums of these. `python -m bench.options`, two minutes.
+over the rounds; shares are of sums of these. `python -m bench.options`, a minute.
 """
 
 import statistics
@@ -22,7 +22,7 @@ from service.imaging.probe import probe
 from service.imaging.provenance import GENERATED, Mark
 
 PICTURES = 12
-ROUNDS = 15
+ROUNDS = 9
 SIZES = (SIZE, (720, 720))  # from pictures of DRAWN pixels, the second crops more and is smaller
 POINT: Focus = (2_500, 7_500)
 
