@@ -37,7 +37,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One picture, RGB, `SIZE` pixels."""
+    """One picture, RGB, `SIZE` pixels, without metadata: Pillow would write a profile into the files that it makes."""
 
     name: str
     kind: Kind
@@ -85,7 +85,9 @@ def gather() -> tuple[list[Picture], list[str]]:
 
 def read(path: Path, source: Source) -> Picture:
     with Image.open(path) as image:
-        return Picture(path.stem, source.kind, source.tuning, framed(flat(image), source.kind))
+        picture = framed(flat(image), source.kind)
+    picture.info.clear()
+    return Picture(path.stem, source.kind, source.tuning, picture)
 
 
 def flat(image: Image.Image) -> Image.Image:
