@@ -99,7 +99,10 @@ def byte_budgets(value: object, allow_resize: object, formats: Collection[Format
         return Budgets(may_resize=allow_resize)
     if isinstance(value, Mapping):
         named = [(str(name), _bytes(most)) for name, most in value.items()]
-        return Budgets(each=budget_of_each(named, formats), may_resize=allow_resize)
+        try:
+            return Budgets(each=budget_of_each(named, formats), may_resize=allow_resize)
+        except ValueError as reason:
+            raise ValueError(f"max_bytes: {reason}") from None
     if not isinstance(value, int):
         raise TypeError(f"max_bytes must be an int, a mapping of formats to ints or None, not {type(value).__name__}")
     return Budgets(any=_bytes(value), may_resize=allow_resize)
