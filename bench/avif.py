@@ -226,7 +226,9 @@ async def measure(pictures: Sequence[Picture]) -> None:
         print(f"{machine()}; {len(tests)} pictures of {SIZE[0]} x {SIZE[1]}, {ROUNDS} rounds", end="")
         print_steps(steps, found, [one.name for one in tests])
         kinds = {f"{kind}s": [one.name for one in pictures if one.kind == kind] for kind in get_args(Kind)}
-        print_kinds(files, found, kinds | {"all": list(files[ORIGINALS])})
+        print_kinds(
+            files, found, {kind: names for kind, names in kinds.items() if names} | {"all": list(files[ORIGINALS])}
+        )
         print_goals(steps, files, found)
 
 
