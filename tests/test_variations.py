@@ -201,7 +201,7 @@ async def test_after_stop_sent_calls_are_awaited_and_nothing_is_sent(serve: Serv
     [sent, failed] = events
     assert sent == Sent("var-1")
     assert isinstance(failed, Failed)
-    assert (failed.error.code, failed.error.billed) == ("gemini_unavailable", False)
+    assert (failed.error.code, failed.error.billed) == ("cancelled", False)
     assert emulator.requests == 1
     with pytest.raises(asyncio.CancelledError):
         async for _ in thumbnails.generate(Order(SCRIPT)):
