@@ -91,7 +91,7 @@ def _canvas_size(size: tuple[int, int]) -> tuple[int, int]:
 
 def _opened(reference: bytes) -> Image.Image | None:
     try:
-        picture = Image.open(io.BytesIO(reference), formats=[row.pillow for row in TABLE.values()])
+        picture = Image.open(io.BytesIO(reference), formats=[row.pillow for row in TABLE.values() if row.reader])
         picture.draft("RGB", (2000, 2000))
         return ImageOps.exif_transpose(picture).convert("RGB")
     except Exception as error:  # Pillow raises almost any exception for invalid bytes

@@ -12,22 +12,22 @@ from zlib_ng import zlib_ng
 SAMPLE_SIDE = 96  # pixels
 CHUNK = 1 << 15  # bytes compressed between two looks at the size
 
-# Bounds in bytes: pixels of one strip, pixels that are held in memory as a whole, and a stream worth its time.
-ONE_STRIP, LARGEST, LONGEST = 1 << 18, 1 << 25, 1 << 17
+# Bounds in bytes: pixels that are held in memory as a whole, and a stream worth its time.
+LARGEST, LONGEST = 1 << 25, 1 << 17
 
 # A picture is flat if a sample compresses to less than this share. Measured: up to here one stream is smaller than
 # strips. Above the second share, a picture of several strips takes more time as one stream.
 FLAT_SMALL, FLAT_LARGE = 0.5, 0.1
 
 
-def is_flat(image: Image.Image) -> bool:
+def is_flat(image: Image.Image, strip_bytes: int) -> bool:
     """Whether pixels from a grid over the image, at most SAMPLE_SIDE of them either way, compress well."""
     size = image.width * image.height * len(image.getbands())
     step = -(-max(image.size) // SAMPLE_SIDE)
     grid = max(1, image.width // step), max(1, image.height // step)
     sample = image.resize(grid, Image.Resampling.NEAREST).tobytes()
     share = len(zlib_ng.compress(sample, 1)) / len(sample)
-    return size <= LARGEST and share < (FLAT_SMALL if size <= ONE_STRIP else FLAT_LARGE)
+    return size <= LARGEST and share < (FLAT_SMALL if size <= strip_bytes else FLAT_LARGE)
 
 
 def flat_stream(image: Image.Image, rawmode: str, row_bytes: int, level: int) -> bytes | None:

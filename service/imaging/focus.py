@@ -65,7 +65,7 @@ def _most_detailed(sums: list[int], whole: int, part: float) -> float:
     last = len(sums) - 2 * half
     if last <= 0:
         return whole / 2
-    # The second differences of the sums' double integral are the sums under a triangle.
+    # Weighted sums for all offsets in one pass: a triangle is the second difference of a double cumulative sum.
     integral = list(accumulate(map(sum, pairwise(accumulate(sums, initial=0))), initial=0))
     weights = [integral[at] - 2 * integral[at + half] + integral[at + 2 * half] for at in range(last + 1)]
     best = max(range(last + 1), key=lambda at: (weights[at], -abs(2 * at - last)))

@@ -15,7 +15,7 @@ _MAX_TAGS = 100  # as LittleCMS has it
 
 
 def build_profile(space: bytes, tags: Tags) -> bytes:
-    """A version 4 display profile with what LittleCMS needs of it; `space` is `RGB ` or `GRAY`.
+    """A minimal version 4 display profile with these tags, and a white point; `space` is `RGB ` or `GRAY`.
 
     Tags of equal values share one copy. The length of each value is a multiple of 4.
     """

@@ -155,7 +155,7 @@ def written(form: Form, metadata: bytes, effort: Effort) -> bytes:
 def compressed(form: Form, effort: Effort) -> bytes:
     """The scanlines as a zlib stream."""
     stream = None
-    if effort.raw_levels and not form.palette and is_flat(form.image):
+    if effort.raw_levels and not form.palette and is_flat(form.image, STRIP_BYTES):
         stream = flat_stream(form.image, form.rawmode, form.row_bytes, effort.raw_levels[1])
     return stream or b"".join(deflated(strips(form), form.distance, bool(form.palette), effort))
 

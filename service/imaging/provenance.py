@@ -14,8 +14,8 @@ MAX_XMP_BYTES = 256 * 1024
 
 _VOCABULARY = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 
-# Comments, processing instructions and CDATA sections. An unclosed one reaches to the end, so that its start is
-# searched for its end only once.
+# Comments, processing instructions and CDATA sections. An unclosed one reaches to the end of the text: otherwise each
+# unclosed start would be searched to the end, in quadratic time.
 _SECTION = re.compile(rb"<!--.*?(?:-->|\Z)|<\?.*?(?:\?>|\Z)|<!\[CDATA\[(.*?)(?:\]\]>|\Z)", re.DOTALL)
 _MARKUP = re.compile(rb"[<>=]")
 

@@ -9,7 +9,7 @@ POLL_SECONDS = 1.0
 
 
 class Changes:
-    """The waiters for changes, by request."""
+    """Wakes those who wait for a change of a request."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, set[asyncio.Event]] = {}

@@ -36,8 +36,7 @@ from service.jobs.job import COMMAND_LINE, Caller, Submission
 from service.jobs.jobs import JobService
 from service.jobs.pricing import failure_of, pricing_of, receipt_of
 from service.jobs.record import CANCELLED
-from service.ledger.ledger import microseconds
-from service.ledger.rows import CallRow, RequestRow
+from service.ledger.rows import CallRow, RequestRow, microseconds
 from service.ledger.steps import CallId, Failure
 from service.orders import Order, Raw
 from service.stored import Unreadable, error_to_json, order_from_json, usage_from_json

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import secrets
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from service.ledger.database import NAME, Database, connect
 from service.ledger.money import Overspent, day_of, ignore
 from service.ledger.owners import as_owner, bury, dead_owners, leave
 from service.ledger.queries import NamedArea
-from service.ledger.rows import CallRow, DayRow, EventRow, RequestRow, UsageRow
+from service.ledger.rows import CallRow, DayRow, EventRow, RequestRow, UsageRow, microseconds
 from service.ledger.steps import CallId, Failure, NewRequest, Opened, Receipt, Rules
 from service.ledger.writer import Writer
 from service.settings import Settings
@@ -31,11 +30,6 @@ DAY = 24 * HOUR
 
 T = TypeVar("T")
 P = ParamSpec("P")
-
-
-def microseconds() -> int:
-    """The current time in microseconds since 1970, as the ledger stores it."""
-    return time.time_ns() // 1000
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,12 @@
 
 import os
 import socket
-import time
 
 from service.errors import StorageUnavailable
 from service.ledger import statements
 from service.ledger.database import Database, read, values_of
 from service.ledger.queries import open_requests
-from service.ledger.rows import OwnerRow
+from service.ledger.rows import OwnerRow, microseconds
 
 
 def as_owner(owner: str, database: Database) -> Database:
@@ -17,7 +16,7 @@ def as_owner(owner: str, database: Database) -> Database:
         if not database.lock_owner(owner):
             # After a lost connection: another process takes this one for dead, and takes its requests over.
             raise StorageUnavailable("the ledger is being recovered by another process")
-        row = OwnerRow(owner, socket.gethostname(), os.getpid(), time.time_ns() // 1000)
+        row = OwnerRow(owner, socket.gethostname(), os.getpid(), microseconds())
         with database.transaction():
             database.run(statements.INSERT_OWNER, values_of(row))
     except BaseException:

@@ -1,5 +1,6 @@
 """The rows as frozen dataclasses: their fields are the columns, in the order in which every statement reads them."""
 
+import time
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -8,6 +9,11 @@ Mode = Literal["sync", "async"]
 EventKind = Literal["sent", "received", "exported", "failed", "done"]
 # The states of calls that have not ended.
 OPEN: tuple[State, ...] = ("planned", "sending", "received")
+
+
+def microseconds() -> int:
+    """The current time in microseconds since 1970, as the ledger stores it."""
+    return time.time_ns() // 1000
 
 
 @dataclass(frozen=True, slots=True)

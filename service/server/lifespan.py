@@ -14,7 +14,8 @@ from service.exports import ExportEvents, ImageExportService
 from service.jobs.cleaning import Cleaning
 from service.jobs.jobs import JobService
 from service.jobs.recovery import Recovery
-from service.ledger.ledger import DAY, ledger_access, microseconds, open_ledger
+from service.ledger.ledger import DAY, ledger_access, open_ledger
+from service.ledger.rows import microseconds
 from service.scheduler import Sweeper, SweepEvents
 from service.server.admission import Admission
 from service.server.keys import ADMISSION, EXPORTS, GEMINI, HOT, JOBS, LEDGER, METRICS, SETTINGS, SWEEPER, THUMBNAILS

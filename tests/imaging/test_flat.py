@@ -10,7 +10,7 @@ from bench.drawings import KINDS
 from service.imaging.encode import encode
 from service.imaging.flat import CHUNK, LARGEST, LONGEST, flat_stream, is_flat
 from service.imaging.formats import PngEncoding
-from service.imaging.png import encode_png
+from service.imaging.png import STRIP_BYTES, encode_png
 from tests.imaging.test_png import assert_holds, noise, pillow_png, scenery
 
 NAMED = {kind.__name__: kind for kind in KINDS}
@@ -54,14 +54,14 @@ def test_every_mode_and_size_comes_back_bit_for_bit(mode: str, size: tuple[int, 
 
 @pytest.mark.parametrize("name", NAMED)
 def test_drawings_are_flat_and_photographs_are_not(name: str) -> None:
-    assert is_flat(drawing(name, (1280, 720)))
-    assert not is_flat(scenery((1280, 720)))
-    assert not is_flat(scenery((96, 54)))
+    assert is_flat(drawing(name, (1280, 720)), STRIP_BYTES)
+    assert not is_flat(scenery((1280, 720)), STRIP_BYTES)
+    assert not is_flat(scenery((96, 54)), STRIP_BYTES)
 
 
 def test_a_picture_that_only_looks_flat_is_compressed_in_strips() -> None:
     image = speckled((672, 672))
-    assert is_flat(image)
+    assert is_flat(image, STRIP_BYTES)
     assert flat_stream(image, "RGB", 3 * image.width, 9) is None
     assert_holds(encode_png(image, 9, palette=False), image)
 
@@ -84,5 +84,5 @@ def test_the_attempt_ends_with_the_first_bytes_too_many(monkeypatch: pytest.Monk
 
 
 def test_a_picture_too_large_to_be_held_as_a_whole_is_not_taken() -> None:
-    assert is_flat(Image.new("L", (LARGEST // 4096, 4096)))
-    assert not is_flat(Image.new("L", (LARGEST // 4096 + 1, 4096)))
+    assert is_flat(Image.new("L", (LARGEST // 4096, 4096)), STRIP_BYTES)
+    assert not is_flat(Image.new("L", (LARGEST // 4096 + 1, 4096)), STRIP_BYTES)
