@@ -16,7 +16,7 @@ GROUND = {"error_codes", "errors", "settings", "logs", "metrics", "quoting", "va
 ALLOWED = {
     "__init__": set(),
     "__main__": {"cli", "signals"},
-    "cli": GROUND | {"accounts", "app", "cleanup", "commands", "exports", "schemas", "server", "streams"},
+    "cli": GROUND | {"accounts", "app", "cleanup", "commands", "exports", "imaging", "schemas", "server", "streams"},
     "cleanup": {"errors", "ledger", "retention", "settings", "store", "streams"},
     "accounts": {"ledger", "schemas", "settings", "streams"},
     "commands": GROUND
