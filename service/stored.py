@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -98,7 +99,10 @@ def variation_to_json(variation: Variation) -> str:
 @_reading("answer")
 def variation_from_json(text: str) -> Variation:
     """Raises Unreadable."""
-    return _VARIATION.validate_json(text)
+    variation = _VARIATION.validate_json(text)
+    for export in variation.exported.exports.values():
+        datetime.fromisoformat(export.exported_at)
+    return variation
 
 
 def error_to_json(error: ServiceError) -> str:

@@ -13,7 +13,14 @@ from service.imaging.frame import Frame
 from service.imaging.plan import Budgets, ExportPlan, ExportWarning, Picture
 from service.orders import Order, Received, Sent, Variation, VariationMetadata
 from service.publishing import Export, ExportSet
-from service.stored import StoredBase, order_from_json, order_to_json, variation_from_json, variation_to_json
+from service.stored import (
+    StoredBase,
+    Unreadable,
+    order_from_json,
+    order_to_json,
+    variation_from_json,
+    variation_to_json,
+)
 
 BASE = Source("/uploads/base.png", "ab" * 32, 12_345, "png")
 PLAN = ExportPlan(
@@ -64,3 +71,11 @@ def test_an_order_survives_the_ledger(plan: ExportPlan | None) -> None:
 
 def test_a_variation_survives_the_ledger() -> None:
     assert variation_from_json(variation_to_json(VARIATION)) == VARIATION
+
+
+def test_a_stored_time_that_is_none_is_unreadable() -> None:
+    stored = json.loads(variation_to_json(VARIATION))
+    for export in stored["exported"]["exports"].values():
+        export["exported_at"] = "yesterday"
+    with pytest.raises(Unreadable):
+        variation_from_json(json.dumps(stored))
