@@ -21,7 +21,8 @@ class Export:
     """One published file, with the members that answers have; `size` is in bytes.
 
     `format` is Pillow's name of the format, `file_path` the key of the file, `exported_at` an ISO 8601 time in UTC;
-    `quality` is None for a lossless file, `colors` the limit of a palette that a byte budget chose.
+    `quality` is None for a lossless file, `colors` the limit of a palette that a byte budget chose; `frames` is 1 for a
+    still.
     """
 
     format: PillowName
@@ -35,6 +36,7 @@ class Export:
     sha256: str
     quality: int | None = None
     colors: int | None = None
+    frames: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,7 @@ class Publisher:
             sha256=made.sha256,
             quality=made.quality,
             colors=made.colors,
+            frames=made.frames,
         )
 
     async def discard(self, exported: ExportSet) -> None:

@@ -146,7 +146,7 @@ async def test_the_shape_of_an_answer(service: Running) -> None:
         export = variation["exports"][name]
         assert list(export) == [
             "format", "url", "file_path", "size", "exported_at", "width", "height", "content_type", "sha256",
-            "quality", "colors",
+            "quality", "colors", "frames",
         ]  # fmt: skip
         match = re.fullmatch(rf"output/(export_{PREFIX})\.{suffix}", export["file_path"])
         assert match
@@ -190,6 +190,7 @@ async def test_exports_of_a_picture(service: Running) -> None:
         "composited": True,
         "c2pa": False,
         "digital_source_type": None,
+        "frames": 1,
     }
     assert {name: (each["width"], each["height"]) for name, each in body["exports"].items()} == dict.fromkeys(
         ("png", "jpeg", "webp"), (1280, 640)

@@ -36,6 +36,7 @@ KEYS = {
     "metadata",
     "quality",
     "colors",
+    "frames",
 }
 
 

@@ -25,6 +25,7 @@ async def test_an_uploaded_animation_becomes_its_first_frame_with_a_warning(serv
     body = (await service.exports(upload(animation(kind)), ("formats", "png"))).json
     assert [(each["code"], each["format"]) for each in body["warnings"]] == [("animation_ignored", None)]
     assert "2 frames" in body["warnings"][0]["detail"]
+    assert (body["metadata"]["frames"], body["exports"]["png"]["frames"]) == (2, 1)
     shown = decoded((await service.get(body["exports"]["png"]["url"])).body).getpixel((9, 9))
     assert shown == pytest.approx((255, 0, 0), abs=3)
     assert await service.counter("image_export_steps_back_total") == before + 1

@@ -12,6 +12,7 @@ from service.imaging.provenance import Mark
 Fit = Literal["cover", "contain", "stretch"]
 Alpha = Literal["flatten", "keep"]
 Provenance = Literal["keep", "generated"]
+Animate = Literal["first", "keep"]
 # The point of a picture that a crop centres on, in ten-thousandths of its width and height; None: its centre.
 Focus = tuple[int, int] | Literal["auto"] | None
 
@@ -48,6 +49,7 @@ class ExportPlan:
     matte       the RGB colour behind transparent pixels and around a picture of fit `contain`
     focus       where `cover` crops; a base is always cropped at its centre
     provenance  `generated`: the exports are marked as a generated picture's; `keep`: as the picture and its base are
+    animate     of an animation `keep` exports every frame, `first` one
     """
 
     frame: Frame = field(default_factory=Frame)
@@ -58,6 +60,7 @@ class ExportPlan:
     focus: Focus = None
     provenance: Provenance = "keep"
     budgets: Budgets = field(default_factory=Budgets)
+    animate: Animate = "first"
 
     def for_base(self) -> "ExportPlan":
         """The plan of a base under exports of this plan: it is opaque, and cropped at its centre."""
@@ -66,15 +69,17 @@ class ExportPlan:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A decoded picture: its upright size in pixels, and its format by its bytes.
+    """A picture: its upright size in pixels, and its format by its bytes.
 
-    `c2pa`: it carries a C2PA manifest, which is not validated.
+    c2pa    it carries a C2PA manifest, which is not validated
+    frames  of an animation; 1 for a still
     """
 
     width: int
     height: int
     format: Format
     c2pa: bool = False
+    frames: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,7 @@ class MadeFile:
     pixels   its width and height
     quality  the encoder's; None for a lossless file
     colors   the limit of the palette that a budget chose; None without one
+    frames   of the animation in it; 1 for a still
     """
 
     format: Format
@@ -93,6 +99,7 @@ class MadeFile:
     pixels: Size
     quality: int | None = None
     colors: int | None = None
+    frames: int = 1
 
 
 @dataclass(frozen=True, slots=True)

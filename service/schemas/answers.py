@@ -30,6 +30,7 @@ class ExportAnswer(_FromDataclass):
     sha256: str
     quality: int | None
     colors: int | None
+    frames: int
 
 
 class WarningAnswer(_FromDataclass):
@@ -39,7 +40,7 @@ class WarningAnswer(_FromDataclass):
 
 
 class PictureAnswer(_FromDataclass):
-    """The metadata of a picture that was sent to `/api/exports`."""
+    """What the metadata of every picture has."""
 
     width: int
     height: int
@@ -49,6 +50,12 @@ class PictureAnswer(_FromDataclass):
     composited: bool
     c2pa: bool | None
     digital_source_type: Mark | None
+
+
+class UploadAnswer(PictureAnswer):
+    """The metadata of a picture that was sent to `/api/exports`; `frames` is 1 for a still."""
+
+    frames: int
 
 
 class MetadataAnswer(PictureAnswer):
@@ -89,7 +96,7 @@ class ThumbnailsAnswer(BaseModel):
 
 class ExportsAnswer(BaseModel):
     request_id: str
-    metadata: PictureAnswer
+    metadata: UploadAnswer
     exports: dict[Format, ExportAnswer]
     warnings: list[WarningAnswer]
 
@@ -133,7 +140,7 @@ def exports_answer(request_id: str, sha256: str, exported: ExportSet) -> Exports
     picture = exported.picture
     return ExportsAnswer(
         request_id=request_id,
-        metadata=PictureAnswer(
+        metadata=UploadAnswer(
             width=picture.width,
             height=picture.height,
             mime_type=TABLE[picture.format].mime,
@@ -142,6 +149,7 @@ def exports_answer(request_id: str, sha256: str, exported: ExportSet) -> Exports
             composited=exported.composited,
             c2pa=picture.c2pa,
             digital_source_type=exported.mark,
+            frames=picture.frames,
         ),
         exports=exports_of(exported),
         warnings=warnings_of(exported.warnings),

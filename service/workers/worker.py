@@ -202,4 +202,4 @@ def _read_container(path: str) -> Container:
 
 def _picture(container: Container) -> Picture:
     width, height = container.upright_size
-    return Picture(width, height, container.format, container.c2pa)
+    return Picture(width, height, container.format, container.c2pa, container.frames)

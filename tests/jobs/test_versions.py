@@ -94,6 +94,7 @@ async def test_every_released_ledger_goes_on(
     variation = done.json["variations"][0]
     assert (variation["metadata"]["c2pa"], variation["metadata"]["digital_source_type"]) == (None, None)
     assert (variation["exports"]["jpeg"]["quality"], variation["exports"]["jpeg"]["colors"]) == (None, None)
+    assert variation["exports"]["jpeg"]["frames"] == 1
     lost = await service.thumbnails(JPEG, headers=keyed("lost"))
     assert_problem(lost, 502, "outcome_unknown")
     assert (await by_key(service, "failed"))["errors"][0]["code"] == "blocked"
