@@ -28,7 +28,8 @@ from service.schemas.answers import ThumbnailsAnswer, exports_answer, thumbnails
 from service.schemas.fields import Fields
 from service.schemas.headers import fingerprint
 from service.schemas.outcomes import outcome_of
-from service.schemas.requests import MAX_SCRIPT, read_export, read_order, script_too_long
+from service.schemas.requests import read_export, read_order, script_too_long
+from service.schemas.table import MAX_SCRIPT
 from service.settings import Settings
 from service.signals import STOP_SIGNALS, on_stop_signal
 from service.store.disk import start_disk_threads

@@ -24,7 +24,8 @@ from service.errors import (
 from service.handlers.uploads import UploadWriter
 from service.imaging.formats import READABLE, SNIFF_BYTES, sniff
 from service.schemas.fields import Fields
-from service.schemas.requests import MAX_SCRIPT, script_too_long
+from service.schemas.requests import script_too_long
+from service.schemas.table import MAX_SCRIPT
 from service.server.bodies import Body
 from service.server.keys import ADMISSION, EXPORTS, REQUEST_ID, SETTINGS
 from service.settings import MIB

@@ -12,7 +12,7 @@ from service.errors import NotFound, ServiceError
 from service.gemini import models
 from service.imaging.formats import DEFAULT_FORMATS, FORMATS, READABLE, SNIFF_BYTES, TABLE
 from service.imaging.frame import MAX_SIDE
-from service.schemas.requests import MAX_SCRIPT
+from service.schemas.table import MAX_SCRIPT
 from service.server.keys import SETTINGS
 from service.settings import Settings
 

@@ -1,64 +1,54 @@
 """Parse the fields of each kind of request; every error says what is allowed."""
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from service.bases import Source
+from service.budgets import budget_of_each
 from service.encodings import default_encodings
 from service.errors import InvalidField, MissingField, NotUtf8
 from service.gemini import models
 from service.imaging.errors import ImpossibleFrame
-from service.imaging.formats import DEFAULT_FORMATS, Encoding, Format, Subsampling
-from service.imaging.frame import MAX_SIDE, Frame
-from service.imaging.plan import Alpha, Budgets, ExportPlan, Fit, Focus, Provenance
+from service.imaging.formats import DEFAULT_FORMATS, Encoding, Format
+from service.imaging.frame import Frame
+from service.imaging.plan import Budgets, ExportPlan, Fit, Focus
 from service.orders import Order, check_model, default_frame
+from service.schemas import table
 from service.schemas.fields import Fields, not_allowed
+from service.schemas.table import MAX_SCRIPT
 from service.settings import Settings
-from service.values import MODEL_NAME, MODEL_NAME_RULE, is_utf8
+from service.values import is_utf8
 
-MAX_SCRIPT = 32_000  # characters
 EXPORT_LONGEST = 1280  # pixels of the longer side of an export without a requested size
 DEFAULT_DAYS, MAX_DAYS = 30, 400
 
-EXPORT_FIELDS = (
-    "width", "height", "fit", "focus", "blend", "formats", "max_bytes", "allow_resize", "jpeg_quality", "webp_quality",
-    "avif_quality", "png_compression", "progressive", "matte", "alpha", "jpeg_subsampling", "webp_lossless",
-)  # fmt: skip
-PICTURE_FIELDS = (*EXPORT_FIELDS, "provenance")
-THUMBNAIL_FIELDS = ("script", "aspect_ratio", "count", "model", "image_size", "reference", *EXPORT_FIELDS)
-
-_RATIO = re.compile(r"[1-9][0-9]?:[1-9][0-9]?", re.ASCII)
-_FITS: dict[str, Fit] = {"cover": "cover", "contain": "contain", "stretch": "stretch"}
-_ALPHAS: dict[str, Alpha] = {"keep": "keep", "flatten": "flatten"}
-_SUBSAMPLINGS: dict[str, Subsampling] = {"4:2:0": "4:2:0", "4:2:2": "4:2:2", "4:4:4": "4:4:4"}
-_PROVENANCES: dict[str, Provenance] = {"keep": "keep", "generated": "generated"}
+EXPORT_FIELDS = tuple(field.name for field in table.EXPORTS)
+PICTURE_FIELDS = tuple(field.name for field in table.PICTURE)
+THUMBNAIL_FIELDS = tuple(field.name for field in table.thumbnails(1))
 
 
 def read_order(fields: Fields, settings: Settings, request_id: str, base: Source | None) -> Order:
     """Parse a request for thumbnails; raises MissingField, InvalidField, NotUtf8."""
     script = _script(fields)
-    model = fields.text("model") or settings.gemini_model
-    if not MODEL_NAME.fullmatch(model):
-        raise not_allowed("model", model, MODEL_NAME_RULE)
-    aspect_ratio = fields.text("aspect_ratio") or "16:9"
-    if aspect_ratio not in models.RATIOS and (models.find(model) or not _RATIO.fullmatch(aspect_ratio)):
-        raise not_allowed("aspect_ratio", aspect_ratio, ", ".join(models.RATIOS))
-    image_size = fields.choice("image_size", {size: size for size in models.SIZES}, "1K")
+    model = fields.read(table.MODEL, settings.gemini_model)
+    aspect_ratio = fields.read(table.ASPECT_RATIO, "16:9")
+    if aspect_ratio not in models.RATIOS and models.find(model):
+        raise not_allowed("aspect_ratio", aspect_ratio, table.ASPECT_RATIO.kind.allowed)
+    image_size = fields.read(table.IMAGE_SIZE, "1K")
     check_model(model, aspect_ratio, image_size)
     width, height = _sides(fields)
     frame = default_frame(aspect_ratio, image_size, width, height)
-    formats = fields.formats("formats")
+    formats = fields.read(table.FORMATS, DEFAULT_FORMATS)
     return Order(
         script=script,
         base=base,
         aspect_ratio=aspect_ratio,
-        count=fields.integer("count", 1, settings.max_variations) or 1,
+        count=fields.read(table.count_up_to(settings.max_variations), 1),
         model=model,
         image_size=image_size,
-        reference=fields.boolean("reference", default=True),
+        reference=fields.read(table.REFERENCE, True),
         plan=_plan(fields, ExportPlan(frame, matte=settings.matte_rgb), formats),
         encodings=tuple(_encodings(fields, default_encodings(settings), formats)),
         request_id=request_id,
@@ -71,9 +61,9 @@ def read_export(fields: Fields, settings: Settings) -> tuple[ExportPlan, Sequenc
     default = ExportPlan(
         Frame(width, height, longest=EXPORT_LONGEST),
         matte=settings.matte_rgb,
-        provenance=fields.choice("provenance", _PROVENANCES, "keep"),
+        provenance=fields.read(table.PROVENANCE, "keep"),
     )
-    formats = fields.formats("formats")
+    formats = fields.read(table.FORMATS, DEFAULT_FORMATS)
     return _plan(fields, default, formats), _encodings(fields, default_encodings(settings), formats)
 
 
@@ -88,7 +78,7 @@ def read_changes(fields: Fields, settings: Settings, order: Order) -> tuple[Expo
     if width or height:
         plan = replace(plan, frame=default_frame(order.aspect_ratio, order.image_size, width, height))
     before = {encoding.format: encoding for encoding in order.encodings or ()}
-    wanted = fields.formats("formats") if fields.text("formats") else tuple(before) or DEFAULT_FORMATS
+    wanted = fields.read(table.FORMATS, tuple(before) or DEFAULT_FORMATS)
     return _plan(fields, plan, wanted), _encodings(fields, default_encodings(settings) | before, wanted)
 
 
@@ -115,7 +105,7 @@ def _day(name: str, text: str) -> date:
 def _script(fields: Fields) -> str:
     script = fields.text("script")
     if script is None or not script.strip():
-        raise MissingField(f"script is required: 1 to {MAX_SCRIPT} characters that are not all blank")
+        raise MissingField(f"script is required: {table.SCRIPT.kind.allowed}")
     if len(script) > MAX_SCRIPT:
         raise script_too_long()
     if not is_utf8(script):
@@ -128,26 +118,26 @@ def script_too_long() -> InvalidField:
 
 
 def _sides(fields: Fields) -> tuple[int | None, int | None]:
-    return fields.integer("width", 1, MAX_SIDE), fields.integer("height", 1, MAX_SIDE)
+    return fields.read(table.WIDTH), fields.read(table.HEIGHT)
 
 
 def _plan(fields: Fields, default: ExportPlan, formats: Collection[Format]) -> ExportPlan:
     """The default plan, overridden by the requested fields."""
     _check_size(default.frame)
-    fit = fields.choice("fit", _FITS, default.fit)
+    fit = fields.read(table.FIT, default.fit)
     return replace(
         default,
         fit=fit,
-        share=fields.share("blend", default.share),
-        matte=fields.colour("matte", default.matte),
-        alpha=fields.choice("alpha", _ALPHAS, default.alpha),
+        share=fields.read(table.BLEND, default.share),
+        matte=fields.read(table.MATTE, default.matte),
+        alpha=fields.read(table.ALPHA, default.alpha),
         focus=_focus(fields, default.focus, fit),
         budgets=_budgets(fields, default.budgets, formats),
     )
 
 
 def _focus(fields: Fields, default: Focus, fit: Fit) -> Focus:
-    focus = fields.focus("focus")
+    focus = fields.read(table.FOCUS)
     if fit == "cover":
         return focus or default
     if focus:
@@ -156,8 +146,15 @@ def _focus(fields: Fields, default: Focus, fit: Fit) -> Focus:
 
 
 def _budgets(fields: Fields, default: Budgets, formats: Collection[Format]) -> Budgets:
-    budgets = fields.budgets("max_bytes", formats) or default
-    return replace(budgets, may_resize=fields.boolean("allow_resize", default.may_resize))
+    budgets, asked = default, fields.read(table.MAX_BYTES)
+    if isinstance(asked, int):
+        budgets = Budgets(any=asked)
+    elif asked:
+        try:
+            budgets = Budgets(each=budget_of_each(asked, formats))
+        except ValueError as error:
+            raise not_allowed("max_bytes", fields.texts["max_bytes"], str(error)) from None
+    return replace(budgets, may_resize=fields.read(table.ALLOW_RESIZE, default.may_resize))
 
 
 def _check_size(frame: Frame) -> None:
@@ -172,17 +169,17 @@ def _check_size(frame: Frame) -> None:
 def _encodings(fields: Fields, default: Mapping[Format, Encoding], formats: Sequence[Format]) -> Sequence[Encoding]:
     """The encoding of each format: its default, overridden by the requested fields."""
     requested: dict[Format, dict[str, Any]] = {
-        "png": {"compression": fields.integer("png_compression", 0, 9)},
+        "png": {"compression": fields.read(table.PNG_COMPRESSION)},
         "jpeg": {
-            "quality": fields.integer("jpeg_quality", 0, 100),
-            "progressive": fields.optional_boolean("progressive"),
-            "subsampling": fields.choice("jpeg_subsampling", _SUBSAMPLINGS, None),
+            "quality": fields.read(table.JPEG_QUALITY),
+            "progressive": fields.read(table.PROGRESSIVE),
+            "subsampling": fields.read(table.JPEG_SUBSAMPLING),
         },
         "webp": {
-            "quality": fields.integer("webp_quality", 0, 100),
-            "lossless": fields.optional_boolean("webp_lossless"),
+            "quality": fields.read(table.WEBP_QUALITY),
+            "lossless": fields.read(table.WEBP_LOSSLESS),
         },
-        "avif": {"quality": fields.integer("avif_quality", 0, 100)},
+        "avif": {"quality": fields.read(table.AVIF_QUALITY)},
     }
     return [replace(default[each], **_present(requested.get(each, {}))) for each in formats]
 

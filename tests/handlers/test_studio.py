@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from service.app import create_app
 from service.errors import GeminiTimeout
-from service.schemas.requests import MAX_SCRIPT
+from service.schemas.table import MAX_SCRIPT
 from service.settings import Settings
 
 AiohttpClient = Callable[..., Awaitable[TestClient[Any, Any]]]

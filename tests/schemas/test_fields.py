@@ -11,7 +11,8 @@ from service.imaging.formats import JpegEncoding, PngEncoding, WebpEncoding
 from service.imaging.plan import Budget, Budgets, ExportPlan
 from service.orders import Order
 from service.schemas.fields import Fields
-from service.schemas.requests import EXPORT_FIELDS, MAX_SCRIPT, THUMBNAIL_FIELDS, read_export, read_order
+from service.schemas.requests import EXPORT_FIELDS, THUMBNAIL_FIELDS, read_export, read_order
+from service.schemas.table import MAX_SCRIPT
 from service.settings import Settings
 from tests.conftest import MakeSettings, Serve
 from tests.helpers import SCRIPT, QuickEmulator, Running, assert_problem, decoded, picture_bytes, upload
