@@ -28,6 +28,7 @@ from service.schemas.requests import script_too_long
 from service.schemas.table import MAX_SCRIPT
 from service.server.bodies import Body
 from service.server.keys import ADMISSION, EXPORTS, REQUEST_ID, SETTINGS
+from service.server.receiving import chunks, media_type, receiving
 from service.settings import MIB
 from service.store.disk import storage_errors
 from service.store.holds import Hold, held
@@ -102,43 +103,17 @@ async def open_form(request: web.Request, *, texts: Collection[str], files: Coll
 
 
 def _parser(request: web.Request, limits: _Limits) -> PushMultipartParser:
-    if request.query_string:
-        name = next(iter(request.query), request.query_string)
-        raise UnknownField(f"query parameters are not read, here {name[:60]!r}: send every field in the form")
-    if "Content-Encoding" in request.headers:
-        raise UnsupportedEncoding("send the body without Content-Encoding")
-    kind, options = parse_options_header(request.headers.get("Content-Type", ""))
+    kind, options = media_type(request)
     if kind != "multipart/form-data":
         raise UnsupportedMediaType("send the fields as multipart/form-data")
     boundary = options.get("boundary", "")
     if not 0 < len(boundary) <= MAX_BOUNDARY:
         raise MalformedBody(f"multipart/form-data needs a boundary of 1 to {MAX_BOUNDARY} characters")
-    if (request.content_length or 0) > limits.body_bytes:
-        raise _body_too_large(limits)
     try:
         # File names may have any encoding, and latin-1 decodes them all; field names are ASCII.
         return PushMultipartParser(boundary, max_segment_count=MAX_PARTS, header_charset="latin-1")
     except (MultipartError, UnicodeError) as error:
         raise MalformedBody(f"the boundary cannot be used: {error}") from None
-
-
-async def _chunks(request: web.Request, body: Body, limits: _Limits) -> AsyncIterator[bytes]:
-    """The chunks of the body; raises TooLarge beyond the limit."""
-    await _send_continue(request)
-    total = 0
-    while chunk := await body.read():
-        total += len(chunk)
-        if total > limits.body_bytes:
-            raise _body_too_large(limits)
-        yield chunk
-
-
-async def _send_continue(request: web.Request) -> None:
-    """Answer `Expect: 100-continue`, now that the request is admitted."""
-    if request.headers.get("Expect", "").lower() == "100-continue" and request.version >= (1, 1):
-        writer = request.writer
-        await writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        writer.output_size = 0
 
 
 class _FormReader:
@@ -157,8 +132,8 @@ class _FormReader:
         self._files: dict[str, str] = {}
 
     async def read(self, parser: PushMultipartParser) -> Form:
-        async with self._admission.bodies.reading(self._request.content) as self._body:
-            async for chunk in _chunks(self._request, self._body, self._limits):
+        async with receiving(self._request, self._limits.body_bytes) as self._body:
+            async for chunk in chunks(self._body, self._limits.body_bytes):
                 await self._feed(parser, chunk)
         return await self._finish(parser)
 
@@ -272,7 +247,3 @@ def _utf8(part: _Part) -> str:
         return part.head.decode("utf-8")
     except UnicodeDecodeError:
         raise NotUtf8(f"{part.name} is not UTF-8") from None
-
-
-def _body_too_large(limits: _Limits) -> TooLarge:
-    return TooLarge(f"the body is larger than {limits.body_bytes} bytes; a file may have {limits.file_bytes}")
