@@ -11,9 +11,9 @@ from service.handlers.requests import cancel_request, delete_request, list_reque
 from service.handlers.studio import show_studio, show_studio_file
 from service.handlers.thumbnails import create_thumbnails
 from service.handlers.usage import show_usage
-from service.metrics import Metrics
-from service.server.keys import METRICS, ROUTES, SETTINGS
+from service.server.keys import ROUTES, SETTINGS
 from service.server.lifespan import CONTEXTS
+from service.server.measuring import set_up_metrics
 from service.server.middlewares import MIDDLEWARES, add_common_headers
 from service.server.routes import Route
 from service.settings import Settings
@@ -47,7 +47,7 @@ def create_app(settings: Settings) -> web.Application:
     settings.check(serves=True, draws=True)
     app = web.Application(middlewares=MIDDLEWARES)
     app[SETTINGS] = settings
-    app[METRICS] = Metrics()
+    set_up_metrics(app)
     app.cleanup_ctx.extend(CONTEXTS)
     app.on_response_prepare.append(add_common_headers)
     definitions = [route.definition() for route in TABLE]

@@ -16,6 +16,8 @@ from aiohttp import web
 from service.quoting import log_safe
 
 REQUEST: ContextVar[str] = ContextVar("request_id", default="-")
+# The name of the API key that a request came with.
+KEY_NAME: ContextVar[str] = ContextVar("key_name", default="-")
 
 access = logging.getLogger("service.access")
 

@@ -12,7 +12,7 @@ from service.gemini.prompts import build_prompt
 from service.imaging.formats import TABLE
 from service.orders import Event, Events, Order, Start, check_model
 from service.store.holds import held
-from service.variations import Services, VariationRun, VariationState
+from service.variations import Reports, Services, VariationRun, VariationState
 
 if TYPE_CHECKING:
     from service.gemini.client import GeminiService
@@ -25,10 +25,10 @@ class ThumbnailService:
         self,
         gemini: "GeminiService",
         exports: ImageExportService,
-        report_call: Callable[[str, float | None], None] = lambda outcome, cost: None,
+        reports: Reports | None = None,
     ) -> None:
         self._exports = exports
-        self._services = Services(gemini, exports, report_call)
+        self._services = Services(gemini, exports, reports or Reports())
         self._running: dict[asyncio.Task[None], list[VariationState]] = {}
         self._stopped = False
 

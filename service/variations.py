@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from service.gemini.costs import Pricing, usd
 from service.gemini.reply import Reply
 from service.imaging.formats import SNIFF_BYTES, TABLE, sniff
 from service.imaging.plan import Priority
+from service.metrics import CallReport
 from service.orders import Events, Failed, Order, Raw, Received, Record, Sent, Variation, VariationMetadata
 from service.publishing import ExportSet
 from service.store.holds import Hold, held
@@ -54,12 +56,21 @@ class VariationState:
 
 
 @dataclass(frozen=True, slots=True)
+class Reports:
+    """Callbacks: `called` for each call that ended, `retried` for one sent again, `failed(code)` for a variation."""
+
+    called: Callable[[CallReport], None] = lambda report: None
+    retried: Callable[[], None] = lambda: None
+    failed: Callable[[str], None] = lambda code: None
+
+
+@dataclass(frozen=True, slots=True)
 class Services:
-    """The services that a variation needs; `report_call` gets the outcome and list price of each call."""
+    """The services that a variation needs, and where it reports."""
 
     gemini: "GeminiService"
     exports: ImageExportService
-    report_call: Callable[[str, float | None], None] = lambda outcome, cost: None
+    reports: Reports = field(default_factory=Reports)
     preparing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PREPARING))
 
 
@@ -92,6 +103,7 @@ class VariationRun(CallHooks):
         self._reserved = AsyncExitStack()
         self._space: Preallocated | None = None
         self._called = False
+        self._sent_at: float | None = None
 
     async def run(self, raw: Raw | None = None) -> None:
         """Run to the end; every outcome but a cancellation is an event. With `raw`, only the exports are made."""
@@ -110,6 +122,7 @@ class VariationRun(CallHooks):
             await self._failed(ServiceError("an unexpected fault; the log has it under this request's id", billed=None))
 
     async def _failed(self, error: ServiceError) -> None:
+        self._services.reports.failed(error.code)
         await self._record.failed(error)
         self._events.put_nowait(Failed(self._variation.id, error))
 
@@ -132,12 +145,14 @@ class VariationRun(CallHooks):
             reply = await self._services.gemini.generate_image(self._call, self)
         except Exception as error:
             if self._called:
-                self._services.report_call(error.code if isinstance(error, ServiceError) else ServiceError.code, None)
+                self._report_call(error.code if isinstance(error, ServiceError) else ServiceError.code)
             raise
-        self._services.report_call(
-            "ok" if sniff(reply.picture[:SNIFF_BYTES]) else BadReply.code, self._cost(reply.usage)
-        )
+        self._report_call("ok" if sniff(reply.picture[:SNIFF_BYTES]) else BadReply.code, self._cost(reply.usage))
         return reply
+
+    def _report_call(self, outcome: str, cost: float | None = None) -> None:
+        seconds = None if self._sent_at is None else time.monotonic() - self._sent_at
+        self._services.reports.called(CallReport(self._model, outcome, cost, seconds))
 
     async def prepare(self) -> None:
         """Reserve disk space and a descriptor for the reply, which others could use up while the call is out."""
@@ -160,6 +175,9 @@ class VariationRun(CallHooks):
 
     def sent(self) -> None:
         self._variation.out = True
+        if self._sent_at is not None:
+            self._services.reports.retried()
+        self._sent_at = time.monotonic()
         if not self._variation.sent:
             self._variation.sent = True
             self._events.put_nowait(Sent(self._variation.id))
@@ -227,7 +245,7 @@ class VariationRun(CallHooks):
     def _metadata(self, raw: Raw, exported: ExportSet) -> VariationMetadata:
         return VariationMetadata(
             prompt=self._call.prompt,
-            model=EMULATOR_MODEL if self._emulated else self._call.model,
+            model=self._model,
             aspect_ratio=self._call.aspect_ratio,
             width=exported.picture.width,
             height=exported.picture.height,
@@ -240,6 +258,10 @@ class VariationRun(CallHooks):
             c2pa=exported.picture.c2pa,
             digital_source_type=exported.mark,
         )
+
+    @property
+    def _model(self) -> str:
+        return EMULATOR_MODEL if self._emulated else self._call.model
 
     @property
     def _emulated(self) -> bool:

@@ -871,14 +871,14 @@ def without(monkeypatch: pytest.MonkeyPatch, service: Running, code: str, *forma
 async def test_a_format_that_fails_is_named_and_the_others_are_there(
     service: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = await service.counter("image_export_steps_back_total")
+    before = await service.counter("image_export_warnings_total")
     without(monkeypatch, service, "encode_failed", "webp")
     exported = (await service.exports(upload(picture_bytes()))).json
     [variation] = (await service.thumbnails()).json["variations"]
     for body in (exported, variation):
         assert list(body["exports"]) == ["png", "jpeg"]
         assert body["warnings"] == [{"code": "encode_failed", "format": "webp", "detail": "it failed"}]
-    assert await service.counter("image_export_steps_back_total") == before + 2
+    assert await service.counter("image_export_warnings_total") == before + 2
 
 
 @on_one_loop

@@ -54,7 +54,19 @@ ALLOWED = {
         "stored",
     },
     "server": GROUND
-    | {"backend", "exports", "gemini", "jobs", "ledger", "scheduler", "schemas", "signals", "store", "thumbnails"},
+    | {
+        "backend",
+        "exports",
+        "gemini",
+        "jobs",
+        "ledger",
+        "scheduler",
+        "schemas",
+        "signals",
+        "store",
+        "thumbnails",
+        "variations",
+    },
     "schemas": {
         "bases",
         "budgets",

@@ -21,14 +21,14 @@ def animation(kind: str = "WEBP", size: tuple[int, int] = (64, 36)) -> bytes:
 @on_one_loop
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 async def test_an_uploaded_animation_becomes_its_first_frame_with_a_warning(service: Running, kind: str) -> None:
-    before = await service.counter("image_export_steps_back_total")
+    before = await service.counter("image_export_warnings_total")
     body = (await service.exports(upload(animation(kind)), ("formats", "png"))).json
     assert [(each["code"], each["format"]) for each in body["warnings"]] == [("animation_ignored", None)]
     assert "2 frames" in body["warnings"][0]["detail"]
     assert (body["metadata"]["frames"], body["exports"]["png"]["frames"]) == (2, 1)
     shown = decoded((await service.get(body["exports"]["png"]["url"])).body).getpixel((9, 9))
     assert shown == pytest.approx((255, 0, 0), abs=3)
-    assert await service.counter("image_export_steps_back_total") == before + 1
+    assert await service.counter("image_export_warnings_total") == before + 1
 
 
 @on_one_loop
@@ -50,7 +50,7 @@ async def test_a_picture_of_another_ratio_than_requested_carries_a_warning(serve
     assert "1024 x 1024" in warning["detail"]
     assert "1024 x 576, 44 % of it was cut" in warning["detail"]
     assert variation["metadata"]["normalized_to"] == [1024, 576]
-    assert await service.counter("image_export_steps_back_total") == 1
+    assert await service.counter("image_export_warnings_total") == 1
 
 
 @on_one_loop

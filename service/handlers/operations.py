@@ -2,11 +2,11 @@
 
 import asyncio
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from service.errors import NotReady, ServiceError
 from service.gemini.costs import usd
-from service.metrics import CONTENT_TYPE
+from service.metrics import negotiated
 from service.server.admission import VARIATION_BYTES
 from service.server.keys import ADMISSION, EXPORTS, GEMINI, LEDGER, METRICS, SETTINGS, SWEEPER
 from service.store.descriptors import BEGIN, shortage, spare
@@ -52,10 +52,11 @@ async def _ledger(request: web.Request) -> str:
 
 
 async def metrics(request: web.Request) -> web.StreamResponse:
-    """Metrics in the Prometheus text format."""
+    """Metrics in the text format of Prometheus, or as OpenMetrics if the client prefers that."""
     await _update_ledger_metrics(request)
-    text = await asyncio.to_thread(request.app[METRICS].text)
-    return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
+    content_type = negotiated(",".join(request.headers.getall(hdrs.ACCEPT, ())))
+    text = await asyncio.to_thread(request.app[METRICS].text, content_type)
+    return web.Response(body=text, headers={"Content-Type": content_type, "Vary": "Accept"})
 
 
 async def _update_ledger_metrics(request: web.Request) -> None:

@@ -72,9 +72,10 @@ async def _outcome(request: web.Request, request_id: str, job: Job | None) -> we
     variations, errors = outcomes(calls, await link_of(request, calls))
     if job:
         _add_unrecorded(job, variations, errors)
+    if not variations and not errors:
+        raise _unfinished(job)
     if not variations:
-        error = overall_error(list(errors.values())) if errors else _unfinished(job)
-        return problem(error, request[REQUEST_ID], _answers(errors) or None)
+        return problem(overall_error(list(errors.values())), request[REQUEST_ID], _answers(errors))
     return answer(
         ThumbnailsAnswer(
             request_id=request_id,

@@ -12,7 +12,7 @@ from aiohttp.http_exceptions import BadHttpMessage
 
 from service.errors import MalformedRequest, ServiceError
 from service.logs import REQUEST
-from service.metrics import Metrics
+from service.metrics import OTHER, Metrics
 from service.server.accepting import Reserve, accepting
 from service.server.bodies import Bodies
 from service.server.keys import ADMISSION, METRICS
@@ -80,7 +80,8 @@ class Connection(web.RequestHandler):
         else:
             log.warning("refused a malformed request from %s: %s", request.remote, _reason(exc))
         if self._metrics:
-            self._metrics.answered("other", "other", error.status, 0)
+            self._metrics.answered(OTHER, OTHER, error.status, 0)
+            self._metrics.failed(error.code)
         answer = problem(error, own_id)
         answer.headers.update({"X-Request-Id": own_id, "X-Content-Type-Options": "nosniff"})
         answer.force_close()

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from service.backend import gemini_service
-from service.exports import ExportEvents, ImageExportService
+from service.exports import ImageExportService
 from service.jobs.cleaning import Cleaning
 from service.jobs.jobs import JobService
 from service.jobs.recovery import Recovery
@@ -19,6 +19,7 @@ from service.ledger.rows import microseconds
 from service.scheduler import Sweeper, SweepEvents
 from service.server.admission import Admission
 from service.server.keys import ADMISSION, EXPORTS, GEMINI, HOT, JOBS, LEDGER, METRICS, SETTINGS, SWEEPER, THUMBNAILS
+from service.server.measuring import add_gauges, export_events, reports
 from service.settings import MIB, Settings
 from service.store import descriptors
 from service.store.hot import HotFiles
@@ -34,17 +35,12 @@ LOG_SECONDS = 60.0
 async def exports(app: web.Application) -> AsyncIterator[None]:
     """Storage, workers, admission control, and the download cache."""
     _warn_of_private_exports(app[SETTINGS])
-    metrics = app[METRICS]
-    service = await asyncio.to_thread(ImageExportService, app[SETTINGS], ExportEvents(metrics.warned, metrics.worker))
+    service = await asyncio.to_thread(ImageExportService, app[SETTINGS], export_events(app[METRICS]))
     admission = Admission(app[SETTINGS], service.store)
     hot = HotFiles(app[SETTINGS].download_cache_mb * MIB)
     async with service:
         app[EXPORTS], app[ADMISSION], app[HOT] = service, admission, hot
-        metrics.gauge("requests_inside", "Admitted requests", lambda: sum(admission.inside.values()))
-        metrics.gauge("bodies_being_read", "Request bodies being read", lambda: len(admission.bodies))
-        metrics.gauge("jobs_waiting", "Jobs waiting for a worker", lambda: service.pool.waiting)
-        metrics.gauge("workers_busy", "Workers with a job", lambda: service.pool.busy)
-        metrics.gauge("descriptors_free", "File descriptors that may still be opened", descriptors.free)
+        add_gauges(app[METRICS], service, admission)
         with contextlib.closing(hot):
             watch = asyncio.create_task(_watch_descriptors(hot))
             try:
@@ -97,7 +93,7 @@ async def ledger(app: web.Application) -> AsyncIterator[None]:
 async def jobs(app: web.Application) -> AsyncIterator[None]:
     """Running requests, and the recovery of those that a crash interrupted."""
     settings, metrics = app[SETTINGS], app[METRICS]
-    thumbnails = app[THUMBNAILS] = ThumbnailService(app[GEMINI], app[EXPORTS], metrics.called)
+    thumbnails = app[THUMBNAILS] = ThumbnailService(app[GEMINI], app[EXPORTS], reports(metrics))
     app[JOBS] = JobService(app[LEDGER], thumbnails, emulated=settings.emulates, budget=settings.budget_nano is not None)
     key_lifetime = ledger_access(settings).rules.key_lifetime
     recovery = Recovery(app[JOBS], app[EXPORTS], key_lifetime, metrics.recovered)

@@ -41,7 +41,7 @@ def _route(request: web.Request) -> Route:
 
 def _record_answer(request: web.Request, route: Route, status: int, seconds: float) -> None:
     method = request.method if request.method in hdrs.METH_ALL else "other"
-    request.app[METRICS].answered(route.name, method, status, seconds)
+    request.app[METRICS].answered(route.label, method, status, seconds)
     log_access(request, status, seconds)
 
 
@@ -53,7 +53,7 @@ async def errors_as_problems(request: web.Request, handler: Handler) -> web.Stre
             _check_old_version(request)
         return await handler(request)
     except MalformedRequest as error:
-        answer = problem(error, request[REQUEST_ID])
+        answer = _problem(error, request)
         answer.force_close()
         return answer
     except ServiceError as error:
@@ -68,13 +68,18 @@ async def errors_as_problems(request: web.Request, handler: Handler) -> web.Stre
         return _refusal(fault, request)
 
 
+def _problem(error: ServiceError, request: web.Request) -> web.Response:
+    request.app[METRICS].failed(error.code)
+    return problem(error, request[REQUEST_ID])
+
+
 def _refusal(error: ServiceError, request: web.Request) -> web.Response:
     """The error as a response; the connection is closed after it unless the request body was received completely.
 
     aiohttp discards the rest of the body for ten seconds before it closes (lingering close): an earlier close would
     reset the connection, and the client might never read the response.
     """
-    answer = problem(error, request[REQUEST_ID])
+    answer = _problem(error, request)
     if not request.content.is_eof():
         answer.force_close()
     return answer
@@ -123,7 +128,7 @@ def _rewrite(error: web.HTTPException, request: web.Request) -> None:
     request.setdefault(REQUEST_ID, request_id())
     REQUEST.set(request[REQUEST_ID])
     _record_answer(request, _route(request), error.status, 0)
-    answer = problem(_from_http(error, request), request[REQUEST_ID])
+    answer = _problem(_from_http(error, request), request)
     error.body = answer.body
     error.headers.update({hdrs.CONTENT_TYPE: answer.content_type, hdrs.CONTENT_LENGTH: str(answer.content_length)})
 

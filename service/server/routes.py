@@ -28,6 +28,11 @@ class Route:
     access: Access = "guarded"
     head: bool = True
 
+    @property
+    def label(self) -> str:
+        """The route as the metrics show it: its pattern, never the path that a client asked for."""
+        return self.path or self.name
+
     def definition(self) -> web.RouteDef:
         """The route for aiohttp; GET also answers HEAD, unless `head` is False."""
         if self.method == hdrs.METH_GET:
@@ -39,7 +44,7 @@ async def _not_found(_: web.Request) -> web.StreamResponse:
     raise web.HTTPNotFound
 
 
-# In place of a row for a path or a method that the table lacks; its name is what the metrics count it as.
+# In place of a row for a path or a method that the table lacks; its name is what the metrics show.
 UNKNOWN = Route("GET", "", _not_found, "other")
 
 

@@ -123,7 +123,7 @@ async def test_http_1_0_is_answered(service: Running) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path", "route"),
-    [("POST", "/api/exports", "exports"), ("GET", "/healthz", "healthz"), ("POST", "/nowhere", "other")],
+    [("POST", "/api/exports", "/api/exports"), ("GET", "/healthz", "/healthz"), ("POST", "/nowhere", "other")],
 )
 @on_one_loop
 async def test_an_expectation_that_is_refused_is_logged_and_counted(

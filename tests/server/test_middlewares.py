@@ -351,7 +351,7 @@ async def test_metrics_count_answers_by_route_and_never_by_path(service: Running
         await service.get(path)
     await service.ask("PROPFIND", "/healthz")
     text = (await service.get("/metrics")).body.decode()
-    assert 'image_export_requests_total{method="GET",route="healthz",status="200"}' in text
+    assert 'image_export_requests_total{method="GET",route="/healthz",status="200"}' in text
     assert 'route="other"' in text
     assert 'method="other"' in text
     assert "nowhere" not in text
