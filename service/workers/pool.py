@@ -29,6 +29,8 @@ MAX_ATTEMPTS = 10
 class WorkerPool:
     """Runs jobs in worker processes, one per slot at a time; other jobs wait in a fair queue.
 
+    Of two or more workers one is always left to jobs that are not large.
+
     A job whose worker dies is run again on a fresh one. A job that exceeds the limit of CPU time, or four times that by
     the wall clock, is killed with its worker. An input that killed three fresh workers is poison, and refused for 15
     minutes. Idle workers that die are restarted with exponential backoff, which no job waits for.
@@ -114,7 +116,7 @@ class WorkerPool:
         if self._closed:
             raise _closed()
         waiter = self._queue.put(place)
-        if self._free:
+        if self._free and (self._takes_large or not place.large):
             self._release(self._free.pop())
         try:
             return await waiter
@@ -127,10 +129,17 @@ class WorkerPool:
 
     def _release(self, slot: Slot) -> None:
         """Give a slot to the next job in the queue, or back to the free ones."""
-        slot.busy = self._queue.serve(slot)
+        slot.place = None
+        slot.place = self._queue.serve(slot, large=self._takes_large)
         if not slot.busy:
             self._free.append(slot)
             self._restart_later(slot)
+
+    @property
+    def _takes_large(self) -> bool:
+        """Whether one more worker may have a large job."""
+        running = sum(slot.place is not None and slot.place.large for slot in self._slots)
+        return running < max(1, len(self._slots) - 1)
 
     def _task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)

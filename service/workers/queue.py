@@ -14,10 +14,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A job's place in the queue: its priority, and its estimated cost in seconds of a worker."""
+    """A job's place in the queue.
+
+    cost   in seconds of a worker, estimated
+    large  an animation that keeps a worker for long: such jobs never have all of several workers
+    """
 
     priority: Priority = Priority.OTHER
     cost: float = 0.0
+    large: bool = False
 
 
 DEFAULT_PLACE = Place()
@@ -35,19 +40,19 @@ class JobQueue(Generic[T]):
     def put(self, place: Place) -> asyncio.Future[T]:
         """Join the queue; returns a future for a free slot. Cancel it, or `remove` it, to leave."""
         waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._queues[place.priority].put(waiter, place.cost)
+        self._queues[place.priority].put(waiter, place)
         return waiter
 
-    def serve(self, free: T) -> bool:
-        """Give `free` to the next waiter; False if there is none."""
+    def serve(self, free: T, *, large: bool = True) -> Place | None:
+        """Give `free` to the next waiter, and return its place; None if there is none. `large`: to any waiter."""
         for queue in self._queues.values():
-            while queue:
-                waiter = queue.get()
+            while (entry := queue.get(large=large)) is not None:
+                waiter, place = entry
                 # Cancelled in this iteration of the loop, and not removed yet.
                 if not waiter.done():
                     waiter.set_result(free)
-                    return True
-        return False
+                    return place
+        return None
 
     def remove(self, waiter: asyncio.Future[T]) -> None:
         for queue in self._queues.values():
@@ -61,6 +66,10 @@ class JobQueue(Generic[T]):
                     waiter.set_exception(error)
 
 
+# Whether jobs are large, and what they cost, on a logarithmic scale.
+_Class = tuple[bool, int]
+
+
 class _FairQueue(Generic[T]):
     """First in, first out among jobs of about the same cost; between such classes, equal shares of worker time.
 
@@ -70,27 +79,31 @@ class _FairQueue(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._classes: dict[int, deque[tuple[asyncio.Future[T], float]]] = {}
-        self._clocks: dict[int, float] = {}
+        self._classes: dict[_Class, deque[tuple[asyncio.Future[T], Place]]] = {}
+        self._clocks: dict[_Class, float] = {}
         self._now = 0.0
 
     def __len__(self) -> int:
         return sum(map(len, self._classes.values()))
 
-    def put(self, waiter: asyncio.Future[T], cost: float) -> None:
-        key = _cost_class(cost)
+    def put(self, waiter: asyncio.Future[T], place: Place) -> None:
+        key = place.large, _cost_class(place.cost)
         if key not in self._classes:
             self._classes[key] = deque()
             self._clocks[key] = max(self._now, self._clocks.get(key, 0.0))
-        self._classes[key].append((waiter, cost))
+        self._classes[key].append((waiter, place))
 
-    def get(self) -> asyncio.Future[T]:
-        key = min(self._classes, key=lambda key: (self._clocks[key], key))
-        waiter, cost = self._classes[key].popleft()
-        self._now = self._clocks[key]
-        self._clocks[key] += cost
+    def get(self, *, large: bool) -> tuple[asyncio.Future[T], Place] | None:
+        """The next job, large ones only if `large`; None if there is none."""
+        classes = [key for key in self._classes if large or not key[0]]
+        if not classes:
+            return None
+        key = min(classes, key=lambda key: (self._clocks[key], key))
+        waiter, place = self._classes[key].popleft()
+        self._now = max(self._now, self._clocks[key])
+        self._clocks[key] += place.cost
         self._drop_if_empty(key)
-        return waiter
+        return waiter, place
 
     def remove(self, waiter: asyncio.Future[T]) -> None:
         for key, queue in self._classes.items():
@@ -105,7 +118,7 @@ class _FairQueue(Generic[T]):
             yield from (waiter for waiter, _ in queue)
         self._classes.clear()
 
-    def _drop_if_empty(self, key: int) -> None:
+    def _drop_if_empty(self, key: _Class) -> None:
         if not self._classes[key]:
             del self._classes[key]
 

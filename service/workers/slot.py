@@ -9,6 +9,7 @@ from typing import Any
 from service.imaging.plan import Job, Outcome, WorkerLimits
 from service.workers import entry
 from service.workers.launch import Launch, RunningWorker, Shutdown
+from service.workers.queue import Place
 
 # Exponential backoff between restarts, while idle workers die in a row; a worker that lived for STEADY_SECONDS ends it.
 FIRST_BACKOFF_SECONDS = 0.05
@@ -41,7 +42,12 @@ class Slot:
         self.pid = 0
         # Whether the worker has not had a job yet.
         self.fresh = True
-        self.busy = False
+        # Of the job that it has.
+        self.place: Place | None = None
+
+    @property
+    def busy(self) -> bool:
+        return self.place is not None
 
     @property
     def up(self) -> bool:

@@ -1,12 +1,13 @@
 """The order of the queue, without workers, and that the pool serves its jobs in that order."""
 
 import asyncio
+import os
 from itertools import count
 from pathlib import Path
 
 import pytest
 
-from service.imaging.plan import InspectJob, Priority
+from service.imaging.plan import InspectJob, Picture, Priority
 from service.workers.queue import DEFAULT_PLACE, JobQueue, Place
 from service.workers.slot import Slot
 from tests.helpers import until
@@ -14,6 +15,7 @@ from tests.workers.pools import Pools
 
 HEAVY, SMALL = Place(cost=8.0), Place(cost=0.006)
 PAID = Place(Priority.PAID, cost=0.1)
+LARGE = Place(cost=8.0, large=True)
 
 
 class Queue:
@@ -117,6 +119,70 @@ async def test_the_pool_serves_its_queue_in_order(pools: Pools, picture: Inspect
     assert order.index("paid") <= 1
     assert order.index("small") <= 3
     assert len(order) == 14
+
+
+async def test_a_slot_that_takes_no_large_jobs_passes_by_them(queue: Queue) -> None:
+    queue.put("large", LARGE, 2)
+    assert queue.jobs.serve(object(), large=False) is None
+    queue.put("small", SMALL)
+    assert queue.jobs.serve(object(), large=False) == SMALL
+    assert len(queue.jobs) == 2
+    assert queue.jobs.serve(object()) == LARGE
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+async def test_large_jobs_leave_one_worker_to_the_others(
+    pools: Pools, picture: InspectJob, tmp_path: Path, workers: int
+) -> None:
+    pool, pipes = pools(workers), [tmp_path / f"pipe {number}" for number in range(workers - 1)]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    running = [asyncio.create_task(pool.run(InspectJob(str(pipe)), pipe.name, LARGE)) for pipe in pipes]
+    await until(lambda: pool.busy == workers - 1)
+    next_one = asyncio.create_task(pool.run(picture, "next", LARGE))
+    await until(lambda: pool.waiting == 1)
+    # However many large jobs run and wait, others have a worker, one after the other.
+    for number in range(5):
+        assert isinstance(await pool.run(picture, f"small {number}", SMALL), Picture)
+    assert (pool.busy, pool.waiting) == (workers - 1, 1)
+    for pipe in pipes:
+        await asyncio.to_thread(_finish, str(pipe))
+    await asyncio.gather(*running)
+    assert isinstance(await next_one, Picture)
+    assert (pool.busy, pool.waiting) == (0, 0)
+
+
+async def test_the_next_large_job_follows_the_one_before(
+    pools: Pools, endless: InspectJob, picture: InspectJob
+) -> None:
+    pool = pools(2)
+    first = asyncio.create_task(pool.run(endless, "a", LARGE))
+    await until(lambda: pool.busy == 1)
+    second = asyncio.create_task(pool.run(picture, "b", LARGE))
+    await until(lambda: pool.waiting == 1)
+    await asyncio.to_thread(_finish, endless.source)
+    assert isinstance(await second, Picture)
+    await first
+
+
+async def test_with_one_worker_a_small_job_waits_for_the_running_large_one_only(
+    pools: Pools, endless: InspectJob, picture: InspectJob
+) -> None:
+    pool, order = pools(), list[str]()
+
+    async def run(name: str, job: InspectJob, place: Place) -> None:
+        await pool.run(job, name, place)
+        order.append(name)
+
+    running = asyncio.create_task(run("running", endless, LARGE))
+    await until(lambda: pool.busy == 1)
+    waiting = [asyncio.create_task(run("large", picture, LARGE)) for _ in range(4)]
+    await until(lambda: pool.waiting == 4)
+    small = asyncio.create_task(run("small", picture, SMALL))
+    await until(lambda: pool.waiting == 5)
+    await asyncio.to_thread(_finish, endless.source)
+    await asyncio.gather(running, small, *waiting)
+    assert order == ["running", "small", *["large"] * 4]
 
 
 async def test_a_caller_cancelled_at_its_turn_passes_the_slot_on(
