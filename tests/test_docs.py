@@ -11,6 +11,7 @@ from PIL import Image
 
 from service.cli import export, generate
 from service.schemas.requests import PICTURE_FIELDS, THUMBNAIL_FIELDS
+from service.schemas.warnings import WARNINGS
 from tests.helpers import bare_environment
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +30,11 @@ def _sources() -> str:
 def test_every_warning_has_its_row(page: str) -> None:
     section = re.split(r"\n## (?:Warnings|A variation has `warnings`)\n", _page(page))[1].partition("\n## ")[0]
     listed = re.findall(r"^\| `([a-z_]+)` \|", section, re.MULTILINE)
-    assert sorted(listed) == sorted(set(re.findall(r'ExportWarning\(\s*"([a-z_]+)"', _sources())))
+    assert sorted(listed) == sorted(WARNINGS)
+
+
+def test_every_warning_is_in_the_table_of_warnings() -> None:
+    assert set(re.findall(r'ExportWarning\(\s*"([a-z_]+)"', _sources())) == WARNINGS.keys()
 
 
 def test_every_field_has_its_row_and_its_option() -> None:

@@ -44,7 +44,7 @@ async def follow_events(request: web.Request) -> web.StreamResponse:
 async def _format(request: web.Request, event: EventRow) -> str:
     found = await request.app[JOBS].ledger.request(event.request_id)
     calls = found[1] if found else []
-    data = event_answer(event, calls, await link_of(request, calls))
+    data = event_answer(event, calls, await link_of(request, calls)).model_dump_json()
     return f"id: {event.sequence}\nevent: {event.kind}\ndata: {data}\n\n"
 
 

@@ -7,32 +7,40 @@ from aiohttp import hdrs, web
 from service.errors import NotReady, ServiceError
 from service.gemini.costs import usd
 from service.metrics import negotiated
+from service.schemas.answers import Checks, HealthAnswer, ReadyAnswer
 from service.server.admission import VARIATION_BYTES
 from service.server.keys import ADMISSION, EXPORTS, GEMINI, LEDGER, METRICS, SETTINGS, SWEEPER
+from service.server.sending import answer
 from service.store.descriptors import BEGIN, shortage, spare
 
 
 async def healthz(request: web.Request) -> web.StreamResponse:
     """Liveness: the event loop answers."""
-    return web.json_response({"status": "ok"})
+    return answer(HealthAnswer(status="ok"))
 
 
 async def readyz(request: web.Request) -> web.StreamResponse:
     """Readiness: disk, file descriptors, workers, scheduler, emulator; raises NotReady naming the failed checks."""
     app = request.app
-    checks = {
-        "storage": await _storage(request),
-        "ledger": await _ledger(request),
-        "descriptors": "ok" if spare(BEGIN) > 0 else shortage(),
-        "workers": "ok" if app[EXPORTS].pool.alive else "no worker is up",
-        "scheduler": app[SWEEPER].state(),
-        "admission": "draining" if app[ADMISSION].draining else "ok",
-    }
-    if app[SETTINGS].emulates:
-        checks["emulator"] = "ok" if app[GEMINI].up() else "not running"
-    if any(state != "ok" for state in checks.values()):
-        raise NotReady("; ".join(f"{name}: {state}" for name, state in checks.items() if state != "ok"))
-    return web.json_response({"status": "ready", "checks": checks, "emulator": app[SETTINGS].emulates})
+    checks = Checks(
+        storage=await _storage(request),
+        ledger=await _ledger(request),
+        descriptors="ok" if spare(BEGIN) > 0 else shortage(),
+        workers="ok" if app[EXPORTS].pool.alive else "no worker is up",
+        scheduler=app[SWEEPER].state(),
+        admission="draining" if app[ADMISSION].draining else "ok",
+        emulator=_emulator(request),
+    )
+    failed = [f"{name}: {state}" for name, state in checks if state not in ("ok", None)]
+    if failed:
+        raise NotReady("; ".join(failed))
+    return answer(ReadyAnswer(status="ready", checks=checks, emulator=app[SETTINGS].emulates))
+
+
+def _emulator(request: web.Request) -> str | None:
+    if not request.app[SETTINGS].emulates:
+        return None
+    return "ok" if request.app[GEMINI].up() else "not running"
 
 
 async def _storage(request: web.Request) -> str:

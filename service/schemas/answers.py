@@ -1,118 +1,197 @@
 """Pydantic models of all answers, and functions that make them from the dataclasses of the service."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
-from service.imaging.formats import TABLE, Format, PillowName
+from service.imaging.formats import FORMATS, TABLE, Format, PillowName
 from service.imaging.plan import ExportWarning
 from service.imaging.provenance import Mark
 from service.orders import Failed, Variation, number_of
 from service.publishing import ExportSet
+from service.schemas.warnings import WARNINGS
+
+Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+Sha256 = Annotated[str, Field(json_schema_extra={"pattern": "^[0-9a-f]{64}$"})]
 
 
-class _FromDataclass(BaseModel):
-    """A model that `model_validate` makes from a dataclass with the same members."""
+class Answer(BaseModel):
+    """A model with exactly its members, also made from a dataclass that has them."""
 
-    model_config = ConfigDict(from_attributes=True)
+    model_config = ConfigDict(extra="forbid", from_attributes=True, use_attribute_docstrings=True)
 
 
-class ExportAnswer(_FromDataclass):
+class _MemberOfEachFormat:
+    """Describes a mapping of formats as an object with a member for each, since no object of an answer is open."""
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        export = handler(core)["additionalProperties"]
+        members = {name: {"anyOf": [export, {"type": "null"}]} for name in FORMATS}
+        return {"type": "object", "properties": members, "additionalProperties": False}
+
+
+class ExportAnswer(Answer):
+    """One finished file."""
+
     format: PillowName
     url: str | None
+    """Absolute if `PUBLIC_URL` is set, otherwise relative; null when the file is gone."""
     file_path: str
+    """The key of the file."""
     size: int
-    exported_at: str
+    """In bytes."""
+    exported_at: Timestamp
     width: int
     height: int
     content_type: str
-    sha256: str
+    sha256: Sha256
     quality: int | None
+    """The quality that was used; null for PNG and lossless WebP."""
     colors: int | None
+    """The size of the palette that a byte budget chose; null without one."""
     frames: int
+    """1 for a still."""
 
 
-class WarningAnswer(_FromDataclass):
-    code: str
+Exports = Annotated[dict[Format, ExportAnswer], _MemberOfEachFormat()]
+
+
+class WarningAnswer(Answer):
+    """A problem that did not stop the export."""
+
+    code: Annotated[str, Field(json_schema_extra={"enum": list(WARNINGS)})]
     format: Format | None
+    """Null when it concerns all formats."""
     detail: str
 
 
-class PictureAnswer(_FromDataclass):
+class PictureAnswer(Answer):
     """What the metadata of every picture has."""
 
     width: int
     height: int
     mime_type: str
-    sha256: str
+    sha256: Sha256
     normalized_to: tuple[int, int]
+    """Width and height of the exports."""
     composited: bool
+    """Whether a base was blended under it."""
     c2pa: bool | None
+    """Whether it carries a C2PA manifest, which is not validated; null for a picture of a release that did not look."""
     digital_source_type: Mark | None
+    """The mark of its exports."""
 
 
 class UploadAnswer(PictureAnswer):
-    """The metadata of a picture that was sent to `/api/exports`; `frames` is 1 for a still."""
+    """The metadata of a picture that was sent to `/api/exports`."""
 
     frames: int
+    """1 for a still."""
 
 
 class MetadataAnswer(PictureAnswer):
     """The metadata of a picture that Gemini drew."""
 
     prompt: str
+    """What Gemini was sent: the script and instructions."""
     model: str
     aspect_ratio: str
+    """As it was asked for."""
     usage: dict[str, Any] | None
+    """Gemini's `usageMetadata`; null if it is larger than 16 KiB."""
     cost_usd: float | None
+    """What the call cost, by the tokens that Gemini counted; null for a model whose price is unknown."""
 
 
-class VariationAnswer(BaseModel):
+class VariationAnswer(Answer):
+    """One generated picture and its exports."""
+
     id: str
     storage_path: str
+    """The key of the picture as Gemini sent it."""
     metadata: MetadataAnswer
-    exports: dict[Format, ExportAnswer]
+    exports: Exports
+    """By format: those that were asked for and could be made."""
     warnings: list[WarningAnswer]
 
 
-class ErrorAnswer(BaseModel):
-    """Why one variation failed, whether it was billed, and the key of its raw if that was kept."""
+class ErrorAnswer(Answer):
+    """Why one variation failed."""
 
     id: str
     code: str
     status: int
     detail: str
     retryable: bool
+    """Whether the same request may succeed later; only if nothing was billed."""
     billed: bool | None
+    """Null when that is unknown."""
     storage_path: str | None
+    """The key of what Gemini sent, if that was kept."""
 
 
-class ThumbnailsAnswer(BaseModel):
+class ThumbnailsAnswer(Answer):
     request_id: str
     variations: list[VariationAnswer]
     errors: list[ErrorAnswer]
+    """The variations that failed."""
 
 
-class ExportsAnswer(BaseModel):
+class ExportsAnswer(Answer):
     request_id: str
     metadata: UploadAnswer
-    exports: dict[Format, ExportAnswer]
+    exports: Exports
+    """By format: those that were asked for and could be made."""
     warnings: list[WarningAnswer]
 
 
-class Problem(BaseModel):
+class Problem(Answer):
     """Problem details (RFC 9457) with members of our own."""
 
     type: str
+    """A link to the paragraph about its code."""
     title: str
     status: int
     detail: str
     code: str
     request_id: str
     retryable: bool
+    """Whether the same request may succeed later; only if nothing was billed."""
     billed: bool | None
-    errors: list[ErrorAnswer] | None = None
+    """Whether a call to Gemini was paid for; null when that is unknown."""
+
+
+class VariationsProblem(Problem):
+    """The problem of a request of which no variation succeeded."""
+
+    errors: list[ErrorAnswer]
+    """The error of each variation."""
+
+
+class HealthAnswer(Answer):
+    status: Literal["ok"]
+
+
+class Checks(Answer):
+    """The state of each part: `ok`, or what is wrong with it."""
+
+    storage: str
+    ledger: str
+    descriptors: str
+    workers: str
+    scheduler: str
+    admission: str
+    emulator: str | None
+    """Null when Gemini itself is called."""
+
+
+class ReadyAnswer(Answer):
+    status: Literal["ready"]
+    checks: Checks
+    emulator: bool
 
 
 def thumbnails_answer(request_id: str, ended: Iterable[Variation | Failed]) -> ThumbnailsAnswer:

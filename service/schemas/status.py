@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from service.errors import ServiceError
 from service.gemini.costs import usd
@@ -13,36 +13,54 @@ from service.ledger.queries import cost_of, possible_of, state_of
 from service.ledger.rows import CallRow, DayRow, EventKind, EventRow, Mode, RequestRow, State, UsageRow
 from service.orders import Failed, Variation
 from service.publishing import Export
-from service.schemas.answers import ErrorAnswer, VariationAnswer, error_answer, variation_answer
+from service.schemas.answers import (
+    Answer,
+    ErrorAnswer,
+    Sha256,
+    Timestamp,
+    VariationAnswer,
+    error_answer,
+    variation_answer,
+)
 from service.schemas.outcomes import billed, end_of, error_of, outcome_of, script_of, variation_id
 
 # The URL of an export as it is answered now; None when its file is gone.
 Link = Callable[[Export], str | None]
 RequestState = Literal["running", "succeeded", "partial", "cancelled", "failed"]
+# A UTC day.
+Day = Annotated[str, Field(json_schema_extra={"format": "date"})]
 
 
-class CallAnswer(BaseModel):
+class CallAnswer(Answer):
+    """One call to Gemini."""
+
     id: str
+    """Of its variation."""
     attempt: int
     state: State
+    """`unknown`: it cannot be determined whether it was billed."""
     model: str
     image_size: str
     tier: str
-    sent_at: str | None
-    finished_at: str | None
+    sent_at: Timestamp | None
+    finished_at: Timestamp | None
     billed: bool | None
     cost_usd: float | None
     estimated: bool
+    """Whether the cost is the list price, since Gemini's count of tokens is not known."""
     storage_path: str | None
-    sha256: str | None
+    sha256: Sha256 | None
 
 
-class StatusAnswer(BaseModel):
+class StatusAnswer(Answer):
+    """A request for thumbnails."""
+
     request_id: str
     state: RequestState
+    """`succeeded`: all variations were exported; `partial`: some; `cancelled`, `failed`: none."""
     mode: Mode
-    created_at: str
-    finished_at: str | None
+    created_at: Timestamp
+    finished_at: Timestamp | None
     script: str
     count: int
     idempotency_key: str | None
@@ -52,39 +70,71 @@ class StatusAnswer(BaseModel):
     calls: list[CallAnswer]
     cost_usd: float
     possibly_billed_usd: float
+    """The list price of the calls that are out or unknown."""
 
 
-class StatusList(BaseModel):
+class StatusList(Answer):
     requests: list[StatusAnswer]
+    """Newest first."""
 
 
-class EventData(BaseModel):
-    """The members of an event's `data`; those that its kind does not have are left out."""
+class Event(Answer):
+    """The data of an event."""
 
     request_id: str
-    at: str
-    id: str | None = None
-    attempt: int | None = None
-    storage_path: str | None = None
-    size: int | None = None
-    variation: VariationAnswer | None = None
-    error: ErrorAnswer | None = None
-    state: str | None = None
-    cost_usd: float | None = None
-    possibly_billed_usd: float | None = None
+    at: Timestamp
 
 
-_MEMBERS: Mapping[EventKind, set[str]] = {
-    "sent": {"id", "attempt"},
-    "received": {"id", "attempt", "storage_path", "size"},
-    "exported": {"id", "attempt", "variation"},
-    "failed": {"id", "attempt", "error"},
-    "done": {"state", "cost_usd", "possibly_billed_usd"},
+class CallEvent(Event):
+    id: str
+    """Of the variation."""
+    attempt: int
+
+
+class SentEvent(CallEvent):
+    """The call is about to be sent."""
+
+
+class ReceivedEvent(CallEvent):
+    """The picture is stored."""
+
+    storage_path: str | None
+    size: int | None
+    """In bytes."""
+
+
+class ExportedEvent(CallEvent):
+    """The exports of a picture are published."""
+
+    variation: VariationAnswer | None
+    """Null if its stored answer cannot be read."""
+
+
+class FailedEvent(CallEvent):
+    """It ended without exports."""
+
+    error: ErrorAnswer
+
+
+class DoneEvent(Event):
+    """The request has ended, and so has the stream."""
+
+    state: RequestState
+    cost_usd: float
+    possibly_billed_usd: float
+
+
+EVENTS: Mapping[EventKind, type[Event]] = {
+    "sent": SentEvent,
+    "received": ReceivedEvent,
+    "exported": ExportedEvent,
+    "failed": FailedEvent,
+    "done": DoneEvent,
 }
 
 
-class UsageAnswerRow(BaseModel):
-    day: str
+class UsageAnswerRow(Answer):
+    day: Day
     model: str
     image_size: str
     tier: str
@@ -94,7 +144,7 @@ class UsageAnswerRow(BaseModel):
     possibly_billed_usd: float
 
 
-class UsageTotal(BaseModel):
+class UsageTotal(Answer):
     calls: int
     pictures: int
     cost_usd: float
@@ -103,18 +153,22 @@ class UsageTotal(BaseModel):
     estimated_calls: int
 
 
-class BudgetAnswer(BaseModel):
+class BudgetAnswer(Answer):
+    """The budget of a day, and what is left of it."""
+
     usd_per_day: float | None
-    day: str
+    day: Day
     spent_usd: float
     reserved_usd: float
     possibly_billed_usd: float
     left_usd: float | None
 
 
-class UsageAnswer(BaseModel):
-    first: str = Field(serialization_alias="from")
-    to: str
+class UsageAnswer(Answer):
+    """Calls and money of some days, both included."""
+
+    first: Day = Field(serialization_alias="from")
+    to: Day
     rows: list[UsageAnswerRow]
     total: UsageTotal
     budget: BudgetAnswer
@@ -189,21 +243,23 @@ def _cost(call: CallRow) -> float | None:
     return usd(call.cost)
 
 
-def event_answer(event: EventRow, calls: Sequence[CallRow], link: Link) -> str:
-    """An event's data as one line of JSON."""
-    call = next((each for each in calls if (each.number, each.attempt) == (event.number, event.attempt)), None)
-    data: dict[str, Any] = {"request_id": event.request_id, "at": _time(event.at)}
-    if call:
-        data |= {"id": variation_id(call.number), "attempt": call.attempt, "storage_path": call.raw, "size": call.size}
-        if event.kind == "exported" and isinstance(outcome := outcome_of(call), Variation):
-            data["variation"] = _linked(outcome, link)
-        if event.kind == "failed":
-            data["error"] = error_answer(error_of(event, call))
+def event_answer(event: EventRow, calls: Sequence[CallRow], link: Link) -> Event:
+    common: dict[str, Any] = {"request_id": event.request_id, "at": _time(event.at)}
     if event.kind == "done":
         state, cost, possible = end_of(event, calls)
-        data |= {"state": state, "cost_usd": usd(cost), "possibly_billed_usd": usd(possible)}
-    members = _MEMBERS[event.kind] | {"request_id", "at"}
-    return EventData.model_validate(data).model_dump_json(include=members)
+        return DoneEvent(**common, state=state, cost_usd=usd(cost), possibly_billed_usd=usd(possible))
+    call = next(each for each in calls if (each.number, each.attempt) == (event.number, event.attempt))
+    common |= {"id": variation_id(call.number), "attempt": call.attempt}
+    match event.kind:
+        case "sent":
+            return SentEvent(**common)
+        case "received":
+            return ReceivedEvent(**common, storage_path=call.raw, size=call.size)
+        case "exported":
+            outcome = outcome_of(call)
+            return ExportedEvent(**common, variation=_linked(outcome, link) if isinstance(outcome, Variation) else None)
+        case "failed":
+            return FailedEvent(**common, error=error_answer(error_of(event, call)))
 
 
 def usage_answer(first: str, last: str, rows: Sequence[UsageRow], today: DayRow, budget: int | None) -> UsageAnswer:
@@ -233,9 +289,8 @@ def usage_answer(first: str, last: str, rows: Sequence[UsageRow], today: DayRow,
 
 
 def _usage_row(row: UsageRow) -> UsageAnswerRow:
-    return UsageAnswerRow.model_validate(
-        {**asdict(row), "cost_usd": usd(row.cost), "possibly_billed_usd": usd(row.possible)}
-    )
+    members = asdict(row) | {"cost_usd": usd(row.cost), "possibly_billed_usd": usd(row.possible)}
+    return UsageAnswerRow.model_validate({name: members[name] for name in UsageAnswerRow.model_fields})
 
 
 def _time(microseconds: int | None) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from aiohttp import web
 
 from service.errors import Busy, Draining, OutOfDescriptors, ServiceError, StorageFull
-from service.schemas.answers import ErrorAnswer, Problem
+from service.schemas.answers import ErrorAnswer, Problem, VariationsProblem
 
 # Seconds until a retry is worthwhile. A full disk is freed by a sweep or an operator, which takes longer.
 RETRY_AFTER = {"Retry-After": "5"}
@@ -25,11 +25,12 @@ def problem(error: ServiceError, request_id: str, errors: Sequence[ErrorAnswer] 
         # A retry repeats the whole request, so no variation may have been billed.
         retryable=error.worth_retrying and billed is False,
         billed=billed,
-        errors=None if errors is None else list(errors),
     )
+    if errors is not None:
+        body = VariationsProblem(**dict(body), errors=list(errors))
     return web.Response(
         status=error.status,
-        body=body.model_dump_json(exclude={"errors"} if errors is None else None).encode(),
+        body=body.model_dump_json().encode(),
         content_type="application/problem+json",
         headers={**_retry_after(error), **error.headers},
     )
