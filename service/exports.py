@@ -133,7 +133,7 @@ class ImageExportService:
         max_bytes: int | Mapping[str, int] | None = None,
         allow_resize: bool = False,
     ) -> ExportResult:
-        """Export a PNG, JPEG or WebP picture in `formats`, of exactly `normalize_dimensions` pixels if given.
+        """Export a PNG, JPEG, WebP or GIF picture in `formats`, of exactly `normalize_dimensions` pixels if given.
 
         With `base_image_path` the result is 70 % picture and 30 % base. `metadata` is echoed in each export. The other
         arguments are the fields of these names of `/api/exports`, with the same rules and defaults.

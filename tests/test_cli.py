@@ -148,7 +148,7 @@ def test_export_takes_the_fields_of_the_form(tmp_path: Path, picture: Path) -> N
 
 @pytest.mark.parametrize(
     "option",
-    ["--formats=gif", "--avif-quality=101", "--focus=0.5", "--focus=0.5,0.5,", "--max-bytes=0", "--max-bytes=avif:9",
+    ["--formats=bmp", "--avif-quality=101", "--focus=0.5", "--focus=0.5,0.5,", "--max-bytes=0", "--max-bytes=avif:9",
      "--allow-resize=maybe", "--provenance=none"],
 )  # fmt: skip
 def test_a_value_that_is_refused_is_exit_2(tmp_path: Path, picture: Path, option: str) -> None:

@@ -1,7 +1,7 @@
 """Settings as encodings."""
 
 from service.encodings import default_encodings
-from service.imaging.formats import FORMATS, AvifEncoding, JpegEncoding, PngEncoding, WebpEncoding
+from service.imaging.formats import FORMATS, AvifEncoding, GifEncoding, JpegEncoding, PngEncoding, WebpEncoding
 from service.settings import Settings
 
 
@@ -25,4 +25,5 @@ def test_encodings_are_as_the_settings_say() -> None:
         JpegEncoding(4),
         WebpEncoding(5, method=6),
         AvifEncoding(7, speed=8),
+        GifEncoding(),
     )

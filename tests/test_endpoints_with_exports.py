@@ -445,11 +445,10 @@ OUTCOMES: dict[str, tuple[Any, ...]] = {
     "text_only": (422, "no_image", True, False, None),
     **dict.fromkeys(
         ("finish_unknown", "no_usage", "text_beside", "draft_first", "drafts_only", "several", "jpeg", "webp",
-         "jpeg_as_png", "webp_as_png", "rgba", "grey", "palette", "cmyk", "grey16", "huge_usage", "hidden_characters",
-         *WRAPPINGS),
+         "jpeg_as_png", "webp_as_png", "gif", "rgba", "grey", "palette", "cmyk", "grey16", "huge_usage",
+         "hidden_characters", *WRAPPINGS),
         OK,
     ),
-    "gif": (502, "bad_reply", True, False, ".bin"),
     "not_a_picture": (502, "bad_reply", True, False, ".bin"),
     "truncated_picture": (502, "no_export", True, False, ".png"),
     "drop": UNKNOWN,

@@ -180,8 +180,8 @@ async def test_impossible_dimensions_are_a_value_error(
 @pytest.mark.parametrize(
     ("argument", "rule"),
     [
-        *(({"formats": value}, "one or more of png, jpeg, webp and avif, not") for value in (
-            [], (), "png", "", b"png", ["gif"], ["png", "gif"], [None], ["png,webp"],
+        *(({"formats": value}, "one or more of png, jpeg, webp, avif and gif, not") for value in (
+            [], (), "png", "", b"png", ["bmp"], ["png", "bmp"], [None], ["png,webp"],
         )),
         *(({"provenance": value}, "'keep' or 'generated'") for value in ("Keep", "", "none")),
         *(({"focus": value}, "two numbers from 0 to 1 with at most 4 decimals") for value in (

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from service.imaging.errors import ImpossibleFrame
-from service.imaging.formats import AvifEncoding, Encoding, JpegEncoding, PngEncoding, WebpEncoding
+from service.imaging.formats import AvifEncoding, Encoding, GifEncoding, JpegEncoding, PngEncoding, WebpEncoding
 from service.imaging.frame import Size
 from service.imaging.plan import ExportPlan
 
@@ -39,5 +39,7 @@ def _seconds_per_pixel(encoding: Encoding) -> float:
             return 1e-8
         case WebpEncoding():
             return 5e-7 if encoding.lossless else 5e-8
+        case GifEncoding():
+            return 1e-7
         case AvifEncoding():
             return 1e-7 if encoding.speed >= 9 else 1e-6

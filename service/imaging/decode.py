@@ -7,10 +7,12 @@ from io import BytesIO
 from PIL import Image, ImageChops, ImageFile
 from zlib_ng import zlib_ng
 
+from service.imaging.containers.animation import Cel
 from service.imaging.containers.container import Container
 from service.imaging.containers.png import END, GREY, GREY_ALPHA, png_chunk, png_chunks
 from service.imaging.errors import Undecodable
 from service.imaging.formats import TABLE
+from service.imaging.frame import Size
 
 # Importing a plugin registers it. To find one that is not registered, Pillow would import all of its plugins.
 for _row in TABLE.values():
@@ -31,7 +33,19 @@ def decode(container: Container) -> Image.Image:
 
     16-bit samples are whole in I;16 only; in the other modes these are their upper bytes. Raises Undecodable.
     """
+    if container.first:
+        return _on_canvas(container.first, container.size)
     return _normal_mode(_loaded(container), container)
+
+
+def _on_canvas(cel: Cel, canvas: Size) -> Image.Image:
+    """The first cel of an animation, with transparency around it; what reaches beyond the canvas is cut off."""
+    image = decode(cel.still())
+    if cel.box == (0, 0, *canvas):
+        return image
+    on_canvas = Image.new("RGBA", canvas)
+    on_canvas.paste(image, cel.box)
+    return on_canvas
 
 
 def decode_lower(container: Container) -> Image.Image | None:
@@ -109,6 +123,8 @@ def _inflated(container: Container) -> bytes:
 
 def _normal_mode(image: Image.Image, container: Container) -> Image.Image:
     """The image in one of the modes that `decode` names, without metadata."""
+    if container.palette:
+        return _coloured(image._new(image.im), container.palette)
     palette_alpha = image.info.get("transparency") if image.mode == "P" else None
     # A new image around the same pixels frees the decoder, whose buffers can be as large as they are.
     image = image._new(image.im)
@@ -125,6 +141,13 @@ def _normal_mode(image: Image.Image, container: Container) -> Image.Image:
         image = _with_transparent_colour(image, container.transparent, container)
     image.info.clear()
     return image
+
+
+def _coloured(indices: Image.Image, palette: bytes) -> Image.Image:
+    """RGB, or RGBA where a colour of the palette is transparent, from indices in mode L."""
+    indices.info.clear()
+    indices.putpalette(palette, "RGBA")
+    return indices.convert("RGB" if min(palette[3::4]) == 255 else "RGBA")
 
 
 def _with_transparent_colour(image: Image.Image, key: tuple[int, ...], container: Container) -> Image.Image:

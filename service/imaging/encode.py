@@ -10,7 +10,7 @@ from threading import Lock
 
 from PIL import Image, ImageFile
 
-from service.imaging.formats import AvifEncoding, Encoding, JpegEncoding, PngEncoding, WebpEncoding
+from service.imaging.formats import AvifEncoding, Encoding, GifEncoding, JpegEncoding, PngEncoding, WebpEncoding
 from service.imaging.normalize import Colour, flatten
 from service.imaging.png import encode_png
 from service.imaging.profiles import srgb
@@ -38,6 +38,8 @@ def encode(image: Image.Image, encoding: Encoding, matte: Colour, mark: Mark | N
             return _webp(image, encoding, xmp)
         case AvifEncoding():
             return _avif(image, encoding, xmp)
+        case GifEncoding():
+            return _gif(image)
 
 
 def _png(image: Image.Image, encoding: PngEncoding, xmp: bytes) -> bytes:
@@ -114,4 +116,10 @@ def _avif(image: Image.Image, encoding: AvifEncoding, xmp: bytes) -> bytes:
         max_threads=1,
         xmp=xmp,
     )
+    return file.getvalue()
+
+
+def _gif(image: Image.Image) -> bytes:
+    file = BytesIO()
+    image.quantize(256, Image.Quantize.FASTOCTREE).save(file, "GIF")
     return file.getvalue()

@@ -7,7 +7,7 @@ class ImagingError(Exception):
     """A picture that cannot be used. `code` is for programs, `detail` is one sentence for people.
 
     ImagingError
-    ├── UnsupportedType   not PNG, JPEG or WebP by its bytes
+    ├── UnsupportedType   not PNG, JPEG, WebP or GIF by its bytes
     ├── Undecodable       broken, cut, or of a kind that is not decoded
     │   ├── Fault         a step failed unexpectedly; a note has the traceback
     │   └── Unreadable    the file cannot be read from the disk

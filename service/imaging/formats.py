@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO, ClassVar, Literal
 
 from service.imaging.containers.container import Container
+from service.imaging.containers.gif import gif_size, read_gif
 from service.imaging.containers.jpeg import jpeg_size, read_jpeg
 from service.imaging.containers.png import png_size, read_png
 from service.imaging.containers.webp import read_webp, webp_size
 from service.imaging.frame import Size
 
-Format = Literal["png", "jpeg", "webp", "avif"]
-PillowName = Literal["PNG", "JPEG", "WEBP", "AVIF"]
+Format = Literal["png", "jpeg", "webp", "avif", "gif"]
+PillowName = Literal["PNG", "JPEG", "WEBP", "AVIF", "GIF"]
 
 Subsampling = Literal["4:2:0", "4:2:2", "4:4:4"]
 
@@ -62,7 +63,14 @@ class AvifEncoding:
     speed: int = 9
 
 
-Encoding = PngEncoding | JpegEncoding | WebpEncoding | AvifEncoding
+@dataclass(frozen=True, slots=True)
+class GifEncoding:
+    """256 colours, dithered."""
+
+    format: ClassVar[Format] = "gif"
+
+
+Encoding = PngEncoding | JpegEncoding | WebpEncoding | AvifEncoding | GifEncoding
 
 
 def quality_of(encoding: Encoding) -> int | None:
@@ -171,6 +179,15 @@ TABLE: dict[Format, FormatRow] = {
         mime="image/avif",
         reader=None,
         encoding=AvifEncoding,
+    ),
+    "gif": FormatRow(
+        pillow="GIF",
+        plugin="GifImagePlugin",
+        label="GIF",
+        suffix=".gif",
+        mime="image/gif",
+        reader=Reader(re.compile(rb"GIF8[79]a"), read_gif, gif_size),
+        encoding=GifEncoding,
     ),
 }
 # The formats of exports, in the order of the table, and what a request may call them.

@@ -19,14 +19,19 @@ def probe(data: bytes, max_pixels: int) -> Container:
         container = reader_of(name).read(data)
     except (struct.error, IndexError):
         raise Undecodable(f"the {row.label} picture is cut within its header") from None
-    width, height = container.size
-    if width < 1 or height < 1:
+    if not all(container.size):
         raise Undecodable(f"the {row.label} picture has no size")
-    if width * height > max_pixels:
-        raise TooManyPixels(
-            f"the picture is {width} x {height}, {width * height:,} pixels; at most {max_pixels:,} are allowed"
-        )
+    _refuse_too_many(container.size, max_pixels)
+    if container.largest:
+        _refuse_too_many(container.largest, max_pixels)
     return container
+
+
+def _refuse_too_many(size: Size, most: int) -> None:
+    width, height = size
+    if width * height > most:
+        pixels = f"{width} x {height}, {width * height:,} pixels"
+        raise TooManyPixels(f"the picture is {pixels}; at most {most:,} are allowed")
 
 
 def stored_size(file: BinaryIO) -> Size | None:

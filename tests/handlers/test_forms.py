@@ -262,7 +262,7 @@ async def test_a_file_name_may_be_in_any_encoding(service: Running, path: str, e
     [
         (b"", 415, "unsupported_image"),
         (b"just text, named .png", 415, "unsupported_image"),
-        (b"GIF89a" + bytes(100), 415, "unsupported_image"),
+        (b"GIF89b" + bytes(100), 415, "unsupported_image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", 415, "unsupported_image"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "unsupported_image"),
         (b"RIFF\x10\0\0\0WAVEfmt ", 415, "unsupported_image"),
@@ -270,6 +270,7 @@ async def test_a_file_name_may_be_in_any_encoding(service: Running, path: str, e
         (picture_bytes((300, 300))[:-40], 422, "undecodable"),
         (picture_bytes((300, 300), kind="JPEG")[:-300], 422, "undecodable"),
         (picture_bytes((300, 300), kind="WEBP", lossless=True)[:-20], 422, "undecodable"),
+        (b"GIF89a" + bytes(100), 422, "undecodable"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), 422, "undecodable"),
         (b"\xff\xd8\xff\xe0" + bytes(100), 422, "undecodable"),
         (png_header(50_000, 50_000), 422, "too_many_pixels"),

@@ -27,12 +27,13 @@ async def test_every_format_is_offered_and_chosen(tab: Tab) -> None:
         "JPEG",
         "WebP",
         "AVIF",
+        "GIF",
     ]
 
 
 async def test_a_base_is_recognized_by_its_first_bytes(tab: Tab) -> None:
-    for data in (pictures.png(8, pictures.RGB), pictures.jpeg(), pictures.webp()):
+    for data in (pictures.png(8, pictures.RGB), pictures.jpeg(), pictures.webp(), pictures.gif()):
         await tab.run(CHOOSE % list(data))
         await tab.wait_for(f"{HINT}.startsWith('base,')")
-    await tab.run(CHOOSE % list(b"GIF89a" + bytes(20)))
-    await tab.wait_for(f"{REFUSAL} === 'base is not a PNG, JPEG or WebP picture.'")
+    await tab.run(CHOOSE % list(b"II*\0" + bytes(20)))
+    await tab.wait_for(f"{REFUSAL} === 'base is not a PNG, JPEG, WebP or GIF picture.'")

@@ -116,6 +116,10 @@ def webp(
     return saved(image(mode), "WEBP", profile, orientation, **({"quality": 92} | options))
 
 
+def gif(mode: str = "RGB") -> bytes:
+    return saved(image(mode).quantize(64, Image.Quantize.FASTOCTREE), "GIF")
+
+
 def saved(
     picture: Image.Image, name: str, profile: bytes | None = None, orientation: int | None = None, **options: object
 ) -> bytes:

@@ -57,10 +57,10 @@ def test_the_names_of_exports_end_in_the_suffix_of_their_format(name: Format) ->
 
 
 def test_a_request_may_call_a_format_by_its_aliases() -> None:
-    assert NAMES == {"png": "png", "jpeg": "jpeg", "jpg": "jpeg", "webp": "webp", "avif": "avif"}
+    assert NAMES == {"png": "png", "jpeg": "jpeg", "jpg": "jpeg", "webp": "webp", "avif": "avif", "gif": "gif"}
 
 
-@pytest.mark.parametrize("head", [b"", b"\x89PNG", b"GIF89a" + bytes(10), b"RIFF\n\n\n\nWAVEfmt ", b" \xff\xd8\xff"])
+@pytest.mark.parametrize("head", [b"", b"\x89PNG", b"GIF88a" + bytes(10), b"RIFF\n\n\n\nWAVEfmt ", b" \xff\xd8\xff"])
 def test_other_bytes_are_no_format(head: bytes) -> None:
     assert sniff(head) is None
 
@@ -71,7 +71,7 @@ def test_a_line_end_in_a_riff_length_is_a_length() -> None:
 
 def test_words_are_listed_as_in_a_sentence() -> None:
     assert listed(["a", "b", "c"], "and") == "a, b and c"
-    assert READABLE == "PNG, JPEG or WebP"
+    assert READABLE == "PNG, JPEG, WebP or GIF"
 
 
 def test_the_docs_list_every_format() -> None:

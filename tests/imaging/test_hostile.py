@@ -45,6 +45,7 @@ def with_scans(count: int) -> bytes:
 ACCEPTED: dict[str, tuple[Make, Format, tuple[int, int]]] = {
     "one pixel png": (lambda: pictures.png(8, RGB, size=(1, 1)), "png", (1, 1)),
     "one pixel jpeg": (lambda: pictures.saved(Image.new("L", (1, 1)), "JPEG"), "jpeg", (1, 1)),
+    "one pixel gif": (lambda: pictures.saved(Image.new("L", (1, 1)), "GIF"), "gif", (1, 1)),
     "one pixel webp": (lambda: pictures.saved(Image.new("RGB", (1, 1)), "WEBP"), "webp", (1, 1)),
     "very wide": (lambda: pictures.saved(Image.new("RGB", (16_384, 10)), "PNG"), "png", (1280, 1)),
     "very tall": (lambda: pictures.saved(Image.new("RGB", (10, 16_384)), "JPEG"), "jpeg", (1, 1280)),
@@ -72,7 +73,6 @@ ACCEPTED: dict[str, tuple[Make, Format, tuple[int, int]]] = {
 REFUSED: dict[str, tuple[Make, type[Exception]]] = {
     "empty": (lambda: b"", UnsupportedType),
     "text named a picture": (lambda: b"not a picture at all", UnsupportedType),
-    "gif": (lambda: pictures.saved(Image.new("L", (4, 4)), "GIF"), UnsupportedType),
     "bmp": (lambda: pictures.saved(Image.new("L", (4, 4)), "BMP"), UnsupportedType),
     "tiff": (lambda: pictures.saved(Image.new("L", (4, 4)), "TIFF"), UnsupportedType),
     "eps": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", UnsupportedType),

@@ -9,6 +9,7 @@ from service.imaging.frame import Size
 from service.imaging.provenance import Mark
 
 if TYPE_CHECKING:
+    from service.imaging.containers.animation import Animation, Cel
     from service.imaging.formats import Format
 
 MAX_PROFILE_BYTES = 4 * 1024 * 1024
@@ -36,6 +37,10 @@ class Container:
     colour         the colour type of a PNG
     transparent    the grey level or RGB colour that a PNG declares transparent, in samples of `depth` bits
     mark           the mark in its XMP packet
+    animation      its frames, if there are several; or the one that is not what `decode` gives
+    first          the image that is decoded, if it may be of another size than the picture
+    largest        the size of the largest image, if it may be of another size than the picture
+    palette        256 colours as RGBA, if `data` is decoded to indices
     c2pa           it carries a C2PA manifest, which is not validated
     """
 
@@ -52,6 +57,10 @@ class Container:
     transparent: tuple[int, ...] | None = None
     mark: Mark | None = None
     c2pa: bool = False
+    animation: "Animation | None" = None
+    first: "Cel | None" = None
+    largest: Size | None = None
+    palette: bytes | None = None
 
     @property
     def upright_size(self) -> Size:
