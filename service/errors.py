@@ -141,7 +141,7 @@ class TooLarge(RequestError):
 
 
 class UnsupportedMediaType(RequestError):
-    code, status, title = "unsupported_media_type", 415, "The body must be multipart/form-data"
+    code, status, title = "unsupported_media_type", 415, "The body's type is not accepted"
 
 
 class UnsupportedEncoding(RequestError):

@@ -1,249 +1,41 @@
-"""Reads multipart/form-data as a stream: text fields into memory, files into uploads/, all within limits."""
+"""Reads the fields of a body, whatever its type: multipart, with files, or JSON or urlencoded, without."""
 
-import asyncio
 import contextlib
-import re
-from collections.abc import AsyncIterator, Collection, Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Collection
 
 from aiohttp import web
-from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
-from service.bases import Source, source_of
-from service.errors import (
-    DuplicateField,
-    InvalidField,
-    MalformedBody,
-    NotUtf8,
-    TooLarge,
-    UnknownField,
-    UnsupportedEncoding,
-    UnsupportedImage,
-    UnsupportedMediaType,
-)
-from service.handlers.uploads import UploadWriter
-from service.imaging.formats import READABLE, SNIFF_BYTES, sniff
-from service.schemas.fields import Fields
-from service.schemas.requests import script_too_long
-from service.schemas.table import MAX_SCRIPT
-from service.server.bodies import Body
-from service.server.keys import ADMISSION, EXPORTS, REQUEST_ID, SETTINGS
-from service.server.receiving import chunks, media_type, receiving
-from service.settings import MIB
-from service.store.disk import storage_errors
-from service.store.holds import Hold, held
-from service.store.layout import upload_key
+from service.errors import UnsupportedMediaType
+from service.handlers.multipart import Form, open_multipart
+from service.schemas.collecting import Collected
+from service.schemas.json_body import read_json
+from service.schemas.json_fields import fields_of_json
+from service.schemas.urlencoded import fields_of_urlencoded
+from service.server.receiving import JSON, check_charset, media_type, receive_small
 
-# UTF-8 takes at most 4 bytes a character.
-MAX_TEXT_BYTES = 4 * MAX_SCRIPT
-MAX_SHORT_BYTES = 1_000
-MAX_PARTS = 64
-MAX_BOUNDARY = 200
-# Chunks are collected into writes of this size, since each write takes a thread.
-WRITE_BYTES = 64 * 1024
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_PLAIN_TRANSFER = ("", "7bit", "8bit", "binary")
-
-
-@dataclass(slots=True)
-class Form:
-    """A complete form. Its uploads, stored under `keys`, are removed with its context unless `keep` is set."""
-
-    fields: Fields
-    uploads: dict[str, Source]
-    keys: dict[str, str]
-    keep: bool = False
-
-
-@dataclass(slots=True)
-class _Limits:
-    """The allowed names of text and file fields, and the largest size of a file."""
-
-    texts: Collection[str]
-    files: Collection[str]
-    file_bytes: int
-
-    @property
-    def body_bytes(self) -> int:
-        return 2 * self.file_bytes + MIB
-
-
-@dataclass(slots=True)
-class _Part:
-    """The part being read; `head` holds the bytes not written to a file yet, and all those of a text.
-
-    `key` is set once the first bytes of a file have been recognized as a picture.
-    """
-
-    name: str
-    is_file: bool
-    named: bool
-    head: bytearray = field(default_factory=bytearray)
-    size: int = 0
-    key: str | None = None
+MULTIPART = "multipart/form-data"
+URLENCODED = "application/x-www-form-urlencoded"
+TYPES = (MULTIPART, JSON, URLENCODED)
 
 
 @contextlib.asynccontextmanager
-async def open_form(request: web.Request, *, texts: Collection[str], files: Collection[str]) -> AsyncIterator[Form]:
+async def open_form(
+    request: web.Request, *, texts: Collection[str], files: Collection[str], types: Collection[str] = TYPES
+) -> AsyncIterator[Form]:
     """Read the body; raises RequestError for bad input, and Busy, Draining, StorageFull, StorageUnavailable.
 
     Uploads are locked against sweeps while the context is open, and removed with it unless the form is kept.
     """
-    limits = _Limits(texts, files, request.app[SETTINGS].max_upload_bytes)
-    parser = _parser(request, limits)
-    async with held() as hold:
-        reader = _FormReader(request, limits, hold)
-        form: Form | None = None
-        try:
-            form = await reader.read(parser)
+    kind, parameters = media_type(request)
+    if kind not in types:
+        raise UnsupportedMediaType(f"send the fields as {' or '.join(types)}")
+    collected = Collected(texts, files)
+    if kind == MULTIPART:
+        async with open_multipart(request, parameters, collected) as form:
             yield form
-        finally:
-            if form is None or not form.keep:
-                await reader.discard()
-
-
-def _parser(request: web.Request, limits: _Limits) -> PushMultipartParser:
-    kind, options = media_type(request)
-    if kind != "multipart/form-data":
-        raise UnsupportedMediaType("send the fields as multipart/form-data")
-    boundary = options.get("boundary", "")
-    if not 0 < len(boundary) <= MAX_BOUNDARY:
-        raise MalformedBody(f"multipart/form-data needs a boundary of 1 to {MAX_BOUNDARY} characters")
-    try:
-        # File names may have any encoding, and latin-1 decodes them all; field names are ASCII.
-        return PushMultipartParser(boundary, max_segment_count=MAX_PARTS, header_charset="latin-1")
-    except (MultipartError, UnicodeError) as error:
-        raise MalformedBody(f"the boundary cannot be used: {error}") from None
-
-
-class _FormReader:
-    """Collects fields and files from the events of the multipart parser."""
-
-    def __init__(self, request: web.Request, limits: _Limits, hold: Hold) -> None:
-        self._request = request
-        self._store = request.app[EXPORTS].store
-        self._admission = request.app[ADMISSION]
-        self._limits = limits
-        self._body: Body | None = None
-        self._writer = UploadWriter(self._store, hold, self._claim)
-        self._part: _Part | None = None
-        self._seen: set[str] = set()
-        self._texts: dict[str, str] = {}
-        self._files: dict[str, str] = {}
-
-    async def read(self, parser: PushMultipartParser) -> Form:
-        async with receiving(self._request, self._limits.body_bytes) as self._body:
-            async for chunk in chunks(self._body, self._limits.body_bytes):
-                await self._feed(parser, chunk)
-        return await self._finish(parser)
-
-    async def discard(self) -> None:
-        """Remove the uploads."""
-        await self._writer.discard()
-
-    async def _claim(self, count: int) -> None:
-        if self._body:
-            await self._admission.spool(self._body, count)
-
-    async def _feed(self, parser: PushMultipartParser, chunk: bytes) -> None:
-        try:
-            events = list(parser.parse(chunk))
-        except MultipartError as error:
-            # Its other arguments are not meant for clients.
-            raise MalformedBody(f"the multipart body is malformed: {error.args[0]}") from None
-        for event in events:
-            if isinstance(event, MultipartSegment):
-                self._part = self._begin(event)
-            elif self._part and event is None:
-                await self._end(self._part)
-            elif self._part and event:
-                await self._data(self._part, event)
-
-    async def _finish(self, parser: PushMultipartParser) -> Form:
-        try:
-            parser.close()
-        except MultipartError as error:
-            raise MalformedBody(f"the multipart body is cut: {error}") from None
-        with storage_errors("uploads"):
-            uploads = {
-                name: await asyncio.to_thread(source_of, self._store.local(key)) for name, key in self._files.items()
-            }
-        return Form(Fields(self._texts), uploads, self._files)
-
-    def _begin(self, segment: MultipartSegment) -> _Part:
-        name = segment.name
-        if "name" not in parse_options_header(segment.header("Content-Disposition", "") or "")[1]:
-            raise MalformedBody("a part has no name")
-        if any(map(_CONTROL.search, _texts_of(segment))):
-            raise MalformedBody("a part's header holds a control character")
-        if name not in self._limits.texts and name not in self._limits.files:
-            allowed = ", ".join([*self._limits.texts, *self._limits.files])
-            raise UnknownField(f"unknown field {_utf8_or_replaced(name)[:60]!r}; allowed: {allowed}")
-        if name in self._seen:
-            raise DuplicateField(f"{name} came twice")
-        transfer = segment.header("Content-Transfer-Encoding", "") or ""
-        if transfer.lower() not in _PLAIN_TRANSFER or segment.header("Content-Encoding"):
-            raise UnsupportedEncoding(f"{name}: send the part's bytes as they are")
-        self._seen.add(name)
-        return _Part(name, name in self._limits.files, bool(segment.filename))
-
-    async def _data(self, part: _Part, data: bytes) -> None:
-        part.size += len(data)
-        if not part.is_file:
-            self._keep_text(part, data)
-            return
-        part.head += data
-        if part.key is None and len(part.head) >= SNIFF_BYTES:
-            self._recognize(part)
-        if part.size > self._limits.file_bytes:
-            raise TooLarge(f"{part.name} is larger than {self._limits.file_bytes} bytes")
-        if len(part.head) >= WRITE_BYTES:
-            await self._flush(part)
-
-    def _keep_text(self, part: _Part, data: bytes) -> None:
-        if part.name == "script":
-            if part.size > MAX_TEXT_BYTES:
-                raise script_too_long()
-        elif part.size > MAX_SHORT_BYTES:
-            raise InvalidField(f"{part.name} is too long: at most {MAX_SHORT_BYTES} bytes are allowed")
-        part.head += data
-
-    def _recognize(self, part: _Part) -> None:
-        """Determine the type of a file by its magic bytes, whatever its name and Content-Type say."""
-        kind = sniff(bytes(part.head[:SNIFF_BYTES]))
-        if kind is None:
-            raise UnsupportedImage(f"{part.name} is not a {READABLE} picture by its bytes")
-        part.key = self._files[part.name] = upload_key(self._request[REQUEST_ID], part.name, kind)
-
-    async def _flush(self, part: _Part) -> None:
-        data, part.head = bytes(part.head), bytearray()
-        await self._writer.write(self._files[part.name], data)
-
-    async def _end(self, part: _Part) -> None:
-        if not part.is_file:
-            self._texts[part.name] = _utf8(part)
-        elif part.size or part.named:
-            if part.key is None:
-                self._recognize(part)
-            await self._flush(part)
-            await self._writer.close()
-        self._part = None
-
-
-def _texts_of(segment: MultipartSegment) -> Iterator[str]:
-    """The part's name and headers, without its file name, which is not used."""
-    yield segment.name
-    for name, value in segment.headerlist:
-        if name != "Content-Disposition":
-            yield from (name, value)
-
-
-def _utf8_or_replaced(name: str) -> str:
-    return name.encode("latin-1").decode("utf-8", "replace")
-
-
-def _utf8(part: _Part) -> str:
-    try:
-        return part.head.decode("utf-8")
-    except UnicodeDecodeError:
-        raise NotUtf8(f"{part.name} is not UTF-8") from None
+        return
+    check_charset(parameters)
+    body = await receive_small(request)
+    yield Form(
+        fields_of_json(read_json(body), collected) if kind == JSON else fields_of_urlencoded(body, collected), {}, {}
+    )

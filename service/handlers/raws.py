@@ -10,7 +10,8 @@ from aiohttp import web
 from service.bases import Base, lost_base
 from service.errors import NoExport, NoRaw, NotFound, RawGone
 from service.handlers.downloads import send_attachment
-from service.handlers.forms import Form, open_form
+from service.handlers.forms import open_form
+from service.handlers.multipart import Form
 from service.imaging.formats import SNIFF_BYTES, TABLE, sniff
 from service.ledger.rows import CallRow, RequestRow
 from service.orders import Order

@@ -7,8 +7,9 @@ from aiohttp import hdrs, web
 
 from service.error_codes import overall_error
 from service.errors import Draining, ServiceError, StorageFull, StorageUnavailable
-from service.handlers.forms import Form, open_form
+from service.handlers.forms import open_form
 from service.handlers.links import link_of
+from service.handlers.multipart import Form
 from service.jobs.job import ROUTE, Job, Submission
 from service.ledger.rows import CallRow, Mode, RequestRow
 from service.orders import Failed, Order, Variation, number_of

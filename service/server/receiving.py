@@ -11,6 +11,7 @@ from service.schemas.json_body import JsonObject, read_json
 from service.server.bodies import Body
 from service.server.keys import ADMISSION
 
+JSON = "application/json"
 # Of a body without files.
 MAX_SMALL_BODY = 1024 * 1024
 _UTF8 = ("utf-8", "utf8", "us-ascii")
@@ -74,7 +75,7 @@ async def receive_small(request: web.Request) -> bytes:
 async def receive_json(request: web.Request) -> JsonObject:
     """The JSON object that the body is; raises RequestError for any other body, Busy and Draining."""
     kind, parameters = media_type(request)
-    if kind != "application/json":
-        raise UnsupportedMediaType("send the fields as application/json")
+    if kind != JSON:
+        raise UnsupportedMediaType(f"send the fields as {JSON}")
     check_charset(parameters)
     return read_json(await receive_small(request))

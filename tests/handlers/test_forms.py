@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 from aiofiles.threadpool.binary import AsyncBufferedIOBase
 
-from service.handlers.forms import WRITE_BYTES
+from service.handlers.multipart import WRITE_BYTES
 from service.server.keys import ADMISSION
 from service.settings import MIB
 from tests.conftest import Serve
@@ -132,8 +132,8 @@ async def test_no_usable_boundary_is_400(service: Running, path: str, content_ty
 @pytest.mark.parametrize("path", ROUTES)
 @pytest.mark.parametrize(
     "content_type",
-    [None, "", "application/json", "application/x-www-form-urlencoded", "text/plain", "multipart/mixed; boundary=x",
-     "image/png", "multipart", ";;;", "multipart/form-data-not; boundary=x"],
+    [None, "", "text/json", "application/problem+json", "text/plain", "multipart/mixed; boundary=x", "image/png",
+     "multipart", ";;;", "multipart/form-data-not; boundary=x"],
 )  # fmt: skip
 async def test_a_body_that_is_not_a_form_is_415(service: Running, path: str, content_type: str | None) -> None:
     with service.nothing_spent_or_left():
