@@ -9,8 +9,11 @@ from service.ledger.rows import Mode
 from service.orders import Failed, Variation
 
 ROUTE = "POST /api/thumbnails"
+GENERATIONS, EDITS = "POST /v1/images/generations", "POST /v1/images/edits"
 # The principal of requests of the command line, which has no API key.
 COMMAND_LINE = "cli"
+
+Body = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +30,32 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """How a request was submitted; the fingerprint is a digest of its body."""
+    """How a request was submitted; the fingerprint is a digest of its body.
+
+    `retries`: it is an automatic retry, which joins an earlier request with the same body if there is one.
+    """
 
     caller: Caller
     mode: Mode = "sync"
     idempotency_key: str | None = None
     fingerprint: str = ""
+    route: str = ROUTE
+    retries: bool = False
 
     @property
     def outlives_client(self) -> bool:
         """Whether the request goes on when its client disconnects."""
-        return self.mode == "async" or self.idempotency_key is not None
+        return outlives_client(self.route, self.mode, self.idempotency_key)
+
+    @property
+    def body(self) -> Body:
+        """What two submissions with the same body have in common."""
+        return self.caller.principal, self.route, self.fingerprint
+
+
+def outlives_client(route: str, mode: Mode, idempotency_key: str | None) -> bool:
+    """Whether a client that disconnected can find its request again: by its id, its key, or an automatic retry."""
+    return mode == "async" or idempotency_key is not None or route in (GENERATIONS, EDITS)
 
 
 @dataclass(eq=False, slots=True)

@@ -9,7 +9,8 @@ from contextlib import aclosing
 from service.bases import SharedBase
 from service.errors import Deleted, IdempotencyMismatch, ServiceError, StorageFull, StorageUnavailable, UnpricedModel
 from service.gemini.costs import Pricing
-from service.jobs.job import ROUTE, Caller, Job, Submission
+from service.jobs.beginnings import Beginnings
+from service.jobs.job import Caller, Job, Submission
 from service.jobs.later import LaterWrites, keep_task
 from service.jobs.reading import Found, RequestReader
 from service.jobs.record import CANCELLED, LedgerRecord
@@ -47,6 +48,7 @@ class JobService(RequestReader):
         self._jobs: dict[str, Job] = {}
         self._opening = asyncio.Semaphore(OPENING)
         self._ending: set[asyncio.Task[None]] = set()
+        self._beginnings = Beginnings()
         self._later = LaterWrites()
 
     def _runs(self, request_id: str) -> bool:
@@ -62,11 +64,18 @@ class JobService(RequestReader):
 
     # Start
 
+    def beginning(self, submission: Submission) -> contextlib.AbstractAsyncContextManager[None]:
+        """To be held from when the body is known until `begin` has returned, so that retries find this request."""
+        return self._beginnings.beginning(submission)
+
     async def find(self, submission: Submission) -> RequestRow | None:
-        """The request that holds the idempotency key; raises IdempotencyMismatch and Deleted."""
+        """The request that holds the idempotency key, or that an automatic retry without a key repeats.
+
+        Raises IdempotencyMismatch and Deleted.
+        """
         if submission.idempotency_key is None:
-            return None
-        holder = await self.ledger.holder(submission.caller.principal, ROUTE, submission.idempotency_key)
+            return await self.ledger.join(*submission.body) if submission.retries else None
+        holder = await self.ledger.holder(submission.caller.principal, submission.route, submission.idempotency_key)
         return _same_body(holder, submission) if holder else None
 
     async def begin(
@@ -80,7 +89,7 @@ class JobService(RequestReader):
         on_end: OnEnd = lambda: None,
         on_event: OnEvent = lambda event: None,
     ) -> tuple[RequestRow, Job | None]:
-        """Write a request before anything is spent and run it; or return the one that holds its key, without a job.
+        """Write a request before anything is spent and run it; or return the one that it repeats, without a job.
 
         `on_new` is called before the calls of a new request begin, `on_end` after the last of them has ended. Raises
         IdempotencyMismatch, Deleted, UnpricedModel, BudgetExhausted, StorageFull, StorageUnavailable.
@@ -124,7 +133,7 @@ class JobService(RequestReader):
             NewRequest(
                 id=order.request_id,
                 principal=submission.caller.principal,
-                route=ROUTE,
+                route=submission.route,
                 fingerprint=submission.fingerprint,
                 mode=submission.mode,
                 backend=self.backend,
@@ -135,6 +144,7 @@ class JobService(RequestReader):
                 stems=[export_stem() for _ in range(order.count)],
                 list_price=pricing.list_price,
                 idempotency_key=submission.idempotency_key,
+                joins=submission.retries,
             )
         )
 
@@ -201,6 +211,16 @@ class JobService(RequestReader):
         except (StorageFull, StorageUnavailable) as refused:
             log.warning("a call that was not sent is not recorded yet: %s", refused.detail)
             self._later.add(write)
+
+    def delivered(self, request_id: str) -> None:
+        """Note that a client received the answer in whole; retries with the same body rather repeat others."""
+        keep_task(self._ending, self._deliver(request_id))
+
+    async def _deliver(self, request_id: str) -> None:
+        try:
+            await self.ledger.deliver(request_id)
+        except (StorageFull, StorageUnavailable) as error:
+            log.warning("%s: its delivery is not noted: %s", request_id, error.detail)
 
     # Stop
 

@@ -32,7 +32,7 @@ from service.errors import (
 )
 from service.exports import ImageExportService
 from service.jobs.adoption import Leftovers
-from service.jobs.job import COMMAND_LINE, Caller, Submission
+from service.jobs.job import COMMAND_LINE, Caller, Submission, outlives_client
 from service.jobs.jobs import JobService
 from service.jobs.pricing import failure_of, pricing_of, receipt_of
 from service.jobs.record import CANCELLED
@@ -155,7 +155,7 @@ class Recovery:
                     starts = await self._only_received(starts)
             # Its client has gone, so a graceful shutdown leaves what is planned to the next start, as for `async`.
             caller = Caller(request.principal)
-            submission = Submission(caller, "async", request.idempotency_key, request.fingerprint)
+            submission = Submission(caller, "async", request.idempotency_key, request.fingerprint, request.route)
             await self._jobs.run(order, submission, starts, base).ended.wait()
 
     async def _give_up(self, starts: Sequence[Start]) -> None:
@@ -213,7 +213,7 @@ class Recovery:
 
     def _may_be_sent(self, request: RequestRow) -> bool:
         """Whether a client may still ask for it, and the calls would go to the same backend as before."""
-        awaited = request.mode == "async" or request.idempotency_key is not None
+        awaited = outlives_client(request.route, request.mode, request.idempotency_key)
         young = microseconds() < request.created + self._key_lifetime
         here = request.backend == self._jobs.backend and request.principal != COMMAND_LINE
         return awaited and young and here and request.cancelled is None

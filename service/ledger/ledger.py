@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from service.errors import ServiceError, SettingsError
-from service.ledger import queries, statements, steps
+from service.ledger import queries, retries, statements, steps
 from service.ledger.database import NAME, Database, connect
 from service.ledger.money import Overspent, day_of, ignore
 from service.ledger.owners import as_owner, bury, dead_owners, leave
@@ -134,6 +134,14 @@ class Ledger:
     async def holder(self, principal: str, route: str, key: str) -> RequestRow | None:
         """The request that holds an idempotency key."""
         return await self._step(steps.holder_of_key, principal, route, key, self._rules, self._clock())
+
+    async def join(self, principal: str, route: str, fingerprint: str) -> RequestRow | None:
+        """The request with this body that an automatic retry repeats, which is noted as joined."""
+        return await self._step(retries.join, principal, route, fingerprint, self._clock())
+
+    async def deliver(self, request_id: str) -> None:
+        """Note that a client received the answer in whole."""
+        await self._step(retries.deliver, request_id, self._clock())
 
     async def newest(
         self, principal: str | None, limit: int, before: RequestRow | None = None

@@ -20,7 +20,9 @@ def microseconds() -> int:
 class RequestRow:
     """One request: `spec` is its order as JSON, `upload` the key of its base.
 
-    While `key_held` is 1, this request answers every repetition of its idempotency key.
+    While `key_held` is 1, this request answers every repetition of its idempotency key. `delivered` is when its answer
+    was sent to a client in whole, `joined` when an automatic retry was first given this request; both are only noted
+    for routes whose clients retry without a key.
     """
 
     id: str
@@ -40,6 +42,8 @@ class RequestRow:
     created: int
     finished: int | None
     deleted: int | None
+    delivered: int | None = None
+    joined: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,14 @@ CREATE TABLE days (
 );
 """
 
+# What an automatic retry without an idempotency key needs to find its request: see `steps.join`.
+_RETRIES = """
+ALTER TABLE requests ADD COLUMN delivered BIGINT;
+ALTER TABLE requests ADD COLUMN joined BIGINT;
+CREATE INDEX requests_by_body ON requests (principal, route, fingerprint, finished);
+"""
+
 # Number n (from 1) brings a database of version n - 1 to version n. Released ones are never changed.
-MIGRATIONS: tuple[str, ...] = (_TABLES,)
+MIGRATIONS: tuple[str, ...] = (_TABLES, _RETRIES)
 
 LATEST = len(MIGRATIONS)

@@ -39,6 +39,16 @@ NEWEST_BEFORE = (
     " AND (created < :created OR (created = :created AND id < :id))"
     " ORDER BY created DESC, id DESC LIMIT :limit"
 )
+# Requests of one body that an automatic retry may join: known to have cost nothing are those that ended unbilled.
+_JOINABLE = (
+    f"SELECT {_REQUEST} FROM requests WHERE principal = :principal AND route = :route AND fingerprint = :fingerprint"
+    " AND (finished IS NULL OR finished > :ended_after) AND deleted IS NULL AND (finished IS NULL OR EXISTS"
+    " (SELECT 1 FROM calls WHERE request_id = requests.id AND (billed IS NULL OR billed = 1)))"
+)
+OLDEST_UNDELIVERED = f"{_JOINABLE} AND delivered IS NULL AND joined IS NULL ORDER BY created, id LIMIT 1"
+NEWEST_JOINABLE = f"{_JOINABLE} ORDER BY created DESC, id DESC LIMIT 1"
+JOIN_REQUEST = "UPDATE requests SET joined = :now WHERE id = :id AND joined IS NULL"
+DELIVER_REQUEST = "UPDATE requests SET delivered = :now WHERE id = :id AND delivered IS NULL"
 FREE_KEY = "UPDATE requests SET key_held = 0 WHERE id = :id"
 CANCEL_REQUEST = "UPDATE requests SET cancelled = :now WHERE id = :id AND cancelled IS NULL AND finished IS NULL"
 FINISH_REQUEST = "UPDATE requests SET finished = :now WHERE id = :id"

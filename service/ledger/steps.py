@@ -18,12 +18,16 @@ from service.ledger import statements
 from service.ledger.database import NONE, Database, Values, read, values_of
 from service.ledger.money import Overspent, day_of, ignore, reserve, settle
 from service.ledger.queries import MISSING, calls_of, cost_of, open_requests, possible_of, state_of
+from service.ledger.retries import join
 from service.ledger.rows import CallRow, EventKind, EventRow, Mode, RequestRow
 
 
 @dataclass(frozen=True, slots=True)
 class NewRequest:
-    """A request to be opened; `list_price` is that of one call, in nano-dollars (None: unknown)."""
+    """A request to be opened; `list_price` is that of one call, in nano-dollars (None: unknown).
+
+    With `joins` it is an automatic retry, which rather repeats a request with the same body, see `retries.join`.
+    """
 
     id: str
     principal: str
@@ -39,6 +43,7 @@ class NewRequest:
     list_price: int | None
     idempotency_key: str | None = None
     tier: str = "interactive"
+    joins: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A request that `open_request` wrote, with its calls (`is_new`); or the one that holds the idempotency key."""
+    """A request that `open_request` wrote, with its calls (`is_new`); or the one that the new one repeats."""
 
     request: RequestRow
     is_new: bool
@@ -85,11 +90,16 @@ class CallId:
 
 
 def open_request(database: Database, new: NewRequest, owner: str, rules: Rules, now: int) -> Opened:
-    """Claim the key, plan the calls and reserve their money: all or nothing. Raises BudgetExhausted."""
+    """Claim the key, plan the calls and reserve their money: all or nothing; or find the request that is repeated.
+
+    Raises BudgetExhausted.
+    """
     if new.idempotency_key:
         holder = holder_of_key(database, new.principal, new.route, new.idempotency_key, rules, now)
         if holder:
             return Opened(holder, is_new=False)
+    elif new.joins and (joined := join(database, new.principal, new.route, new.fingerprint, now)):
+        return Opened(joined, is_new=False)
     request = RequestRow(
         new.id, new.principal, new.route, new.idempotency_key, int(new.idempotency_key is not None), new.fingerprint,
         new.mode, new.backend, new.spec, new.upload, len(new.stems), 0, owner, None, now, None, None,

@@ -19,6 +19,7 @@ from service.errors import SettingsError
 from service.ledger import sqlite
 from service.ledger.database import NAME
 from service.ledger.ledger import LedgerAccess
+from service.ledger.schema import LATEST
 from service.ledger.steps import Rules
 from tests.helpers import KEY, small_disk
 
@@ -92,8 +93,8 @@ def test_a_newer_user_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, r
     _written(tmp_path / "ledger")
     with sqlite3.connect(tmp_path / "ledger" / NAME) as connection:
         [version] = connection.execute("PRAGMA user_version").fetchone()
-        assert version == 1
-        connection.execute("PRAGMA user_version = 2")
+        assert version == LATEST
+        connection.execute(f"PRAGMA user_version = {version + 1}")
     connection.close()
     assert "newer" in refusal()
 
@@ -215,4 +216,4 @@ def test_many_processes_that_start_at_once_make_the_tables_once(access: LedgerAc
         return int(versions)
 
     with ThreadPoolExecutor(8) as threads:
-        assert [future.result() for future in [threads.submit(start) for _ in range(8)]] == [1] * 8
+        assert [future.result() for future in [threads.submit(start) for _ in range(8)]] == [LATEST] * 8
