@@ -5,6 +5,7 @@ from aiohttp import web
 from service.handlers.downloads import download_signed, download_static
 from service.handlers.events import follow_events
 from service.handlers.exports import create_exports
+from service.handlers.openai import generate_images, list_models, show_model
 from service.handlers.operations import healthz, metrics, readyz
 from service.handlers.raws import download_raw, export_again
 from service.handlers.requests import cancel_request, delete_request, list_requests, show_request
@@ -32,6 +33,9 @@ TABLE = (
     Route("POST", f"{VARIATION}/exports", export_again, "export_again", admission="exports"),
     Route("GET", f"{VARIATION}/raw", download_raw, "raw", admission="download"),
     Route("GET", "/api/usage", show_usage, "usage", head=False),
+    Route("POST", "/v1/images/generations", generate_images, "openai_generations", admission="thumbnails"),
+    Route("GET", "/v1/models", list_models, "openai_models", head=False),
+    Route("GET", "/v1/models/{id}", show_model, "openai_model", head=False),
     Route("GET", "/static/output/{name}", download_static, "static", admission="download", access="open"),
     Route("GET", "/api/download/{name}", download_signed, "signed", admission="download", access="open"),
     Route("GET", "/healthz", healthz, "healthz", access="open"),

@@ -14,7 +14,8 @@ class ServiceError(Exception):
     """An error that is reported to the client.
 
     `detail` is one sentence, and never contains a path of the machine. `billed` says whether a call to Gemini was paid
-    for (None: unknown), `storage_path` is the key under which its reply is stored, `usage` its usageMetadata.
+    for (None: unknown), `storage_path` is the key under which its reply is stored, `usage` its usageMetadata. `param`
+    is the name of the field that is at fault.
 
     ServiceError (internal, 500)
     ├── RequestError                      the client's mistake, nothing was spent
@@ -48,6 +49,7 @@ class ServiceError(Exception):
         billed: bool | None = False,
         storage_path: str | None = None,
         usage: Mapping[str, Any] | None = None,
+        param: str | None = None,
     ) -> None:
         self.detail = visible(without_surrogates(detail))
         super().__init__(self.detail)
@@ -57,6 +59,7 @@ class ServiceError(Exception):
         self.billed = billed
         self.storage_path = storage_path
         self.usage = usage
+        self.param = param
 
     @property
     def worth_retrying(self) -> bool:

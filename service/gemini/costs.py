@@ -69,13 +69,50 @@ class Pricing:
         return (counted, False) if counted is not None else (self.list_price, self.list_price is not None)
 
 
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The tokens of one or more calls, by what they stand for; thoughts are text that came."""
+
+    prompt_text: int = 0
+    prompt_image: int = 0
+    text: int = 0
+    image: int = 0
+
+    def __add__(self, other: "Tokens") -> "Tokens":
+        return Tokens(
+            self.prompt_text + other.prompt_text,
+            self.prompt_image + other.prompt_image,
+            self.text + other.text,
+            self.image + other.image,
+        )
+
+
+def tokens(usage: Mapping[str, Any] | None) -> Tokens | None:
+    """The tokens of a call with this `usageMetadata`; None if it tells none."""
+    if not usage:
+        return None
+    prompt, candidates = _count(usage, "promptTokenCount"), _count(usage, "candidatesTokenCount")
+    thoughts = _count(usage, "thoughtsTokenCount")
+    if not (prompt or candidates or thoughts):
+        return None
+    references = min(_modality(usage, "promptTokensDetails", "IMAGE") or 0, prompt)
+    image = _image_tokens(usage)
+    pictures = candidates if image is None else image
+    return Tokens(prompt - references, references, max(candidates - pictures, 0) + thoughts, pictures)
+
+
 def _image_tokens(usage: Mapping[str, Any]) -> int | None:
     """The tokens of pictures; None if the usage does not tell them from others."""
-    details = _member(usage, "candidatesTokensDetails")
+    return _modality(usage, "candidatesTokensDetails", "IMAGE")
+
+
+def _modality(usage: Mapping[str, Any], name: str, modality: str) -> int | None:
+    """The tokens of one modality in a list of details; None without such a list."""
+    details = _member(usage, name)
     if not isinstance(details, list) or not details:
         return None
     return sum(
-        _count(each, "tokenCount") for each in details if isinstance(each, dict) and each.get("modality") == "IMAGE"
+        _count(each, "tokenCount") for each in details if isinstance(each, dict) and each.get("modality") == modality
     )
 
 

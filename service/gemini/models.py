@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from fnmatch import fnmatchcase
-from math import gcd
+from math import gcd, log
+from operator import truediv
 
 DEFAULT_MODEL = "gemini-nano-banana-2.1"
 SIZES = ("1K", "2K", "4K")
@@ -12,8 +13,9 @@ SIZES = ("1K", "2K", "4K")
 # The longer side, in pixels, of an export without a size of its own.
 LONGEST: Mapping[str, int] = {"1K": 1280, "2K": 2560, "4K": 5120}
 
-_COMMON_RATIOS = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
-RATIOS = (*_COMMON_RATIOS, "1:4", "4:1", "1:8", "8:1")
+# The ratios that every model has.
+COMMON_RATIOS = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
+RATIOS = (*COMMON_RATIOS, "1:4", "4:1", "1:8", "8:1")
 
 _ENLARGEMENT: Mapping[str, int] = {"1K": 1, "2K": 2, "4K": 4}
 _PIXELS_1K: Mapping[str, tuple[int, int]] = {
@@ -71,7 +73,7 @@ MODELS: Mapping[str, Model] = {
         ),
         Model(
             "gemini-3-pro-image",
-            ratios=_COMMON_RATIOS,
+            ratios=COMMON_RATIOS,
             sizes=SIZES,
             prices={"1K": 0.134, "2K": 0.134, "4K": 0.24},
             tokens={"1K": 1120, "2K": 1120, "4K": 2000},
@@ -87,6 +89,20 @@ _RETIRED = ("gemini-3.1-flash-image", "gemini-2.5-flash-image", "imagen-4.0-*")
 def find(name: str) -> Model | None:
     """The model's row; None for a model that is not in the table, which may work nevertheless."""
     return MODELS.get(name)
+
+
+def nearest_ratio(name: str, width: int, height: int) -> str:
+    """The aspect ratio nearest to `width` x `height` of those that the model has; of an unknown one, of the common."""
+    row = find(name)
+    ratios = row.ratios if row else COMMON_RATIOS
+    return min(ratios, key=lambda ratio: abs(log(width / height) - log(truediv(*ratio_terms(ratio)))))
+
+
+def largest_size(name: str, wanted: str) -> str:
+    """The largest of the model's sizes that is not larger than `wanted`."""
+    row = find(name)
+    allowed = SIZES[: SIZES.index(wanted) + 1]
+    return [size for size in allowed if row is None or size in row.sizes][-1]
 
 
 def is_retired(name: str) -> bool:

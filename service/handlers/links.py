@@ -9,6 +9,7 @@ from service.imaging.formats import FORMATS
 from service.ledger.rows import CallRow
 from service.publishing import Export
 from service.schemas.status import Link
+from service.server.guard import requested_host
 from service.server.keys import EXPORTS, SETTINGS
 from service.store.layout import export_key
 
@@ -30,3 +31,8 @@ async def link_of(request: web.Request, calls: Iterable[CallRow]) -> Link:
         return exports.links.rebuild(export.file_path.partition("/")[2], None if kept is None else published + kept)
 
     return link
+
+
+def absolute(request: web.Request, url: str) -> str:
+    """A link with the scheme and the Host of this request in front, unless PUBLIC_URL is there already."""
+    return f"{request.scheme}://{requested_host(request)}{url}" if url.startswith("/") else url

@@ -57,4 +57,4 @@ class Fields:
 
 def not_allowed(name: str, text: str, allowed: str) -> InvalidField:
     shown = text if len(text) <= 60 else f"{text[:60]}…"
-    return InvalidField(f"{name}={shown!r} is not allowed: {allowed}")
+    return InvalidField(f"{name}={shown!r} is not allowed: {allowed}", param=name)

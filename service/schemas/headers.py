@@ -25,6 +25,11 @@ def idempotency_key(values: Sequence[str]) -> str | None:
     return key
 
 
+def is_retry(values: Sequence[str]) -> bool:
+    """Whether X-Stainless-Retry-Count, which the official OpenAI clients send, says that this is an automatic retry."""
+    return any(_NUMBER.fullmatch(value.strip()) and int(value) for value in values)
+
+
 def prefers_async(values: Sequence[str]) -> bool:
     """Whether Prefer (RFC 7240) asks for an answer before the work is done."""
     tokens = (token.partition(";")[0].strip().lower() for value in values for token in value.split(","))

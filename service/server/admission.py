@@ -100,6 +100,13 @@ class Admission:
     def admit(self, kind: Kind) -> Ticket:
         """Take a place without disk space, as for a download; raises Draining and Busy."""
         self._check_place(kind)
+        return self._take(kind)
+
+    def sending(self) -> Ticket:
+        """Count the answer to an admitted request as a download, so that a drain waits for it: it is never refused."""
+        return self._take("download")
+
+    def _take(self, kind: Kind) -> Ticket:
         self.inside[kind] += 1
         self._empty.clear()
         return Ticket(self, kind)

@@ -98,7 +98,7 @@ def _client_origin(text: str) -> _Origin:
 
 def _check_host(request: web.Request) -> str:
     """Refuse unknown hosts, so that a web page cannot reach the service by DNS rebinding; returns host[:port]."""
-    host = _host(request)
+    host = requested_host(request)
     name = _client_origin(f"http://{host}").name
     if not (is_loopback(name) or (name and name == _public(request).name)):
         raise CrossOrigin("this host name is not the service's; set PUBLIC_URL to the address that clients use")
@@ -118,7 +118,7 @@ def _check_origin(request: web.Request, host: str) -> None:
             raise CrossOrigin("this origin is not allowed; CORS_ORIGINS lists those that are")
 
 
-def _host(request: web.Request) -> str:
+def requested_host(request: web.Request) -> str:
     """The requested host[:port]: of an absolute-form target (RFC 9112, 3.2.2), else of the Host header."""
     target = request.raw_path
     if "://" in target and not target.startswith("/"):

@@ -1,4 +1,4 @@
-"""The middlewares, outermost first: request id and access log, errors as problem+json, guard, admission."""
+"""The middlewares, outermost first: request id and access log, errors as responses, guard, admission."""
 
 import logging
 import time
@@ -9,7 +9,7 @@ from service.errors import ExpectationFailed, MalformedRequest, MethodNotAllowed
 from service.logs import REQUEST, log_access
 from service.server.guard import guard
 from service.server.keys import ADMISSION, METRICS, REQUEST_ID, ROUTE, ROUTES
-from service.server.problems import problem
+from service.server.problems import refusal
 from service.server.routes import UNKNOWN, Handler, Route
 from service.server.sending import common_headers
 from service.store.layout import request_id
@@ -46,14 +46,14 @@ def _record_answer(request: web.Request, route: Route, status: int, seconds: flo
 
 
 @web.middleware
-async def errors_as_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn every exception into a problem+json response."""
+async def errors_as_responses(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn every exception into a response in the form of its API."""
     try:
         if request.version < HttpVersion11:
             _check_old_version(request)
         return await handler(request)
     except MalformedRequest as error:
-        answer = _problem(error, request)
+        answer = _answer(error, request)
         answer.force_close()
         return answer
     except ServiceError as error:
@@ -68,9 +68,9 @@ async def errors_as_problems(request: web.Request, handler: Handler) -> web.Stre
         return _refusal(fault, request)
 
 
-def _problem(error: ServiceError, request: web.Request) -> web.Response:
+def _answer(error: ServiceError, request: web.Request) -> web.Response:
     request.app[METRICS].failed(error.code)
-    return problem(error, request[REQUEST_ID])
+    return refusal(error, request.path, request[REQUEST_ID])
 
 
 def _refusal(error: ServiceError, request: web.Request) -> web.Response:
@@ -79,7 +79,7 @@ def _refusal(error: ServiceError, request: web.Request) -> web.Response:
     aiohttp discards the rest of the body for ten seconds before it closes (lingering close): an earlier close would
     reset the connection, and the client might never read the response.
     """
-    answer = _problem(error, request)
+    answer = _answer(error, request)
     if not request.content.is_eof():
         answer.force_close()
     return answer
@@ -124,13 +124,13 @@ async def add_common_headers(request: web.Request, response: web.StreamResponse)
 
 
 def _rewrite(error: web.HTTPException, request: web.Request) -> None:
-    """Turn a refusal that aiohttp raised before the middlewares into problem+json, and log and count it."""
+    """Turn a refusal that aiohttp raised before the middlewares into one of ours, and log and count it."""
     request.setdefault(REQUEST_ID, request_id())
     REQUEST.set(request[REQUEST_ID])
     _record_answer(request, _route(request), error.status, 0)
-    answer = _problem(_from_http(error, request), request)
+    answer = _answer(_from_http(error, request), request)
     error.body = answer.body
     error.headers.update({hdrs.CONTENT_TYPE: answer.content_type, hdrs.CONTENT_LENGTH: str(answer.content_length)})
 
 
-MIDDLEWARES = (record, errors_as_problems, guard, admit)
+MIDDLEWARES = (record, errors_as_responses, guard, admit)

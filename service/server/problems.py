@@ -1,4 +1,4 @@
-"""Errors as `application/problem+json` (RFC 9457), the form of every error of every route."""
+"""Errors as `application/problem+json` (RFC 9457), and those of paths under /v1 in the form of the OpenAI API."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,15 +6,26 @@ from aiohttp import web
 
 from service.errors import Busy, Draining, OutOfDescriptors, ServiceError, StorageFull
 from service.schemas.answers import ErrorAnswer, Problem, VariationsProblem
+from service.schemas.openai_answers import OpenAIError, error_detail, status_of
 
 # Seconds until a retry is worthwhile. A full disk is freed by a sweep or an operator, which takes longer.
 RETRY_AFTER = {"Retry-After": "5"}
 _STORAGE_FULL = {"Retry-After": "60"}
 
 
+def refusal(
+    error: ServiceError, path: str, request_id: str, errors: Sequence[ErrorAnswer] | None = None
+) -> web.Response:
+    """The response for an error, in the form of the API that `path` belongs to.
+
+    `errors` are those of the single variations when none succeeded.
+    """
+    form = openai_error if path == "/v1" or path.startswith("/v1/") else problem
+    return form(error, request_id, errors)
+
+
 def problem(error: ServiceError, request_id: str, errors: Sequence[ErrorAnswer] | None = None) -> web.Response:
-    """The response for an error; `errors` are those of the single variations when none succeeded."""
-    billed = _billed(errors) if errors else error.billed
+    """The response for an error as problem+json."""
     body = Problem(
         type=f"urn:image-export:problem:{error.code}",
         title=error.title,
@@ -22,9 +33,8 @@ def problem(error: ServiceError, request_id: str, errors: Sequence[ErrorAnswer] 
         detail=error.detail,
         code=error.code,
         request_id=request_id,
-        # A retry repeats the whole request, so no variation may have been billed.
-        retryable=error.worth_retrying and billed is False,
-        billed=billed,
+        retryable=_retryable(error, errors),
+        billed=_billed(error, errors),
     )
     if errors is not None:
         body = VariationsProblem(**dict(body), errors=list(errors))
@@ -36,13 +46,29 @@ def problem(error: ServiceError, request_id: str, errors: Sequence[ErrorAnswer] 
     )
 
 
+def openai_error(error: ServiceError, _: str, errors: Sequence[ErrorAnswer] | None = None) -> web.Response:
+    """The response for an error in OpenAI's form; the request id is in its header only, as there."""
+    retry = "true" if _retryable(error, errors) else "false"
+    return web.Response(
+        status=status_of(error),
+        body=OpenAIError(error=error_detail(error)).model_dump_json().encode(),
+        content_type="application/json",
+        headers={**_retry_after(error), **error.headers, "X-Should-Retry": retry},
+    )
+
+
+def _retryable(error: ServiceError, errors: Sequence[ErrorAnswer] | None) -> bool:
+    """A retry repeats the whole request, so no variation may have been billed."""
+    return error.worth_retrying and _billed(error, errors) is False
+
+
 def _retry_after(error: ServiceError) -> Mapping[str, str]:
     if error.status == StorageFull.status:
         return _STORAGE_FULL
     return RETRY_AFTER if isinstance(error, Busy | Draining | OutOfDescriptors) else {}
 
 
-def _billed(errors: Sequence[ErrorAnswer]) -> bool | None:
+def _billed(error: ServiceError, errors: Sequence[ErrorAnswer] | None) -> bool | None:
     """True as soon as any of them was billed; False only when all are known not to be."""
-    known = {error.billed for error in errors}
+    known = {each.billed for each in errors or (error,)}
     return True if True in known else None if None in known else False

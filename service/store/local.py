@@ -48,7 +48,11 @@ class StoredFile:
 
     def head(self, size: int) -> bytes:
         """Its first bytes. Blocks for what the page cache does not have."""
-        return os.pread(self.body.fileno(), size, 0)
+        return self.piece(0, size)
+
+    def piece(self, start: int, size: int) -> bytes:
+        """At most `size` bytes from `start` on. Blocks for what the page cache does not have."""
+        return os.pread(self.body.fileno(), size, start)
 
     def close(self) -> None:
         self.body.close()

@@ -1,0 +1,95 @@
+"""The OpenAI images API: POST /v1/images/generations, GET /v1/models and /v1/models/{id}."""
+
+from aiohttp import web
+
+from service.errors import NotFound
+from service.handlers.embedding import opened, send
+from service.handlers.links import absolute
+from service.handlers.multipart import Form
+from service.handlers.submitting import Outcome, finish, outcome_of, submit
+from service.jobs.job import GENERATIONS, Submission
+from service.ledger.rows import RequestRow
+from service.schemas.answers import ExportAnswer
+from service.schemas.headers import fingerprint, idempotency_key, is_retry
+from service.schemas.openai import ImageRequest, read_image_request, read_json_fields
+from service.schemas.openai_answers import around_slots, images_answer, model_list
+from service.server.keys import ADMISSION, CALLER, JOBS, REQUEST_ID, SETTINGS
+from service.server.problems import refusal
+from service.server.queries import read_query
+from service.server.receiving import receive_json
+from service.server.sending import answer
+
+
+async def generate_images(request: web.Request) -> web.StreamResponse:
+    """Pictures of a prompt."""
+    fields = read_json_fields(await receive_json(request))
+    return await _create_images(request, Form(fields, {}, {}), GENERATIONS)
+
+
+async def _create_images(request: web.Request, form: Form, route: str) -> web.StreamResponse:
+    """Begin a request, or find the one that this repeats; answer at its end, and note whether the client got it all."""
+    key = idempotency_key(request.headers.getall("Idempotency-Key", ()))
+    retries = is_retry(request.headers.getall("X-Stainless-Retry-Count", ()))
+    wanted = read_image_request(form.fields, request.app[SETTINGS], request[REQUEST_ID], form.uploads.get("image"))
+    digest = fingerprint(route, form.fields.texts, form.uploads)
+    submission = Submission(request[CALLER], "sync", key, digest, route, retries)
+    with await request.app[ADMISSION].enter("thumbnails", wanted.order.count) as ticket:
+        row, job = await submit(request, form, wanted.order, submission, ticket)
+        await finish(request, row, job)
+    headers = {} if job else {"Idempotency-Replayed": "true"}
+    outcome = await outcome_of(request, row.id, job)
+    with request.app[ADMISSION].sending():
+        response = await _answer(request, wanted, row, outcome, headers)
+    request.app[JOBS].delivered(row.id)
+    return response
+
+
+async def _answer(
+    request: web.Request, wanted: ImageRequest, row: RequestRow, outcome: Outcome, headers: dict[str, str]
+) -> web.StreamResponse:
+    """Send the pictures, or the error if there are none."""
+    if not outcome.variations and not outcome.errors:
+        raise outcome.error
+    if not outcome.variations:
+        response = refusal(outcome.error, request.path, request[REQUEST_ID], outcome.error_answers)
+        response.headers.update(headers)
+        return await sent(request, response)
+    variations = [outcome.variations[number] for number in sorted(outcome.variations)]
+    exports = [variation.exports[wanted.format] for variation in variations]
+    image_size = outcome.calls[0].image_size if outcome.calls else wanted.order.image_size
+    links = [_link(request, export) for export in exports] if wanted.as_links else None
+    body = images_answer(variations, wanted.format, image_size, row.created, links)
+    if links:
+        response = answer(body)
+        response.headers.update(headers)
+        return await sent(request, response)
+    async with opened(request, exports) as files:
+        return await send(request, around_slots(body), files, headers)
+
+
+async def sent(request: web.Request, response: web.Response) -> web.Response:
+    """Send a response from within the handler, which so learns whether the client got it all."""
+    await response.prepare(request)
+    await response.write_eof()
+    return response
+
+
+def _link(request: web.Request, export: ExportAnswer) -> str:
+    if export.url is None:
+        raise NotFound("the picture was removed: its time of retention is over")
+    return absolute(request, export.url)
+
+
+async def list_models(request: web.Request) -> web.StreamResponse:
+    read_query(request)
+    return answer(model_list(request.app[SETTINGS].gemini_model))
+
+
+async def show_model(request: web.Request) -> web.StreamResponse:
+    """One model; raises NotFound."""
+    read_query(request)
+    name = request.match_info["id"]
+    for model in model_list(request.app[SETTINGS].gemini_model).data:
+        if model.id == name:
+            return answer(model)
+    raise NotFound("there is no such model")

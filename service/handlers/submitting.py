@@ -1,0 +1,109 @@
+"""Submitting an order and waiting for its outcome, for every route that generates pictures."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from service.error_codes import overall_error
+from service.errors import Draining, ServiceError, StorageFull, StorageUnavailable
+from service.handlers.links import link_of
+from service.handlers.multipart import Form
+from service.jobs.job import Job, Submission
+from service.ledger.rows import CallRow, RequestRow
+from service.orders import Failed, Order, Variation, number_of
+from service.schemas.answers import ErrorAnswer, VariationAnswer, error_answer, variation_answer
+from service.schemas.status import outcomes
+from service.server.admission import Ticket
+from service.server.keys import CALLER, JOBS, THUMBNAILS
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The variations and errors of a request that has ended, by number, and its calls, as far as they are recorded."""
+
+    variations: Mapping[int, VariationAnswer]
+    errors: Mapping[int, ServiceError]
+    calls: Sequence[CallRow]
+    job: Job | None
+
+    @property
+    def error(self) -> ServiceError:
+        """The error to respond with when there are no variations."""
+        if self.errors:
+            return overall_error(list(self.errors.values()))
+        return (self.job and self.job.error) or Draining("the service is shutting down; nothing was sent")
+
+    @property
+    def error_answers(self) -> list[ErrorAnswer]:
+        return [error_answer(Failed(f"var-{number}", self.errors[number])) for number in sorted(self.errors)]
+
+
+async def submit(
+    request: web.Request, form: Form, order: Order, submission: Submission, ticket: Ticket
+) -> tuple[RequestRow, Job | None]:
+    """Begin a request; or find the one that this repeats, which then has no job here."""
+    jobs = request.app[JOBS]
+    async with jobs.beginning(submission):
+        if row := await jobs.find(submission):
+            return row, None
+        return await _begin(request, form, order, submission, ticket)
+
+
+async def _begin(
+    request: web.Request, form: Form, order: Order, submission: Submission, ticket: Ticket
+) -> tuple[RequestRow, Job | None]:
+    """Check the base and begin; without a job, if another submission was first meanwhile."""
+
+    def keep() -> None:
+        form.keep = ticket.handed_over = True
+
+    jobs, upload = request.app[JOBS], form.keys.get("image")
+    async with request.app[THUMBNAILS].checked(order) as base:
+        return await jobs.begin(order, submission, upload, base, on_new=keep, on_end=ticket.leave)
+
+
+async def finish(request: web.Request, row: RequestRow, job: Job | None) -> None:
+    """Wait for the end of a request. If the client disconnects meanwhile, the calls that were not sent are cancelled,
+    unless the client can find the request again."""
+    if job is None:
+        await request.app[JOBS].ended(row.id, request[CALLER])
+        return
+    try:
+        await job.ended.wait()
+    except asyncio.CancelledError:
+        if not job.submission.outlives_client:
+            job.abandon()
+        raise
+
+
+async def outcome_of(request: web.Request, request_id: str, job: Job | None) -> Outcome:
+    """The outcome of a request, from the ledger and, where that could not record it, from the job."""
+    calls = await _recorded(request, request_id, job)
+    variations, errors = outcomes(calls, await link_of(request, calls))
+    if job:
+        _add_unrecorded(job, variations, errors)
+    return Outcome(variations, errors, calls, job)
+
+
+async def _recorded(request: web.Request, request_id: str, job: Job | None) -> list[CallRow]:
+    """The calls in the ledger; none of them if it cannot be read, and the job knows their outcomes."""
+    try:
+        return (await request.app[JOBS].get(request_id, request[CALLER]))[1]
+    except (StorageFull, StorageUnavailable):
+        if job is None:
+            raise
+        return []
+
+
+def _add_unrecorded(job: Job, variations: dict[int, VariationAnswer], errors: dict[int, ServiceError]) -> None:
+    """Add the outcomes that the ledger could not record yet."""
+    for event in job.outcomes:
+        number = number_of(event)
+        if number in variations or number in errors:
+            continue
+        if isinstance(event, Variation):
+            variations[number] = variation_answer(event)
+        else:
+            errors[number] = event.error

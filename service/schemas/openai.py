@@ -1,0 +1,116 @@
+"""Reads requests to the OpenAI images API: its fields as an order, and how the pictures are answered."""
+
+import json
+from dataclasses import dataclass, replace
+
+from service.bases import Source
+from service.encodings import default_encodings
+from service.errors import InvalidField, MissingField, NotUtf8, UnknownField
+from service.gemini import models
+from service.imaging.formats import Encoding, Format, at_quality, avif_refusal, quality_of
+from service.imaging.frame import MAX_SIDE, Size
+from service.imaging.plan import WHOLE_SHARE, ExportPlan
+from service.orders import Order, default_frame
+from service.schemas import openai_table as table
+from service.schemas.fields import Fields, not_allowed
+from service.schemas.json_body import JsonObject
+from service.schemas.table import MAX_SCRIPT
+from service.settings import Settings
+from service.values import is_utf8
+
+FIELDS = tuple(field.name for field in table.images(1))
+DEFAULT_SIZE = 1280, 720
+_IGNORED = frozenset(field.name for field in table.IGNORED)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRequest:
+    """An order for pictures in one format, and how they are answered: as links or base64, at once or as a stream."""
+
+    order: Order
+    format: Format
+    as_links: bool
+    stream: bool
+
+
+def read_json_fields(values: JsonObject) -> Fields:
+    """The fields of a JSON body as texts, those that are null left out; raises UnknownField, InvalidField."""
+    for name in values:
+        if name not in FIELDS:
+            raise UnknownField(f"unknown parameter {name[:60]!r}; allowed: {', '.join(FIELDS)}", param=name[:60])
+    return Fields({name: _text(name, value) for name, value in values.items() if value not in (None, [])})
+
+
+def _text(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return value
+    if name in _IGNORED:
+        return json.dumps(value)
+    raise InvalidField(f"{name} must be a string, a number or a boolean", param=name)
+
+
+def read_image_request(fields: Fields, settings: Settings, request_id: str, base: Source | None) -> ImageRequest:
+    """Parse a request for pictures; with `base` it is the reference of them all. Raises RequestError."""
+    prompt, model = _prompt(fields), _model(fields, settings)
+    image_size = models.largest_size(model, table.IMAGE_SIZES[fields.read(table.QUALITY, "auto")])
+    picture_format = fields.read(table.OUTPUT_FORMAT, "png")
+    width, height = _size(fields, picture_format, settings)
+    aspect_ratio = models.nearest_ratio(model, width, height)
+    plan = ExportPlan(default_frame(aspect_ratio, image_size, width, height), matte=settings.matte_rgb)
+    fields.read(table.BACKGROUND)
+    fields.read(table.PARTIAL_IMAGES)
+    stream, response_format = fields.read(table.STREAM, False), fields.read(table.RESPONSE_FORMAT, "b64_json")
+    if stream and response_format != "b64_json":
+        raise not_allowed("response_format", response_format, "only b64_json with stream=true")
+    order = Order(
+        script=prompt,
+        base=base,
+        aspect_ratio=aspect_ratio,
+        count=fields.read(table.n_up_to(settings.max_variations), 1),
+        model=model,
+        image_size=image_size,
+        plan=replace(plan, share=WHOLE_SHARE) if base else plan,
+        encodings=(_encoding(fields, default_encodings(settings)[picture_format]),),
+        request_id=request_id,
+    )
+    return ImageRequest(order, picture_format, response_format == "url", stream)
+
+
+def _prompt(fields: Fields) -> str:
+    prompt = fields.text("prompt")
+    if prompt is None or not prompt.strip():
+        raise MissingField(f"prompt is required: {table.PROMPT.kind.allowed}", param="prompt")
+    if len(prompt) > MAX_SCRIPT:
+        raise InvalidField(f"prompt is too long: at most {MAX_SCRIPT} characters are allowed", param="prompt")
+    if not is_utf8(prompt):
+        raise NotUtf8("prompt is not UTF-8", param="prompt")
+    return prompt
+
+
+def _model(fields: Fields, settings: Settings) -> str:
+    model = fields.read(table.MODEL, settings.gemini_model)
+    return settings.gemini_model if model.startswith(table.OPENAI_MODELS) else model
+
+
+def _size(fields: Fields, picture_format: Format, settings: Settings) -> Size:
+    """The size of the files; raises InvalidField for one that the format or MAX_IMAGE_PIXELS does not allow."""
+    text = fields.read(table.SIZE, "auto")
+    width, height = DEFAULT_SIZE if text == "auto" else map(int, text.split("x"))
+    if max(width, height) > MAX_SIDE:
+        raise not_allowed("size", text, table.SIZE.kind.allowed)
+    if width * height > settings.max_image_pixels:
+        raise not_allowed("size", text, f"at most {settings.max_image_pixels} pixels")
+    if picture_format == "avif" and (refusal := avif_refusal((width, height))):
+        raise not_allowed("size", text, refusal)
+    return width, height
+
+
+def _encoding(fields: Fields, default: Encoding) -> Encoding:
+    quality = fields.read(table.OUTPUT_COMPRESSION)
+    if quality is None:
+        return default
+    if quality_of(default) is None:
+        raise not_allowed("output_compression", str(quality), "only with output_format jpeg, webp or avif")
+    return at_quality(default, quality)
