@@ -3,13 +3,16 @@
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import BinaryIO
 
 from zlib_ng.zlib_ng import crc32
 
 from service.imaging.cicp import Coding, UnknownColours, profile_of
+from service.imaging.containers.animation import Animation
+from service.imaging.containers.apng import Frames
 from service.imaging.containers.container import BROKEN_PROFILE, MAX_PROFILE_BYTES, Container, bounded
 from service.imaging.containers.exif import orientation_of
 from service.imaging.errors import Undecodable
@@ -19,6 +22,7 @@ from service.imaging.provenance import Mark, mark_of
 # Colour types.
 GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
 
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Always written anew, because a file that is cut within its IEND chunk still has all pixels.
 END = b"\0\0\0\0IEND\xaeB`\x82"
 
@@ -53,19 +57,21 @@ def read_png(data: bytes) -> Container:
     for kind, chunk in chunks:
         found.add(kind, chunk)
     profile, fault = found.profile()
+    animation = found.animation((width, height), header)
     return Container(
         "png",
         (width, height),
-        b"".join((data[:8], header, *found.kept())),
+        b"".join((_SIGNATURE, header, *found.kept())),
         orientation=orientation_of(found.body(b"eXIf")),
         profile=profile,
         profile_fault=fault,
-        frames=max(1, found.frames) if b"acTL" in found.first else 1,
+        frames=len(animation.cels) if animation else 1,
         depth=depth,
         colour=colour,
         transparent=found.transparent(),
         mark=found.mark(),
         c2pa=b"caBX" in found.first,
+        animation=animation,
     )
 
 
@@ -82,20 +88,19 @@ class _Chunks:
     colour: int
     first: dict[bytes, memoryview] = field(default_factory=dict)
     pixels: list[_Chunk] = field(default_factory=list)
-    frames: int = 0
+    frames: Frames = field(default_factory=Frames)
     _seen: set[bytes] = field(default_factory=set)
-    _frame_begins: bool = False
 
     def add(self, kind: bytes, chunk: memoryview) -> None:
-        if kind in (b"IDAT", b"fdAT"):
-            self.frames += self._frame_begins
-            self._frame_begins = False
         if kind == b"IDAT":
             self.pixels.append(chunk)
+            self.frames.add_default(chunk[8:-4])
         elif kind == b"IEND":
             self.pixels.append(END)
         elif kind == b"fcTL":
-            self._frame_begins = len(chunk) == 12 + 26 and _has_valid_crc(chunk)
+            self.frames.add_control(chunk[8:-4] if _has_valid_crc(chunk) else chunk[:0])
+        elif kind == b"fdAT":
+            self.frames.add_pixels(chunk[8:-4])
         elif kind == b"PLTE" and self.colour == PALETTE and kind in self.first and b"IDAT" not in self._seen:
             raise Undecodable("the PNG picture has two palettes")
         elif kind in _BEFORE and kind not in self.first and self._is_valid(kind, chunk):
@@ -128,6 +133,19 @@ class _Chunks:
                 raise Undecodable("the PNG picture has no palette, or a broken one")
             yield from (self.first[kind] for kind in (b"PLTE", b"tRNS") if kind in self.first)
         yield from self.pixels
+
+    def animation(self, canvas: Size, header: memoryview) -> Animation | None:
+        if b"acTL" not in self.first:
+            return None
+        plays = int.from_bytes(self.body(b"acTL")[4:])
+        return self.frames.animation(canvas, plays, partial(self._still, header))
+
+    def _still(self, header: memoryview, size: Size, pixels: Sequence[memoryview]) -> Container:
+        """A PNG of one frame."""
+        head = png_chunk(b"IHDR", struct.pack(">II", *size) + header[16:-4])
+        colours = (self.first[kind] for kind in (b"PLTE", b"tRNS") if kind in self.first)
+        data = b"".join((_SIGNATURE, head, *colours, *(png_chunk(b"IDAT", bytes(each)) for each in pixels), END))
+        return Container("png", size, data, depth=self.depth, colour=self.colour, transparent=self.transparent())
 
     def transparent(self) -> tuple[int, ...] | None:
         key = self.body(b"tRNS")

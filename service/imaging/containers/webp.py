@@ -2,25 +2,32 @@
 
 import struct
 from collections.abc import Iterator
+from functools import partial
 from typing import BinaryIO
 
+from service.imaging.containers.animation import Animation, Cel, Disposal
 from service.imaging.containers.container import BROKEN_PROFILE, MAX_PROFILE_BYTES, Container, bounded
 from service.imaging.containers.exif import orientation_of
 from service.imaging.errors import Undecodable
 from service.imaging.frame import Size
 from service.imaging.provenance import mark_of
+from service.imaging.timing import Timing
 
 # Flags of the VP8X chunk; libwebp ignores chunks that it does not announce.
-_ANIMATION, _EXIF, _PROFILE = 0x02, 0x08, 0x20
+_ANIMATION, _EXIF, _ALPHA, _PROFILE = 0x02, 0x08, 0x10, 0x20
+# Flags of a frame.
+_CLEARS, _REPLACES = 0x01, 0x02
+_FRAME_HEADER = 16
 
 
 def read_webp(data: bytes) -> Container:
     flags = data[20] if data[12:16] == b"VP8X" else 0
     first: dict[bytes, memoryview] = {}
-    frames = 0
+    frames: list[memoryview] = []
     for kind, body in bounded(_riff_chunks(data)):
         first.setdefault(kind, body)
-        frames += kind == b"ANMF"
+        if kind == b"ANMF" and flags & _ANIMATION:
+            frames.append(body)
     profile = first.get(b"ICCP") if flags & _PROFILE else None
     exif = first.get(b"EXIF") if flags & _EXIF else None
     size = _size(data)
@@ -32,11 +39,39 @@ def read_webp(data: bytes) -> Container:
         data,
         orientation=orientation_of(bytes(exif or b"")),
         profile=None if profile is None else _whole_profile(profile),
-        frames=max(1, frames) if flags & _ANIMATION else 1,
+        frames=max(1, len(frames)),
         # Readers of XMP do not look at the flags, and none announces C2PA.
         mark=mark_of(first.get(b"XMP ", b"")),
         c2pa=b"C2PA" in first,
+        animation=_animation(size, frames, first.get(b"ANIM", b"")) if len(frames) > 1 else None,
     )
+
+
+def _animation(canvas: Size, frames: list[memoryview], header: bytes | memoryview) -> Animation:
+    cels = [_cel(frame) for frame in frames]
+    within = all(cel.within(canvas) for cel in cels)
+    durations = tuple(int.from_bytes(frame[12:15], "little") for frame in frames)
+    timing = Timing(durations, int.from_bytes(header[4:6], "little"))
+    return Animation(canvas, cels, timing, None if within else "a frame of the animated WebP leaves its canvas")
+
+
+def _cel(frame: memoryview) -> Cel:
+    left, top, width, height = (int.from_bytes(frame[at : at + 3], "little") for at in range(0, 12, 3))
+    flags = frame[_FRAME_HEADER - 1]
+    size = width + 1, height + 1
+    disposal: Disposal = "background" if flags & _CLEARS else "keep"
+    return Cel(partial(_still, size, frame), 2 * left, 2 * top, *size, disposal, blends=not flags & _REPLACES)
+
+
+def _still(size: Size, frame: memoryview) -> Container:
+    """A WebP of one frame."""
+    pixels = frame[_FRAME_HEADER:]
+    head = b""
+    if bytes(pixels[:4]) == b"ALPH":
+        sides = b"".join((side - 1).to_bytes(3, "little") for side in size)
+        head = struct.pack("<4sIB3x6s", b"VP8X", 10, _ALPHA, sides)
+    length = len(b"WEBP") + len(head) + len(pixels)
+    return Container("webp", size, b"".join((struct.pack("<4sI4s", b"RIFF", length, b"WEBP"), head, pixels)))
 
 
 def _whole_profile(body: memoryview) -> bytes:

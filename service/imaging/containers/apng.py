@@ -1,0 +1,101 @@
+"""Animated PNG: its frames, each of which becomes a PNG of its own."""
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import partial
+from typing import TYPE_CHECKING
+
+from service.imaging.containers.animation import Animation, Cel, Disposal
+from service.imaging.frame import Size
+from service.imaging.timing import Timing, quantized
+
+if TYPE_CHECKING:
+    from service.imaging.containers.container import Container
+
+# Makes a picture of a cel from its size and its compressed pixels.
+Still = Callable[[Size, Sequence[memoryview]], "Container"]
+
+_CONTROL = struct.Struct(">IIIIIHHBB")
+_DISPOSALS: dict[int, Disposal] = {1: "background", 2: "previous"}
+
+
+@dataclass(slots=True)
+class Frames:
+    """The frames of an APNG, chunk by chunk.
+
+    controls       the fcTL chunk of each
+    pixels         its compressed pixels; a frame without pixels is none
+    default_first  the default image is the first frame
+    fault          why the animation cannot be composed, if it cannot
+    """
+
+    controls: list[memoryview] = field(default_factory=list)
+    pixels: list[list[memoryview]] = field(default_factory=list)
+    default_first: bool = False
+    fault: str | None = None
+    _next: memoryview | None = None
+    _sequence: int = 0
+
+    def add_control(self, body: memoryview) -> None:
+        """The body of an fcTL chunk, which begins a frame."""
+        if len(body) != _CONTROL.size:
+            self.fault = "a frame of the animated PNG has a broken header"
+            return
+        self._check(body)
+        self._expect_pixels()
+        self._next = body
+
+    def add_default(self, body: memoryview) -> None:
+        """The body of an IDAT chunk."""
+        self.default_first = self.default_first or self._next is not None
+        if self.default_first:
+            self._add_pixels(body)
+
+    def add_pixels(self, body: memoryview) -> None:
+        """The body of an fdAT chunk."""
+        self._check(body)
+        if self._next is None and (not self.pixels or (self.default_first and len(self.pixels) == 1)):
+            self.fault = "the animated PNG has pixels that belong to no frame"
+        else:
+            self._add_pixels(body[4:])
+
+    def _expect_pixels(self) -> None:
+        if self._next is not None:
+            self.fault = "a frame of the animated PNG has no pixels"
+
+    def _check(self, body: memoryview) -> None:
+        """Frames and pixels are numbered in one sequence."""
+        if int.from_bytes(body[:4]) != self._sequence:
+            self.fault = "the parts of the animated PNG are out of order"
+        self._sequence += 1
+
+    def _add_pixels(self, body: memoryview) -> None:
+        if self._next is not None:
+            self.controls.append(self._next)
+            self.pixels.append([])
+            self._next = None
+        self.pixels[-1].append(body)
+
+    def animation(self, canvas: Size, plays: int, still: Still) -> Animation | None:
+        """None if there is nothing but the default image."""
+        self._expect_pixels()
+        if not self.controls or (len(self.controls) == 1 and self.default_first and not self.fault):
+            return None
+        fields = [_CONTROL.unpack(control) for control in self.controls]
+        cels = [_cel(each, pixels, still) for each, pixels in zip(fields, self.pixels, strict=True)]
+        if not all(cel.within(canvas) for cel in cels):
+            self.fault = "a frame of the animated PNG leaves its canvas"
+        return Animation(canvas, cels, Timing(quantized(map(_duration, fields)), plays), self.fault)
+
+
+def _cel(fields: tuple[int, ...], pixels: list[memoryview], still: Still) -> Cel:
+    _, width, height, left, top, _, _, disposal, blend = fields
+    make = partial(still, (width, height), pixels)
+    return Cel(make, left, top, width, height, _DISPOSALS.get(disposal, "keep"), blends=blend == 1)
+
+
+def _duration(fields: tuple[int, ...]) -> Fraction:
+    """In milliseconds."""
+    return Fraction(1000 * fields[5], fields[6] or 100)
