@@ -6,16 +6,15 @@ The format is that of https://www.w3.org/TR/png-3/.
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
 
 from PIL import Image
 
-from service.imaging.containers.png import png_chunk
+from service.imaging.containers.png import END, png_chunk
 from service.imaging.deflate import EFFORTS, THOROUGH, Effort, deflated
 from service.imaging.flat import flat_stream, is_flat
+from service.imaging.indexed import Palette, exact_palette
 from service.imaging.quantize import quantize
 
-BAND_PIXELS = 1 << 20  # converted to palette indices at once, with 14 bytes of memory a pixel
 SMALL_FILE = 1 << 14  # bytes; in a smaller file a palette may cost more than it saves, so both forms are tried
 STRIP_BYTES = 1 << 18  # compressed at once: enough to measure a ratio, few enough to adapt within a picture
 
@@ -65,8 +64,7 @@ def encode_png(
     and 9 slower and smaller. `palette` allows an indexed PNG for at most 256 colours; `colors` makes one, and an
     RGB or RGBA picture with more colours loses some.
     """
-    effort = (THOROUGH if thorough else EFFORTS)[compression]
-    metadata = SRGB + (xmp_chunk(xmp) if xmp else b"")
+    effort, metadata = effort_of(compression, thorough=thorough), metadata_chunks(xmp)
     plain, indexed = plain_form(image), None
     if colors:
         indexed = palette_form(quantize(plain.image, colors))
@@ -92,64 +90,27 @@ def palette_form(image: Image.Image) -> Form | None:
 
     Transparent colours come first in the palette, which keeps tRNS short.
     """
-    counted = cast("list[tuple[int, tuple[int, ...]]] | None", image.getcolors(256))
-    if counted is None:
-        return None
-    order = "ARGB" if image.mode == "RGBA" else "RGB"
-    places = [image.mode.index(channel) for channel in order]
-    colours = sorted(tuple(colour[place] for place in places) for _, colour in counted)
-    palette = png_chunk(b"PLTE", bytes(value for colour in colours for value in colour[-3:]))
-    if image.mode == "RGBA":
-        palette += png_chunk(b"tRNS", bytes(colour[0] for colour in colours if colour[0] < 255))
-    depth = next(depth for depth in (1, 2, 4, 8) if len(colours) <= 1 << depth)
-    tables = rank_tables(colours)
-    indices = Image.new("P", image.size)
-    step = max(1, BAND_PIXELS // image.width)
-    for top in range(0, image.height, step):
-        band = image.crop((0, top, image.width, min(top + step, image.height)))
-        indices.paste(ranks([band.getchannel(channel) for channel in order], tables), (0, top))
-    return Form(indices, f"P;{depth}" if depth < 8 else "P", depth, depth, INDEXED, palette)
+    palette = exact_palette([image])
+    return indexed_form(image, palette) if palette else None
 
 
-def rank_tables(colours: list[tuple[int, ...]]) -> list[list[int]]:
-    """Lookup tables from a colour to its index among the sorted `colours`, one for each channel but the first.
-
-    A table takes the rank of the channels before, plus 256 times this channel's value, to the rank of all of them
-    together. At most 256 colours have at most 256 different prefixes, so each rank fits into a byte.
-    """
-    tables = []
-    before: dict[tuple[int, ...], int] = {(value,): value for value in range(256)}
-    for many in range(2, len(colours[0]) + 1):
-        now = {start: rank for rank, start in enumerate(sorted({colour[:many] for colour in colours}))}
-        table = [0] * 65536
-        for start, rank in now.items():
-            table[before[start[:-1]] | start[-1] << 8] = rank
-        tables.append(table)
-        before = now
-    return tables
-
-
-def ranks(channels: list[Image.Image], tables: list[list[int]]) -> Image.Image:
-    """The index of each pixel's colour among the sorted colours, by `rank_tables`."""
-    rank = channels[0]
-    for channel, table in zip(channels[1:], tables, strict=True):
-        pair = Image.frombuffer("I;16", rank.size, Image.merge("LA", (rank, channel)).tobytes())
-        rank = pair.convert("I").point(table, "L")
-    return rank
+def indexed_form(image: Image.Image, palette: Palette) -> Form:
+    """A picture as indices of a palette that has all its colours."""
+    chunks = png_chunk(b"PLTE", palette.rgb)
+    if palette.mode == "RGBA":
+        chunks += png_chunk(b"tRNS", palette.alpha)
+    depth = next(depth for depth in (1, 2, 4, 8) if len(palette.colours) <= 1 << depth)
+    return Form(palette.indices(image), f"P;{depth}" if depth < 8 else "P", depth, depth, INDEXED, chunks)
 
 
 def written(form: Form, metadata: bytes, effort: Effort) -> bytes:
+    return preamble(form, metadata) + png_chunk(b"IDAT", compressed(form, effort)) + END
+
+
+def preamble(form: Form, metadata: bytes) -> bytes:
+    """All that comes before the pixels."""
     header = struct.pack(">2I5B", *form.image.size, form.depth, form.colour_type, 0, 0, 0)
-    return b"".join(
-        (
-            b"\x89PNG\r\n\x1a\n",
-            png_chunk(b"IHDR", header),
-            metadata,
-            form.palette,
-            png_chunk(b"IDAT", compressed(form, effort)),
-            png_chunk(b"IEND", b""),
-        )
-    )
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + metadata + form.palette
 
 
 def compressed(form: Form, effort: Effort) -> bytes:
@@ -160,9 +121,16 @@ def compressed(form: Form, effort: Effort) -> bytes:
     return stream or b"".join(deflated(strips(form), form.distance, bool(form.palette), effort))
 
 
-def xmp_chunk(xmp: bytes) -> bytes:
-    """Uncompressed, without a language, as the XMP specification asks."""
-    return png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)
+def effort_of(compression: int, *, thorough: bool) -> Effort:
+    return (THOROUGH if thorough else EFFORTS)[compression]
+
+
+def metadata_chunks(xmp: bytes) -> bytes:
+    """That the colours are sRGB, and an XMP packet if there is one.
+
+    The packet is uncompressed, without a language, as the XMP specification asks.
+    """
+    return SRGB + (png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp) if xmp else b"")
 
 
 def strips(form: Form) -> Iterator[tuple[Image.Image, bool]]:

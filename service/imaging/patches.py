@@ -1,0 +1,96 @@
+"""Patches: what each frame of an animated GIF draws on the canvas that the frame before it leaves."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, pairwise
+
+from PIL import Image, ImageChops
+
+from service.imaging.changes import Box, changed, union
+
+OPAQUE_FROM = 128  # the alpha from which on a pixel is drawn
+FIRST_PIXEL = (0, 0, 1, 1)
+
+# A frame and its duration in ms.
+Shown = tuple[Image.Image, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A rectangle of a frame.
+
+    image   RGB
+    drawn   255 where it is drawn, 0 where the canvas stays; None: everywhere
+    opaque  the frame has no transparent pixel here, so that all may be drawn
+    clears  the rectangle becomes transparent when the frame ends
+    """
+
+    image: Image.Image
+    box: Box
+    drawn: Image.Image | None
+    opaque: bool
+    clears: bool
+
+
+def sharp(frames: Sequence[Image.Image]) -> Iterator[Image.Image]:
+    """RGB or RGBA frames in one mode, each pixel either opaque or (0, 0, 0, 0)."""
+    if all(frame.mode == "RGB" for frame in frames):
+        yield from frames
+        return
+    for frame in frames:
+        image = Image.new("RGBA", frame.size)
+        opaque = frame.convert("RGBA").getchannel("A").point(_OPAQUE)
+        image.paste(frame.convert("RGB"), mask=opaque)
+        yield image
+
+
+def patches(frames: Iterable[Shown]) -> Iterator[tuple[Patch, int]]:
+    """The patch of each sharp frame, with the frame's duration.
+
+    A pixel becomes transparent only when a patch clears its rectangle, so one is drawn around all that vanish after it.
+    """
+    canvas: Image.Image | None = None
+    for shown, after in pairwise(chain(frames, (None,))):
+        if shown is None:
+            return
+        frame, duration = shown
+        vanishing = _vanishing(frame, after[0]) if after else None
+        if canvas is None:
+            box, drawn = (0, 0, *frame.size), _alpha(frame)
+        else:
+            drawn = changed(canvas, frame)
+            box = union(drawn.getbbox(), vanishing) or FIRST_PIXEL
+        yield _patch(frame, box, drawn, clears=vanishing is not None), duration
+        canvas = frame
+        if vanishing:
+            canvas = frame.copy()
+            canvas.paste((0, 0, 0, 0), box)
+
+
+def _patch(frame: Image.Image, box: Box, drawn: Image.Image | None, *, clears: bool) -> Patch:
+    alpha = _alpha(frame)
+    return Patch(
+        image=frame.crop(box).convert("RGB"),
+        box=box,
+        drawn=None if drawn is None or _full(drawn.crop(box)) else drawn.crop(box),
+        opaque=alpha is None or _full(alpha.crop(box)),
+        clears=clears,
+    )
+
+
+def _alpha(frame: Image.Image) -> Image.Image | None:
+    return frame.getchannel("A") if frame.mode == "RGBA" else None
+
+
+def _full(mask: Image.Image) -> bool:
+    return mask.getextrema() == (255, 255)
+
+
+def _vanishing(frame: Image.Image, after: Image.Image) -> Box | None:
+    """The smallest box around the pixels that become transparent."""
+    if frame.mode == "RGB":
+        return None
+    return ImageChops.subtract(frame.getchannel("A"), after.getchannel("A")).getbbox()
+
+
+_OPAQUE = [0] * OPAQUE_FROM + [255] * (256 - OPAQUE_FROM)
