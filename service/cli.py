@@ -206,6 +206,7 @@ def check() -> None:
     """Try settings, key, directories and workers: one line each; exit 2 on a bad setting, 1 on another fault."""
     from service import accounts
     from service.exports import ExportEvents, ImageExportService
+    from service.keyring import Keyring
 
     async def start(service: ImageExportService) -> int:
         async with service:
@@ -216,6 +217,7 @@ def check() -> None:
         settings = load_settings()
         settings.require_host()
         settings.check(serves=True)
+        Keyring(settings).load()
         print_text("settings: ok")
         print_text(f"key: {_key_state(settings)}")
         step = "directories"

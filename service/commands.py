@@ -14,12 +14,13 @@ from pydantic import BaseModel
 
 from service.backend import gemini_service
 from service.bases import Source, source_of
+from service.callers import Caller
 from service.errors import InvalidField, RequestError, ServiceError, TooLarge
 from service.exports import ExportEvents, ImageExportService
 from service.imaging.errors import ImpossibleFrame
 from service.imaging.formats import TABLE, Encoding
 from service.imaging.frame import Frame
-from service.jobs.job import COMMAND_LINE, ROUTE, Caller, Submission
+from service.jobs.job import COMMAND_LINE, ROUTE, Submission
 from service.jobs.jobs import JobService
 from service.ledger.ledger import ledger_access, open_ledger
 from service.orders import Event, Failed, Order, Variation

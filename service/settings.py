@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,9 +11,11 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.api_keys import MAX_VARIATIONS, callers_of, parse_list
 from service.cpus import usable_cpus
 from service.errors import SettingsError
 from service.gemini.models import DEFAULT_MODEL
+from service.secret_files import read_secret
 from service.store.layout import Area
 from service.values import (
     Colour,
@@ -29,9 +32,10 @@ from service.values import (
 
 MIB = 1024 * 1024
 MIN_SECRET = 32
-MIN_API_KEY = 16
 # Determined once, at import: it reads files, and Settings may be created on the event loop.
 _CPUS = min(usable_cpus(), 256)
+# Secrets that may come from a file, which NAME_FILE names.
+_FILED = ("gemini_api_key", "signing_secret")
 
 
 class Settings(BaseSettings):
@@ -58,12 +62,14 @@ class Settings(BaseSettings):
 
     sign_urls: bool = False
     signing_secret: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    signing_secret_file: Path | None = None
     url_signature_expiry: int = Field(3600, ge=1, le=604_800)
     public_url: WebAddress | None = None
 
     gemini_api_key: SecretStr | None = Field(
         None, validation_alias=AliasChoices("gemini_api_key", "GEMINI_API_KEY", "GOOGLE_API_KEY")
     )
+    gemini_api_key_file: Path | None = None
     gemini_model: ModelName = DEFAULT_MODEL
     gemini_base_url: WebAddress | None = Field(
         None, validation_alias=AliasChoices("gemini_base_url", "GEMINI_BASE_URL", "GOOGLE_GEMINI_BASE_URL")
@@ -87,7 +93,7 @@ class Settings(BaseSettings):
     max_downloads: int = Field(1000, ge=1, le=100_000)
     download_cache_mb: int = Field(32, ge=0, le=65_536)
     accel_redirect_prefix: str | None = Field(None, pattern=r"^/([A-Za-z0-9_.~-]+/)+$")
-    max_variations: int = Field(4, ge=1, le=64)
+    max_variations: int = Field(4, ge=1, le=MAX_VARIATIONS)
     max_upload_bytes: int = Field(20 * MIB, ge=1, le=1024 * MIB)
     max_image_pixels: int = Field(40_000_000, ge=1, le=200_000_000)
     max_pending_exports: int = Field(64, ge=1, le=100_000)
@@ -104,6 +110,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65_535)
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    api_keys_file: Path | None = None
     allow_anonymous: bool = False
     cors_origins: Annotated[tuple[Origin, ...], NoDecode] = ()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -113,6 +120,11 @@ class Settings(BaseSettings):
     download_stall_seconds: Seconds = 20
     download_min_bytes_per_second: int = Field(10_240, ge=0, le=1024 * MIB)
     shutdown_grace_seconds: float = Field(250, ge=0, le=86_400, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_files(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return values | {name: _filed(name, values) for name in _FILED if values.get(f"{name}_file")}
 
     @field_validator("signing_secret", "api_keys", "cors_origins", mode="before")
     @classmethod
@@ -141,9 +153,8 @@ class Settings(BaseSettings):
 
     @field_validator("api_keys")
     @classmethod
-    def _long_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        if any(len(key.get_secret_value()) < MIN_API_KEY for key in keys):
-            raise ValueError(f"each key must be at least {MIN_API_KEY} characters")
+    def _distinct_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        callers_of(parse_list([key.get_secret_value() for key in keys]))
         return keys
 
     @model_validator(mode="after")
@@ -160,16 +171,22 @@ class Settings(BaseSettings):
             raise SettingsError(
                 f"SIGNING_SECRET is not set: SIGN_URLS=true needs a key of at least {MIN_SECRET} characters"
             )
-        if serves and not (self.is_loopback or self.api_keys or self.allow_anonymous):
+        if serves and not (self.is_loopback or self.needs_key or self.allow_anonymous):
             # Anyone on the network could spend money.
             raise SettingsError(
-                f"HOST={self.host!r} is reachable from outside: set API_KEYS, or ALLOW_ANONYMOUS=true to allow everyone"
+                f"HOST={self.host!r} is reachable from outside: set API_KEYS or API_KEYS_FILE,"
+                " or ALLOW_ANONYMOUS=true to allow everyone"
             )
         if draws and not self.emulates and self.gemini_api_key is None:
             raise SettingsError(
                 "GEMINI_API_KEY is not set: give a key, or GEMINI_EMULATOR=true for the local emulator"
                 " (its default only on a loopback HOST without GEMINI_BASE_URL)"
             )
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether requests need an API key."""
+        return bool(self.api_keys or self.api_keys_file)
 
     @property
     def ledger_directory(self) -> Path:
@@ -219,6 +236,17 @@ class Settings(BaseSettings):
             ) from None
 
 
+def _filed(name: str, values: Mapping[str, Any]) -> str:
+    """A secret from its file; raises SettingsError, which shows nothing of either."""
+    variable = _variable(name, Settings.model_fields[name])
+    if values.get(name):
+        raise SettingsError(f"{variable} and {name.upper()}_FILE are both set: set one of them")
+    try:
+        return read_secret(Path(values[f"{name}_file"]))
+    except ValueError as error:
+        raise SettingsError(f"{name.upper()}_FILE is not allowed: {error}") from None
+
+
 def load_settings(**overrides: Any) -> Settings:
     """Read the settings from the environment; raises SettingsError, which names the variable and the allowed values."""
     try:
@@ -238,9 +266,11 @@ def _one_line(error: ValidationError) -> str:
 
 
 def _variable(field: str, info: FieldInfo | None) -> str:
-    """The environment variable of a field; of several aliases, the first that is set."""
+    """The environment variable of a field; of several, the first that is set."""
     aliases = info.validation_alias if info else None
-    names = map(str, aliases.choices) if isinstance(aliases, AliasChoices) else ()
+    names = [*map(str, aliases.choices)] if isinstance(aliases, AliasChoices) else [field.upper()]
+    if field.lower() in _FILED:
+        names.append(f"{field.upper()}_FILE")
     return next((name for name in names if os.environ.get(name)), field.upper())
 
 

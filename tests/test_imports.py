@@ -12,13 +12,14 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted(ROOT.joinpath("service").rglob("*.py"))
 
 # Package or top-level module -> what of `service` it may import. Every module is on the list.
-GROUND = {"error_codes", "errors", "settings", "logs", "metrics", "quoting", "values"}
+GROUND = {"callers", "error_codes", "errors", "settings", "logs", "metrics", "quoting", "values"}
 ALLOWED = {
     "__init__": set(),
     "__main__": {"cli", "signals"},
-    "cli": GROUND | {"accounts", "app", "cleanup", "commands", "exports", "imaging", "schemas", "server", "streams"},
+    "cli": GROUND
+    | {"accounts", "app", "cleanup", "commands", "exports", "imaging", "keyring", "schemas", "server", "streams"},
     "cleanup": {"errors", "ledger", "retention", "settings", "store", "streams"},
-    "accounts": {"ledger", "schemas", "settings", "streams"},
+    "accounts": {"callers", "gemini", "ledger", "schemas", "settings", "streams"},
     "commands": GROUND
     | {
         "bases",
@@ -59,7 +60,9 @@ ALLOWED = {
         "exports",
         "gemini",
         "jobs",
+        "keyring",
         "ledger",
+        "secret_files",
         "scheduler",
         "schemas",
         "signals",
@@ -70,6 +73,7 @@ ALLOWED = {
     "schemas": {
         "bases",
         "budgets",
+        "callers",
         "encodings",
         "errors",
         "gemini",
@@ -83,6 +87,7 @@ ALLOWED = {
     },
     "jobs": {
         "bases",
+        "callers",
         "errors",
         "exports",
         "gemini",
@@ -94,7 +99,7 @@ ALLOWED = {
         "thumbnails",
         "variations",
     },
-    "ledger": {"errors", "settings", "store"},
+    "ledger": {"callers", "errors", "settings", "store"},
     "stored": {"error_codes", "errors", "imaging", "orders"},
     "thumbnails": GROUND | {"bases", "exports", "gemini", "imaging", "orders", "store", "variations"},
     "variations": GROUND | {"bases", "exports", "gemini", "imaging", "orders", "publishing", "store"},
@@ -128,7 +133,11 @@ ALLOWED = {
     "streams": {"errors", "quoting"},
     "metrics": set(),
     "logs": {"quoting"},
-    "settings": {"cpus", "errors", "gemini", "store", "values"},
+    "keyring": {"api_keys", "callers", "errors", "secret_files", "settings"},
+    "settings": {"api_keys", "cpus", "errors", "gemini", "secret_files", "store", "values"},
+    "api_keys": {"callers"},
+    "callers": set(),
+    "secret_files": set(),
     "values": set(),
     "cpus": set(),
     "error_codes": {"errors"},

@@ -30,9 +30,10 @@ async def _create_images(request: web.Request, form: Form, route: str) -> web.St
     """Begin a request, or find the one that this repeats; answer at its end, and note whether the client got it all."""
     key = idempotency_key(request.headers.getall("Idempotency-Key", ()))
     retries = is_retry(request.headers.getall("X-Stainless-Retry-Count", ()))
-    wanted = read_image_request(form.fields, request.app[SETTINGS], request[REQUEST_ID], form.uploads.get("image"))
+    caller, base = request[CALLER], form.uploads.get("image")
+    wanted = read_image_request(form.fields, request.app[SETTINGS], request[REQUEST_ID], base, caller.limits)
     digest = fingerprint(route, form.fields.texts, form.uploads)
-    submission = Submission(request[CALLER], "sync", key, digest, route, retries)
+    submission = Submission(caller, "sync", key, digest, route, retries)
     with await request.app[ADMISSION].enter("thumbnails", wanted.order.count) as ticket:
         row, job = await submit(request, form, wanted.order, submission, ticket)
         await finish(request, row, job)

@@ -9,7 +9,7 @@ from service.gemini.costs import usd
 from service.metrics import negotiated
 from service.schemas.answers import Checks, HealthAnswer, ReadyAnswer
 from service.server.admission import VARIATION_BYTES
-from service.server.keys import ADMISSION, EXPORTS, GEMINI, LEDGER, METRICS, SETTINGS, SWEEPER
+from service.server.keys import ADMISSION, EXPORTS, GEMINI, KEYRING, LEDGER, METRICS, SETTINGS, SWEEPER
 from service.server.sending import answer
 from service.store.descriptors import BEGIN, shortage, spare
 
@@ -30,8 +30,10 @@ async def readyz(request: web.Request) -> web.StreamResponse:
         scheduler=app[SWEEPER].state(),
         admission="draining" if app[ADMISSION].draining else "ok",
         emulator=_emulator(request),
+        # The keys of before stay valid, so a file that cannot be used is no reason to be taken out of service.
+        keys=app[KEYRING].state if app[SETTINGS].api_keys_file else None,
     )
-    failed = [f"{name}: {state}" for name, state in checks if state not in ("ok", None)]
+    failed = [f"{name}: {state}" for name, state in checks if name != "keys" and state not in ("ok", None)]
     if failed:
         raise NotReady("; ".join(failed))
     return answer(ReadyAnswer(status="ready", checks=checks, emulator=app[SETTINGS].emulates))

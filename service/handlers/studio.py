@@ -41,7 +41,7 @@ async def show_studio(request: web.Request) -> web.StreamResponse:
 def _config(settings: Settings) -> dict[str, Any]:
     return {
         "emulator": settings.emulates,
-        "needs_key": bool(settings.api_keys),
+        "needs_key": settings.needs_key,
         "max_script": MAX_SCRIPT,
         "max_side": MAX_SIDE,
         "max_variations": settings.max_variations,

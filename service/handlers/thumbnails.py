@@ -21,8 +21,9 @@ async def create_thumbnails(request: web.Request) -> web.StreamResponse:
     key = idempotency_key(request.headers.getall("Idempotency-Key", ()))
     mode: Mode = "async" if prefers_async(request.headers.getall("Prefer", ())) else "sync"
     async with open_form(request, texts=THUMBNAIL_FIELDS, files=("image",)) as form:
-        order = read_order(form.fields, request.app[SETTINGS], request[REQUEST_ID], form.uploads.get("image"))
-        submission = Submission(request[CALLER], mode, key, fingerprint(ROUTE, form.fields.texts, form.uploads))
+        caller, base = request[CALLER], form.uploads.get("image")
+        order = read_order(form.fields, request.app[SETTINGS], request[REQUEST_ID], base, caller.limits)
+        submission = Submission(caller, mode, key, fingerprint(ROUTE, form.fields.texts, form.uploads))
         with await request.app[ADMISSION].enter("thumbnails", order.count) as ticket:
             row, job = await submit(request, form, order, submission, ticket)
             if mode == "sync":

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
+from service.callers import Caller
 from service.errors import ServiceError
 from service.jobs.record import LedgerRecord
 from service.ledger.rows import Mode
@@ -14,18 +15,6 @@ GENERATIONS, EDITS = "POST /v1/images/generations", "POST /v1/images/edits"
 COMMAND_LINE = "cli"
 
 Body = tuple[str, str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """The client, whose API key has the digest `principal`; with `sees_all` it sees the requests of all clients."""
-
-    principal: str
-    sees_all: bool = False
-
-    @property
-    def filter(self) -> str | None:
-        return None if self.sees_all else self.principal
 
 
 @dataclass(frozen=True, slots=True)

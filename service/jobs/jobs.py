@@ -7,10 +7,11 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from service.bases import SharedBase
+from service.callers import Caller
 from service.errors import Deleted, IdempotencyMismatch, ServiceError, StorageFull, StorageUnavailable, UnpricedModel
 from service.gemini.costs import Pricing
 from service.jobs.beginnings import Beginnings
-from service.jobs.job import Caller, Job, Submission
+from service.jobs.job import Job, Submission
 from service.jobs.later import LaterWrites, keep_task
 from service.jobs.reading import Found, RequestReader
 from service.jobs.record import CANCELLED, LedgerRecord
@@ -74,8 +75,10 @@ class JobService(RequestReader):
         Raises IdempotencyMismatch and Deleted.
         """
         if submission.idempotency_key is None:
-            return await self.ledger.join(*submission.body) if submission.retries else None
-        holder = await self.ledger.holder(submission.caller.principal, submission.route, submission.idempotency_key)
+            if not submission.retries:
+                return None
+            return await self.ledger.join(submission.caller.principals, submission.route, submission.fingerprint)
+        holder = await self.ledger.holder(submission.caller.principals, submission.route, submission.idempotency_key)
         return _same_body(holder, submission) if holder else None
 
     async def begin(
@@ -125,14 +128,17 @@ class JobService(RequestReader):
 
     async def _open(self, order: Order, submission: Submission, upload: str | None) -> Opened:
         pricing = self.pricing(order)
-        if self._budget and pricing.list_price is None:
-            raise UnpricedModel(f"{pricing.model} has no price in the table, and BUDGET_USD_PER_DAY is set")
+        caller = submission.caller
+        if pricing.list_price is None and (self._budget or caller.limits.budget is not None):
+            raise UnpricedModel(f"{pricing.model} has no price in the table, and a budget is set")
         base = order.base
         stored = StoredBase(upload, base.sha256, base.size, base.format) if base else None
         return await self.ledger.open(
             NewRequest(
                 id=order.request_id,
-                principal=submission.caller.principal,
+                principal=caller.principal,
+                formerly=caller.formerly,
+                budget=caller.limits.budget,
                 route=submission.route,
                 fingerprint=submission.fingerprint,
                 mode=submission.mode,

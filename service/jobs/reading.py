@@ -2,9 +2,9 @@
 
 from collections.abc import AsyncIterator
 
+from service.callers import Caller
 from service.errors import Draining, NotFound, StillRunning
 from service.jobs.changes import Changes, wait_for
-from service.jobs.job import Caller
 from service.ledger.ledger import Ledger
 from service.ledger.rows import CallRow, EventRow, RequestRow
 
@@ -22,7 +22,7 @@ class RequestReader:
     async def get(self, request_id: str, caller: Caller) -> Found:
         """A request and its calls; raises NotFound, also for a request of another caller."""
         found = await self.ledger.request(request_id)
-        if found is None or not (caller.sees_all or found[0].principal == caller.principal):
+        if found is None or not (caller.sees_all or found[0].principal in caller.principals):
             raise NotFound("there is no such request")
         return found
 

@@ -20,6 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 from service.bases import SharedBase, lost_base
+from service.callers import Caller
 from service.errors import (
     ImageError,
     NoExport,
@@ -32,7 +33,7 @@ from service.errors import (
 )
 from service.exports import ImageExportService
 from service.jobs.adoption import Leftovers
-from service.jobs.job import COMMAND_LINE, Caller, Submission, outlives_client
+from service.jobs.job import COMMAND_LINE, Submission, outlives_client
 from service.jobs.jobs import JobService
 from service.jobs.pricing import failure_of, pricing_of, receipt_of
 from service.jobs.record import CANCELLED

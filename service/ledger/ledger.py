@@ -13,7 +13,7 @@ from service.ledger import queries, retries, statements, steps
 from service.ledger.database import NAME, Database, connect
 from service.ledger.money import Overspent, day_of, ignore
 from service.ledger.owners import as_owner, bury, dead_owners, leave
-from service.ledger.queries import NamedArea
+from service.ledger.queries import NamedArea, Principals
 from service.ledger.rows import CallRow, DayRow, EventRow, RequestRow, UsageRow, microseconds
 from service.ledger.steps import CallId, Failure, NewRequest, Opened, Receipt, Rules
 from service.ledger.writer import Writer
@@ -131,41 +131,44 @@ class Ledger:
         """A request and its calls; None if there is none, or it was deleted."""
         return await self._step(queries.request_with_calls, request_id)
 
-    async def holder(self, principal: str, route: str, key: str) -> RequestRow | None:
+    async def holder(self, principals: Sequence[str], route: str, key: str) -> RequestRow | None:
         """The request that holds an idempotency key."""
-        return await self._step(steps.holder_of_key, principal, route, key, self._rules, self._clock())
+        return await self._step(steps.holder_of_key, principals, route, key, self._rules, self._clock())
 
-    async def join(self, principal: str, route: str, fingerprint: str) -> RequestRow | None:
+    async def join(self, principals: Sequence[str], route: str, fingerprint: str) -> RequestRow | None:
         """The request with this body that an automatic retry repeats, which is noted as joined."""
-        return await self._step(retries.join, principal, route, fingerprint, self._clock())
+        return await self._step(retries.join, principals, route, fingerprint, self._clock())
 
     async def deliver(self, request_id: str) -> None:
         """Note that a client received the answer in whole."""
         await self._step(retries.deliver, request_id, self._clock())
 
     async def newest(
-        self, principal: str | None, limit: int, before: RequestRow | None = None
+        self, principals: Principals, limit: int, before: RequestRow | None = None
     ) -> list[tuple[RequestRow, list[CallRow]]]:
-        """The newest requests of a principal (None: of all), those older than `before`, and their calls."""
-        return await self._step(queries.newest, principal, limit, before)
+        """The newest requests of these principals (None: of all), those older than `before`, and their calls."""
+        return await self._step(queries.newest, principals, limit, before)
 
     async def newest_of_key(
-        self, principal: str | None, route: str, key: str
+        self, principals: Principals, route: str, key: str
     ) -> tuple[RequestRow, list[CallRow]] | None:
         """The newest request that was made with an idempotency key, whether it still holds the key or not."""
-        return await self._step(queries.newest_of_key, principal, route, key)
+        return await self._step(queries.newest_of_key, principals, route, key)
 
     async def events(self, request_id: str, after: int, limit: int = 100) -> list[EventRow]:
         return await self._step(queries.events_after, request_id, after, limit)
 
-    async def usage(self, principal: str | None, first: str, last: str) -> list[UsageRow]:
-        """Calls and money of the UTC days `first` to `last`, of a principal or (None) of all."""
-        return await self._step(queries.usage, principal, first, last)
+    async def usage(self, principals: Principals, first: str, last: str, *, by_name: bool = False) -> list[UsageRow]:
+        """Calls and money of the UTC days `first` to `last`, of these principals or (None) of all.
 
-    async def today(self) -> DayRow:
-        """The money of all callers in the current UTC day."""
+        Only with `by_name` are the rows those of one name each.
+        """
+        return await self._step(queries.usage, principals, first, last, by_name=by_name)
+
+    async def today(self, principals: Sequence[str] = (statements.ALL,)) -> DayRow:
+        """The money of these principals, or of all, in the current UTC day."""
         day = day_of(self._clock())
-        return await self._step(queries.money_of, day)
+        return await self._step(queries.money_of, principals, day)
 
     async def states(self) -> dict[str, int]:
         """How many calls are in each state."""

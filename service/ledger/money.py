@@ -1,13 +1,16 @@
 """Money of a day: reserved before a call, then spent, released, or counted as possibly billed."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from service.errors import BudgetExhausted
 from service.ledger import statements
-from service.ledger.database import Database, Values, read
-from service.ledger.rows import CallRow, DayRow
+from service.ledger.database import Database, Values
+from service.ledger.queries import money_of
+from service.ledger.rows import CallRow
+from service.ledger.statements import ALL
 
 log = logging.getLogger(__name__)
 
@@ -24,24 +27,39 @@ def day_of(now: int) -> str:
     return datetime.fromtimestamp(now / 1_000_000, UTC).date().isoformat()
 
 
-def reserve(database: Database, principal: str, amount: int, budget: int | None, now: int) -> None:
-    """Reserve an amount for a principal and for all; raises BudgetExhausted if the budget of all does not allow it."""
-    day = day_of(now)
-    for each in ("", principal):
-        database.run(statements.OPEN_DAY, {"day": day, "principal": each})
-    if budget is not None:
-        values: Values = {"day": day, "reserved": amount, "budget": budget}
-        if not database.run(statements.RESERVE, values):
-            today = next(read(database, DayRow, statements.READ_DAY, {"day": day, "principal": ""}))
-            only_reserved = today.spent + today.possible + amount <= budget
-            raise _over_budget(5 if only_reserved else _seconds_to_midnight(now))
-        database.run(statements.RESERVE_OWN, {"day": day, "principal": principal, "reserved": amount})
-    else:
-        _move(database, day, principal, reserved=amount)
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """Limits of a day in nano-dollars (None: no limit): for all callers together, and for one of them."""
+
+    all: int | None
+    own: int | None = None
 
 
-def _over_budget(seconds: int) -> BudgetExhausted:
-    return BudgetExhausted("BUDGET_USD_PER_DAY does not allow this request", headers={"Retry-After": str(seconds)})
+def reserve(database: Database, principals: Sequence[str], amount: int, budgets: Budgets, now: int) -> None:
+    """Reserve an amount for all callers and for the first of the principals; raises BudgetExhausted.
+
+    The other principals are what it was before: what they spent counts against its own budget, too.
+    """
+    _reserve(database, (ALL,), amount, budgets.all, "BUDGET_USD_PER_DAY", now)
+    _reserve(database, principals, amount, budgets.own, "the budget of this API key", now)
+
+
+def _reserve(
+    database: Database, principals: Sequence[str], amount: int, budget: int | None, name: str, now: int
+) -> None:
+    """Reserve for the first of the principals, within a budget of them all."""
+    day, principal, *others = day_of(now), *principals
+    database.run(statements.OPEN_DAY, {"day": day, "principal": principal})
+    own = budget
+    if budget is not None and others:
+        own = budget - money_of(database, others, day).used
+    values: Values = {"day": day, "principal": principal, "reserved": amount, "budget": own}
+    if database.run(statements.RESERVE, values) or budget is None:
+        return
+    today = money_of(database, principals, day)
+    only_reserved = today.spent + today.possible + amount <= budget
+    seconds = 5 if only_reserved else _seconds_to_midnight(now)
+    raise BudgetExhausted(f"{name} does not allow this request", headers={"Retry-After": str(seconds)})
 
 
 def _seconds_to_midnight(now: int) -> int:
@@ -64,11 +82,8 @@ def settle(
 
 
 def _move(database: Database, day: str, principal: str, reserved: int = 0, spent: int = 0, possible: int = 0) -> None:
-    values: Values = {
-        "day": day,
-        "principal": principal,
-        "reserved": reserved,
-        "spent": spent,
-        "possible": possible,
-    }
-    database.run(statements.MOVE_MONEY, values)
+    """Move money of all callers and of a principal, in this order as in `reserve`: two transactions that lock the
+    rows in unlike orders would wait for each other."""
+    values: Values = {"day": day, "reserved": reserved, "spent": spent, "possible": possible}
+    for each in (ALL, principal):
+        database.run(statements.MOVE_MONEY, {**values, "principal": each})

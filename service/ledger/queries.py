@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from service.ledger import statements
-from service.ledger.database import Database, Values, read
+from service.ledger.database import Database, read
 from service.ledger.rows import CallRow, DayRow, EventRow, RequestRow, UsageRow
+
+# Whose rows; None: those of all.
+Principals = Sequence[str] | None
 
 # The areas whose files rows name for good.
 NamedArea = Literal["generated", "uploads"]
@@ -44,21 +47,21 @@ def request_with_calls(database: Database, request_id: str) -> tuple[RequestRow,
 
 
 def newest_of_key(
-    database: Database, principal: str | None, route: str, key: str
+    database: Database, principals: Principals, route: str, key: str
 ) -> tuple[RequestRow, list[CallRow]] | None:
-    values: Values = {"principal": principal, "route": route, "idempotency_key": key}
-    request = next(read(database, RequestRow, statements.NEWEST_OF_KEY, values), None)
+    statement, values = statements.of_principals(statements.NEWEST_OF_KEY, principals)
+    found = read(database, RequestRow, statement, {**values, "route": route, "idempotency_key": key})
+    request = next(found, None)
     return (request, calls_of(database, request.id)) if request else None
 
 
 def newest(
-    database: Database, principal: str | None, limit: int, before: RequestRow | None = None
+    database: Database, principals: Principals, limit: int, before: RequestRow | None = None
 ) -> list[tuple[RequestRow, list[CallRow]]]:
-    """The newest requests of a principal (None: of all), those older than `before`, and their calls."""
-    values: dict[str, Any] = {"principal": principal, "limit": limit}
-    statement = statements.NEWEST
+    """The newest requests, those older than `before`, and their calls."""
+    statement, own = statements.of_principals(statements.NEWEST_BEFORE if before else statements.NEWEST, principals)
+    values: dict[str, Any] = {**own, "limit": limit}
     if before:
-        statement = statements.NEWEST_BEFORE
         values |= {"created": before.created, "id": before.id}
     return [
         (request, calls_of(database, request.id)) for request in list(read(database, RequestRow, statement, values))
@@ -69,15 +72,16 @@ def events_after(database: Database, request_id: str, after: int, limit: int) ->
     return list(read(database, EventRow, statements.READ_EVENTS, {"id": request_id, "after": after, "limit": limit}))
 
 
-def money_of(database: Database, day: str) -> DayRow:
-    """The money of all on a day."""
-    values: Values = {"day": day, "principal": ""}
-    return next(read(database, DayRow, statements.READ_DAY, values), DayRow(day, "", 0, 0, 0))
+def money_of(database: Database, principals: Sequence[str], day: str) -> DayRow:
+    """The money of these principals on a day; that of all has the principal ''."""
+    statement, values = statements.of_principals(statements.SUM_DAYS, principals)
+    return next(read(database, DayRow, statement, {**values, "day": day}))
 
 
-def usage(database: Database, principal: str | None, first: str, last: str) -> list[UsageRow]:
-    values = {"principal": principal, "first": first, "last": last}
-    return list(read(database, UsageRow, statements.USAGE, values))
+def usage(database: Database, principals: Principals, first: str, last: str, *, by_name: bool) -> list[UsageRow]:
+    kind = statements.USAGE_BY_NAME if by_name else statements.USAGE
+    statement, values = statements.of_principals(kind, principals)
+    return list(read(database, UsageRow, statement, {**values, "first": first, "last": last}))
 
 
 def open_requests(database: Database, owner: str) -> list[RequestRow]:

@@ -1,5 +1,7 @@
 """Automatic retries, which clients send without an idempotency key: which request they repeat."""
 
+from collections.abc import Sequence
+
 from service.ledger import statements
 from service.ledger.database import Database, Values, read
 from service.ledger.rows import RequestRow
@@ -8,16 +10,15 @@ from service.ledger.rows import RequestRow
 JOINABLE = 15 * 60 * 1_000_000
 
 
-def join(database: Database, principal: str, route: str, fingerprint: str, now: int) -> RequestRow | None:
+def join(database: Database, principals: Sequence[str], route: str, fingerprint: str, now: int) -> RequestRow | None:
     """The request that an automatic retry repeats: of those with this body, the one whose client most likely waits.
 
     That is the oldest one whose answer was not delivered and that was given to no retry yet, else the newest.
     """
-    values: Values = {
-        "principal": principal, "route": route, "fingerprint": fingerprint, "ended_after": now - JOINABLE,
-    }  # fmt: skip
-    for statement in (statements.OLDEST_UNDELIVERED, statements.NEWEST_JOINABLE):
-        if found := next(read(database, RequestRow, statement, values), None):
+    values: Values = {"route": route, "fingerprint": fingerprint, "ended_after": now - JOINABLE}
+    for each in (statements.OLDEST_UNDELIVERED, statements.NEWEST_JOINABLE):
+        statement, own = statements.of_principals(each, principals)
+        if found := next(read(database, RequestRow, statement, {**values, **own}), None):
             database.run(statements.JOIN_REQUEST, {"id": found.id, "now": now})
             return found
     return None

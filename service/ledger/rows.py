@@ -99,10 +99,9 @@ class EventRow:
 
 @dataclass(frozen=True, slots=True)
 class DayRow:
-    """Money of one UTC day in nano-dollars, of one principal or, with principal '', of all."""
+    """Money of one UTC day in nano-dollars, of one or several principals, or of all."""
 
     day: str
-    principal: str
     reserved: int
     spent: int
     possible: int
@@ -114,9 +113,10 @@ class DayRow:
 
 @dataclass(frozen=True, slots=True)
 class UsageRow:
-    """Calls of one day, model, size, tier and outcome, with their sums."""
+    """Calls of one day, name of their keys, model, size, tier and outcome, with their sums."""
 
     day: str
+    key_name: str
     model: str
     image_size: str
     tier: str

@@ -4,13 +4,18 @@ Each step of a call is one UPDATE, guarded by the states that it may come from a
 it returns no row, another process was first.
 """
 
-from service.ledger.rows import OPEN, CallRow, DayRow, EventRow, OwnerRow, RequestRow, columns, placeholders
+from collections.abc import Sequence
 
+from service.callers import NAMED, NAMELESS
+from service.ledger.rows import OPEN, CallRow, EventRow, OwnerRow, RequestRow, columns, placeholders
+
+# The principal of the lines of `days` that count for all callers.
+ALL = ""
 _OPEN = ", ".join(f"'{state}'" for state in OPEN)
 _CALL = columns(CallRow)
 _REQUEST = columns(RequestRow)
-# Rows of one principal, or of all.
-_OWN = "(CAST(:principal AS TEXT) IS NULL OR principal = :principal)"
+# In place of a condition that `of_principals` writes.
+_OWN = "{own}"
 
 READ_VERSION = "SELECT max(version) FROM schema"
 CREATE_VERSION = "CREATE TABLE IF NOT EXISTS schema (version BIGINT NOT NULL)"
@@ -41,7 +46,7 @@ NEWEST_BEFORE = (
 )
 # Requests of one body that an automatic retry may join: known to have cost nothing are those that ended unbilled.
 _JOINABLE = (
-    f"SELECT {_REQUEST} FROM requests WHERE principal = :principal AND route = :route AND fingerprint = :fingerprint"
+    f"SELECT {_REQUEST} FROM requests WHERE {_OWN} AND route = :route AND fingerprint = :fingerprint"
     " AND (finished IS NULL OR finished > :ended_after) AND deleted IS NULL AND (finished IS NULL OR EXISTS"
     " (SELECT 1 FROM calls WHERE request_id = requests.id AND (billed IS NULL OR billed = 1)))"
 )
@@ -106,14 +111,17 @@ OPEN_DAY = (
 )
 MOVE_MONEY = (
     "UPDATE days SET reserved = reserved + :reserved, spent = spent + :spent, possible = possible + :possible"
-    " WHERE day = :day AND principal IN (:principal, '')"
+    " WHERE day = :day AND principal = :principal"
 )
 RESERVE = (
-    "UPDATE days SET reserved = reserved + :reserved WHERE day = :day AND principal = ''"
-    " AND reserved + spent + possible + :reserved <= CAST(:budget AS BIGINT) RETURNING reserved"
+    "UPDATE days SET reserved = reserved + :reserved WHERE day = :day AND principal = :principal"
+    " AND (CAST(:budget AS BIGINT) IS NULL OR reserved + spent + possible + :reserved <= CAST(:budget AS BIGINT))"
+    " RETURNING reserved"
 )
-RESERVE_OWN = "UPDATE days SET reserved = reserved + :reserved WHERE day = :day AND principal = :principal"
-READ_DAY = f"SELECT {columns(DayRow)} FROM days WHERE day = :day AND principal = :principal"
+SUM_DAYS = (
+    "SELECT CAST(:day AS TEXT), CAST(COALESCE(sum(reserved), 0) AS BIGINT), CAST(COALESCE(sum(spent), 0) AS BIGINT),"
+    f" CAST(COALESCE(sum(possible), 0) AS BIGINT) FROM days WHERE day = :day AND {_OWN}"
+)
 SUM_DAY = (
     "SELECT COALESCE(sum(reserved), 0), COALESCE(sum(cost), 0), COALESCE(sum(possible), 0) FROM calls WHERE day = :day"
 )
@@ -142,13 +150,30 @@ COUNT_STATES = "SELECT state, count(*) FROM calls GROUP BY state"
 # Usage leaves out the calls that certainly cost nothing.
 _OUTCOME = "CASE WHEN state IN ('sending', 'received') THEN 'open' ELSE state END"
 _COUNTED = "state NOT IN ('planned', 'cancelled') AND (billed IS NULL OR billed = 1)"
-USAGE = (
-    f"SELECT day, model, image_size, tier, {_OUTCOME} AS outcome, count(*) AS calls,"
-    " count(CASE WHEN state IN ('received', 'exported') THEN 1 END) AS pictures,"
-    " CAST(COALESCE(sum(cost), 0) AS BIGINT) AS cost, CAST(COALESCE(sum(possible), 0) AS BIGINT) AS possible,"
-    " count(CASE WHEN list_price IS NULL AND cost IS NULL THEN 1 END) AS unpriced,"
-    " count(CASE WHEN estimated = 1 THEN 1 END) AS estimated"
-    f" FROM calls WHERE {_COUNTED} AND day BETWEEN :first AND :last"
-    f" AND {_OWN}"
-    f" GROUP BY day, model, image_size, tier, {_OUTCOME} ORDER BY day, model, image_size, tier, outcome"
+
+
+def _usage(key_name: str) -> str:
+    return (
+        f"SELECT day, {key_name} AS key_name, model, image_size, tier, {_OUTCOME} AS outcome, count(*) AS calls,"
+        " count(CASE WHEN state IN ('received', 'exported') THEN 1 END) AS pictures,"
+        " CAST(COALESCE(sum(cost), 0) AS BIGINT) AS cost, CAST(COALESCE(sum(possible), 0) AS BIGINT) AS possible,"
+        " count(CASE WHEN list_price IS NULL AND cost IS NULL THEN 1 END) AS unpriced,"
+        " count(CASE WHEN estimated = 1 THEN 1 END) AS estimated"
+        f" FROM calls WHERE {_COUNTED} AND day BETWEEN :first AND :last AND {_OWN}"
+        " GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6"
+    )
+
+
+USAGE = _usage(f"CAST('{NAMELESS}' AS TEXT)")
+USAGE_BY_NAME = _usage(
+    f"CASE WHEN substr(principal, 1, {len(NAMED)}) = '{NAMED}'"
+    f" THEN substr(principal, {len(NAMED) + 1}) ELSE '{NAMELESS}' END"
 )
+
+
+def of_principals(statement: str, principals: Sequence[str] | None) -> tuple[str, dict[str, str]]:
+    """A statement for the rows of these principals (None: of all), and the parameters that name them."""
+    if principals is None:
+        return statement.replace(_OWN, "1 = 1"), {}
+    names = {f"principal_{number}": principal for number, principal in enumerate(principals)}
+    return statement.replace(_OWN, f"principal IN ({', '.join(f':{name}' for name in names)})"), names

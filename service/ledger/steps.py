@@ -16,7 +16,7 @@ from typing import Any
 
 from service.ledger import statements
 from service.ledger.database import NONE, Database, Values, read, values_of
-from service.ledger.money import Overspent, day_of, ignore, reserve, settle
+from service.ledger.money import Budgets, Overspent, day_of, ignore, reserve, settle
 from service.ledger.queries import MISSING, calls_of, cost_of, open_requests, possible_of, state_of
 from service.ledger.retries import join
 from service.ledger.rows import CallRow, EventKind, EventRow, Mode, RequestRow
@@ -24,7 +24,10 @@ from service.ledger.rows import CallRow, EventKind, EventRow, Mode, RequestRow
 
 @dataclass(frozen=True, slots=True)
 class NewRequest:
-    """A request to be opened; `list_price` is that of one call, in nano-dollars (None: unknown).
+    """A request to be opened.
+
+    In nano-dollars: `list_price` of one call (None: unknown), `budget` of the principal's day (None: no limit), in
+    which those that it was `formerly` count too. A key that one of them made is still its own.
 
     With `joins` it is an automatic retry, which rather repeats a request with the same body, see `retries.join`.
     """
@@ -44,6 +47,12 @@ class NewRequest:
     idempotency_key: str | None = None
     tier: str = "interactive"
     joins: bool = False
+    formerly: tuple[str, ...] = ()
+    budget: int | None = None
+
+    @property
+    def principals(self) -> tuple[str, ...]:
+        return (self.principal, *self.formerly)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +104,10 @@ def open_request(database: Database, new: NewRequest, owner: str, rules: Rules, 
     Raises BudgetExhausted.
     """
     if new.idempotency_key:
-        holder = holder_of_key(database, new.principal, new.route, new.idempotency_key, rules, now)
+        holder = holder_of_key(database, new.principals, new.route, new.idempotency_key, rules, now)
         if holder:
             return Opened(holder, is_new=False)
-    elif new.joins and (joined := join(database, new.principal, new.route, new.fingerprint, now)):
+    elif new.joins and (joined := join(database, new.principals, new.route, new.fingerprint, now)):
         return Opened(joined, is_new=False)
     request = RequestRow(
         new.id, new.principal, new.route, new.idempotency_key, int(new.idempotency_key is not None), new.fingerprint,
@@ -109,7 +118,7 @@ def open_request(database: Database, new: NewRequest, owner: str, rules: Rules, 
         values = _key(new.principal, new.route, new.idempotency_key)
         return Opened(next(read(database, RequestRow, statements.HOLDER_OF_KEY, values)), is_new=False)
     reserved = 2 * (new.list_price or 0)
-    reserve(database, new.principal, reserved * len(new.stems), rules.budget, now)
+    reserve(database, new.principals, reserved * len(new.stems), Budgets(rules.budget, new.budget), now)
     calls = [
         CallRow(
             new.id, number, 1, "planned", owner, new.principal, 0, new.model, new.image_size, new.tier, day_of(now),
@@ -127,11 +136,12 @@ def _key(principal: str, route: str, key: str | None) -> Values:
 
 
 def holder_of_key(
-    database: Database, principal: str, route: str, key: str | None, rules: Rules, now: int
+    database: Database, principals: Sequence[str], route: str, key: str | None, rules: Rules, now: int
 ) -> RequestRow | None:
     """The request that holds a key; releases the key if its lifetime is over and the request has ended."""
-    values = _key(principal, route, key)
-    holder = next(read(database, RequestRow, statements.HOLDER_OF_KEY, values), None)
+    each = (_key(principal, route, key) for principal in principals)
+    holders = (holder for values in each for holder in read(database, RequestRow, statements.HOLDER_OF_KEY, values))
+    holder = next(holders, None)
     if holder and holder.finished and now >= holder.created + rules.key_lifetime:
         database.run(statements.FREE_KEY, {"id": holder.id})
         return None

@@ -186,6 +186,8 @@ class Checks(Answer):
     admission: str
     emulator: str | None
     """Null when Gemini itself is called."""
+    keys: str | None
+    """Null without API_KEYS_FILE. While the file cannot be used, the keys of before stay valid."""
 
 
 class ReadyAnswer(Answer):

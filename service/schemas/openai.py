@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, replace
 
 from service.bases import Source
+from service.callers import Limits
 from service.encodings import default_encodings
 from service.errors import InvalidField, MissingField, NotUtf8, UnknownField
 from service.gemini import models
@@ -51,8 +52,13 @@ def _text(name: str, value: object) -> str:
     raise InvalidField(f"{name} must be a string, a number or a boolean", param=name)
 
 
-def read_image_request(fields: Fields, settings: Settings, request_id: str, base: Source | None) -> ImageRequest:
-    """Parse a request for pictures; with `base` it is the reference of them all. Raises RequestError."""
+def read_image_request(
+    fields: Fields, settings: Settings, request_id: str, base: Source | None, limits: Limits
+) -> ImageRequest:
+    """Parse a request for pictures of a caller with these limits; with `base` it is the reference of them all.
+
+    Raises RequestError.
+    """
     prompt, model = _prompt(fields), _model(fields, settings)
     image_size = models.largest_size(model, table.IMAGE_SIZES[fields.read(table.QUALITY, "auto")])
     picture_format = fields.read(table.OUTPUT_FORMAT, "png")
@@ -68,7 +74,7 @@ def read_image_request(fields: Fields, settings: Settings, request_id: str, base
         script=prompt,
         base=base,
         aspect_ratio=aspect_ratio,
-        count=fields.read(table.n_up_to(settings.max_variations), 1),
+        count=fields.read(table.n_up_to(limits.most_variations(settings.max_variations)), 1),
         model=model,
         image_size=image_size,
         plan=replace(plan, share=WHOLE_SHARE) if base else plan,

@@ -7,6 +7,7 @@ from typing import Any
 
 from service.bases import Source
 from service.budgets import budget_of_each
+from service.callers import NO_LIMITS, Limits
 from service.encodings import default_encodings
 from service.errors import InvalidField, MissingField, NotUtf8
 from service.gemini import models
@@ -29,8 +30,10 @@ PICTURE_FIELDS = tuple(field.name for field in table.PICTURE)
 THUMBNAIL_FIELDS = tuple(field.name for field in table.thumbnails(1))
 
 
-def read_order(fields: Fields, settings: Settings, request_id: str, base: Source | None) -> Order:
-    """Parse a request for thumbnails; raises MissingField, InvalidField, NotUtf8."""
+def read_order(
+    fields: Fields, settings: Settings, request_id: str, base: Source | None, limits: Limits = NO_LIMITS
+) -> Order:
+    """Parse a request for thumbnails of a caller with these limits; raises MissingField, InvalidField, NotUtf8."""
     script = _script(fields)
     model = fields.read(table.MODEL, settings.gemini_model)
     aspect_ratio = fields.read(table.ASPECT_RATIO, "16:9")
@@ -45,7 +48,7 @@ def read_order(fields: Fields, settings: Settings, request_id: str, base: Source
         script=script,
         base=base,
         aspect_ratio=aspect_ratio,
-        count=fields.read(table.count_up_to(settings.max_variations), 1),
+        count=fields.read(table.count_up_to(limits.most_variations(settings.max_variations)), 1),
         model=model,
         image_size=image_size,
         reference=fields.read(table.REFERENCE, True),

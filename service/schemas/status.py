@@ -171,7 +171,9 @@ class UsageAnswer(Answer):
     to: Day
     rows: list[UsageAnswerRow]
     total: UsageTotal
-    budget: BudgetAnswer
+    key: str
+    budget: BudgetAnswer | None = None
+    key_budget: BudgetAnswer | None = None
 
 
 def status_answer(request: RequestRow, calls: Sequence[CallRow], link: Link) -> StatusAnswer:
@@ -262,9 +264,16 @@ def event_answer(event: EventRow, calls: Sequence[CallRow], link: Link) -> Event
             return FailedEvent(**common, error=error_answer(error_of(event, call)))
 
 
-def usage_answer(first: str, last: str, rows: Sequence[UsageRow], today: DayRow, budget: int | None) -> UsageAnswer:
-    """`budget` of a day in nano-dollars, None without one."""
-    left = None if budget is None else max(0, budget - today.used)
+def usage_answer(
+    first: str,
+    last: str,
+    rows: Sequence[UsageRow],
+    key: str,
+    *,
+    budget: BudgetAnswer | None = None,
+    key_budget: BudgetAnswer | None = None,
+) -> UsageAnswer:
+    """`key` is the name of the caller's API key; one of the budgets is given, that of all or that of the key."""
     return UsageAnswer(
         first=first,
         to=last,
@@ -277,14 +286,22 @@ def usage_answer(first: str, last: str, rows: Sequence[UsageRow], today: DayRow,
             unpriced_calls=sum(row.unpriced for row in rows),
             estimated_calls=sum(row.estimated for row in rows),
         ),
-        budget=BudgetAnswer(
-            usd_per_day=None if budget is None else usd(budget),
-            day=today.day,
-            spent_usd=usd(today.spent),
-            reserved_usd=usd(today.reserved),
-            possibly_billed_usd=usd(today.possible),
-            left_usd=None if left is None else usd(left),
-        ),
+        key=key,
+        budget=budget,
+        key_budget=key_budget,
+    )
+
+
+def budget_answer(today: DayRow, budget: int | None) -> BudgetAnswer:
+    """`budget` of a day in nano-dollars, None without one."""
+    left = None if budget is None else max(0, budget - today.used)
+    return BudgetAnswer(
+        usd_per_day=None if budget is None else usd(budget),
+        day=today.day,
+        spent_usd=usd(today.spent),
+        reserved_usd=usd(today.reserved),
+        possibly_billed_usd=usd(today.possible),
+        left_usd=None if left is None else usd(left),
     )
 
 

@@ -1,26 +1,26 @@
 """API keys, the Host and Origin checks that protect an open port, and CORS preflights."""
 
-import hashlib
-import hmac
 import re
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 
+from service.callers import NAMELESS, Caller
 from service.errors import CrossOrigin, Unauthorized
-from service.jobs.job import Caller
-from service.server.keys import CALLER, ROUTE, ROUTES, SETTINGS
+from service.server.keys import CALLER, KEYRING, ROUTE, ROUTES, SETTINGS
 from service.server.routes import UNKNOWN, Access, Handler
 from service.values import is_loopback
 
 # Without API keys, every client is this caller, who sees all requests.
-_ANONYMOUS = Caller("-", sees_all=True)
+_ANONYMOUS = Caller(NAMELESS, sees_all=True)
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, HEAD, POST, DELETE",
     "Access-Control-Allow-Headers": "Authorization, Content-Type, Range, Idempotency-Key, Prefer, Last-Event-ID",
     "Access-Control-Max-Age": "600",
 }
+# Where browsers open pages and what belongs to them, whether it exists or not.
+_PAGES = re.compile(r"/(?:favicon\.ico|openapi\.json|docs|(?:docs|studio)/.*)", re.DOTALL)
 _SAFE_METHODS = (hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS)
 _PORTS = {"http": 80, "https": 443}
 # host[:port] (RFC 3986, 3.2) and nothing else: urlsplit also finds a host behind user information and before a path.
@@ -35,7 +35,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     request[CALLER] = _ANONYMOUS
     if request[ROUTE].access == "open":
         return await handler(request)
-    if request.app[SETTINGS].api_keys:
+    if request.app[KEYRING].needs_key:
         if await _access(request) == "guarded":
             request[CALLER] = _check_key(request)
     elif request.method not in _SAFE_METHODS:
@@ -51,8 +51,10 @@ def _is_preflight(request: web.Request) -> bool:
 
 
 async def _access(request: web.Request) -> Access:
-    """The access rule of the requested path, whatever the method; unknown paths are guarded."""
+    """The access rule of the requested path, whatever the method; unknown paths are guarded, but those of pages."""
     refusal = request.match_info.http_exception
+    if isinstance(refusal, web.HTTPNotFound) and _PAGES.fullmatch(request.rel_url.raw_path):
+        return "page"
     if not isinstance(refusal, web.HTTPMethodNotAllowed):
         return request[ROUTE].access
     match = await request.app.router.resolve(request.clone(method=min(refusal.allowed_methods)))
@@ -62,13 +64,10 @@ async def _access(request: web.Request) -> Access:
 def _check_key(request: web.Request) -> Caller:
     """The caller of the API key; raises Unauthorized."""
     scheme, _, given = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-    keys = [key.get_secret_value().encode() for key in request.app[SETTINGS].api_keys]
-    presented = given.strip().encode("utf-8", "surrogateescape")
-    # Compare every key, so that the time does not depend on which one matches.
-    matches = [hmac.compare_digest(key, presented) for key in keys]
-    if scheme.lower() != "bearer" or not any(matches):
+    caller = request.app[KEYRING].caller(given.strip().encode("utf-8", "surrogateescape"))
+    if scheme.lower() != "bearer" or caller is None:
         raise Unauthorized("send a valid key as Authorization: Bearer …", headers={"WWW-Authenticate": "Bearer"})
-    return Caller(hashlib.sha256(presented).hexdigest()[:32])
+    return caller
 
 
 class _Origin(NamedTuple):

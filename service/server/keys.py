@@ -4,10 +4,11 @@ from typing import Final
 
 from aiohttp import web
 
+from service.callers import Caller
 from service.exports import ImageExportService
 from service.gemini.client import GeminiService
-from service.jobs.job import Caller
 from service.jobs.jobs import JobService
+from service.keyring import Keyring
 from service.ledger.ledger import Ledger
 from service.metrics import Metrics
 from service.scheduler import Sweeper
@@ -18,6 +19,7 @@ from service.store.hot import HotFiles
 from service.thumbnails import ThumbnailService
 
 SETTINGS: Final = web.AppKey("settings", Settings)
+KEYRING: Final = web.AppKey("keyring", Keyring)
 METRICS: Final = web.AppKey("metrics", Metrics)
 # aiohttp makes a resource for each name, which GET shares with its HEAD.
 ROUTES: Final = web.AppKey("routes", dict[web.AbstractResource | None, Route])

@@ -14,11 +14,25 @@ from service.exports import ImageExportService
 from service.jobs.cleaning import Cleaning
 from service.jobs.jobs import JobService
 from service.jobs.recovery import Recovery
+from service.keyring import Keyring
 from service.ledger.ledger import DAY, ledger_access, open_ledger
 from service.ledger.rows import microseconds
 from service.scheduler import Sweeper, SweepEvents
+from service.secret_files import warn_if_exposed
 from service.server.admission import Admission
-from service.server.keys import ADMISSION, EXPORTS, GEMINI, HOT, JOBS, LEDGER, METRICS, SETTINGS, SWEEPER, THUMBNAILS
+from service.server.keys import (
+    ADMISSION,
+    EXPORTS,
+    GEMINI,
+    HOT,
+    JOBS,
+    KEYRING,
+    LEDGER,
+    METRICS,
+    SETTINGS,
+    SWEEPER,
+    THUMBNAILS,
+)
 from service.server.measuring import add_gauges, export_events, reports
 from service.settings import MIB, Settings
 from service.store import descriptors
@@ -29,6 +43,25 @@ log = logging.getLogger(__name__)
 
 WATCH_SECONDS = 1.0
 LOG_SECONDS = 60.0
+
+
+@contextlib.asynccontextmanager
+async def keyring(app: web.Application) -> AsyncIterator[None]:
+    """The API keys, and the watch over their file."""
+    app[KEYRING] = await asyncio.to_thread(_open_keyring, app[SETTINGS])
+    watch = asyncio.create_task(app[KEYRING].watch())
+    try:
+        yield
+    finally:
+        watch.cancel()
+
+
+def _open_keyring(settings: Settings) -> Keyring:
+    warn_if_exposed("GEMINI_API_KEY_FILE", settings.gemini_api_key_file)
+    warn_if_exposed("SIGNING_SECRET_FILE", settings.signing_secret_file)
+    opened = Keyring(settings)
+    opened.load()
+    return opened
 
 
 @contextlib.asynccontextmanager
@@ -127,4 +160,4 @@ async def sweeper(app: web.Application) -> AsyncIterator[None]:
     await app[SWEEPER].close()
 
 
-CONTEXTS = (exports, ledger, gemini, jobs, sweeper)
+CONTEXTS = (keyring, exports, ledger, gemini, jobs, sweeper)

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from service.callers import Caller
 from service.emulator.responders import raw
-from service.jobs.job import Caller, Submission
+from service.jobs.job import Submission
 from service.orders import Order
 from service.server.keys import JOBS
 from tests.conftest import Serve

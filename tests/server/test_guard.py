@@ -25,16 +25,51 @@ async def test_only_the_routes_on_the_list_are_not_guarded() -> None:
 # Keys
 
 
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND")
+
+
 @pytest.mark.parametrize("path", ["/nowhere", "/metrics/", "/api", "/static", "/api/download", "/api/download/a/b",
-                                  "/studio", "/v1/models", "/METRICS", "//", "/%00", "/healthz/x", "*"])  # fmt: skip
+                                  "/studio", "/v1/models", "/METRICS", "//", "/%00", "/healthz/x", "*", "/docsx",
+                                  "/openapi.json/", "/openapi.yaml", "/favicon.ico/x", "/Docs", "//docs/", "/x/docs/",
+                                  "/./docs", "/studio%2f..%2fmetrics/"])  # fmt: skip
 async def test_a_path_that_is_not_listed_needs_a_key_whether_it_exists_or_not(serve: Serve, path: str) -> None:
     service = await serve(api_keys=KEY)
-    for method in ("OPTIONS",) if path == "*" else ("GET", "HEAD", "POST", "DELETE", "OPTIONS", "PROPFIND"):
-        raw = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-        async with service.connected() as (reader, writer):
-            writer.write(raw.encode())
-            assert (await reader.read()).startswith(b"HTTP/1.1 401 "), method
+    for method in ("OPTIONS",) if path == "*" else METHODS:
+        assert await status_of(service, method, path) == 401, method
     assert (await service.get("/nowhere", Authorization=f"Bearer {KEY}")).status == 404
+
+
+async def status_of(service: Running, method: str, path: str) -> int:
+    raw = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    async with service.connected() as (reader, writer):
+        writer.write(raw.encode())
+        return int((await reader.read()).split()[1])
+
+
+async def test_every_route_that_is_guarded_needs_a_key_whatever_the_method(serve: Serve) -> None:
+    service = await serve(api_keys=KEY)
+    paths = {route.path.format(request_id=f"req_{'0' * 32}", variation_id="var-1", name="x")
+             for route in TABLE if route.access == "guarded"}  # fmt: skip
+    assert len(paths) > 8
+    for path, method in itertools.product(paths, METHODS):
+        assert await status_of(service, method, path) == 401, (method, path)
+
+
+@pytest.mark.parametrize("path", ["/favicon.ico", "/docs/x", "/docs/", "/docs/a/b", "/studio/", "/studio/a/b"])
+async def test_a_page_that_does_not_exist_is_404_without_a_key(serve: Serve, path: str) -> None:
+    service = await serve(api_keys=KEY)
+    for method in ("GET", "HEAD", "POST", "PROPFIND"):
+        assert await status_of(service, method, path) in (404, 405)
+    open_to_all = await serve()
+    assert_problem(await open_to_all.get(path, Host="evil.example"), 403, "cross_origin")
+
+
+@pytest.mark.parametrize("keys", [f"app:{KEY}", f"{'x' * 16},app:{KEY},app:{'y' * 16}"])
+async def test_a_named_key_is_sent_without_its_name(serve: Serve, keys: str) -> None:
+    service = await serve(api_keys=keys)
+    assert (await service.get("/metrics", Authorization=f"Bearer {KEY}")).status == 200
+    for wrong in (f"app:{KEY}", "app", "", KEY[:-1], f"{KEY}k"):
+        assert_problem(await service.get("/metrics", Authorization=f"Bearer {wrong}"), 401, "unauthorized")
 
 
 async def test_an_open_path_needs_no_key_and_a_wrong_method_there_is_405(serve: Serve) -> None:

@@ -16,7 +16,7 @@ from tests.helpers import SCRIPT, Answer, Running, assert_problem, form, picture
 
 on_one_loop = pytest.mark.asyncio(loop_scope="session")
 
-KEY, OTHER_KEY = "k" * 16, "another key of some length"
+KEY, OTHER_KEY = "k" * 16, "another-key-of-some-length"
 TINY = (("formats", "jpeg"), ("width", "16"))
 
 

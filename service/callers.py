@@ -1,0 +1,69 @@
+"""Who asks: the caller that an API key stands for, and its limits."""
+
+from dataclasses import dataclass
+
+# What is shown in place of a name: for keys without one, and where no keys are set.
+NAMELESS = "-"
+# What the principal of a name begins with.
+NAMED = "name:"
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A token bucket: it holds `count` requests, and is filled again within `seconds`."""
+
+    count: int
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """None: no limit. `budget` is in nano-dollars for a UTC day, `max_variations` for one request."""
+
+    rate: Rate | None = None
+    budget: int | None = None
+    max_variations: int | None = None
+
+    def most_variations(self, of_service: int) -> int:
+        """How many variations one request may have, where the service allows `of_service`."""
+        return min(of_service, self.max_variations or of_service)
+
+
+NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The client. Its requests, rate and budget belong to `principal`: `name:<name>`, or a digest of its API key.
+
+    It also sees the requests of the principals that it was `formerly`, before its keys had a name; with `sees_all`,
+    those of all clients.
+    """
+
+    principal: str
+    formerly: tuple[str, ...] = ()
+    limits: Limits = NO_LIMITS
+    sees_all: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of its keys, for logs, metrics and answers."""
+        return name_of(self.principal)
+
+    @property
+    def principals(self) -> tuple[str, ...]:
+        return (self.principal, *self.formerly)
+
+    @property
+    def filter(self) -> tuple[str, ...] | None:
+        """The principals whose requests it sees; None: all."""
+        return None if self.sees_all else self.principals
+
+
+def principal_of(name: str) -> str:
+    return NAMED + name
+
+
+def name_of(principal: str) -> str:
+    """The name in a principal; NAMELESS if it has none."""
+    return principal.removeprefix(NAMED) if principal.startswith(NAMED) else NAMELESS
