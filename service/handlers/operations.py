@@ -36,7 +36,8 @@ async def readyz(request: web.Request) -> web.StreamResponse:
     failed = [f"{name}: {state}" for name, state in checks if name != "keys" and state not in ("ok", None)]
     if failed:
         raise NotReady("; ".join(failed))
-    return answer(ReadyAnswer(status="ready", checks=checks, emulator=app[SETTINGS].emulates))
+    ready = ReadyAnswer(status="ready", checks=checks, emulator=app[SETTINGS].emulates)
+    return web.Response(body=ready.model_dump_json(exclude_none=True), content_type="application/json")
 
 
 def _emulator(request: web.Request) -> str | None:

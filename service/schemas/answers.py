@@ -184,10 +184,10 @@ class Checks(Answer):
     workers: str
     scheduler: str
     admission: str
-    emulator: str | None
-    """Null when Gemini itself is called."""
-    keys: str | None
-    """Null without API_KEYS_FILE. While the file cannot be used, the keys of before stay valid."""
+    emulator: str | None = None
+    """Absent when Gemini itself is called."""
+    keys: str | None = None
+    """Absent without API_KEYS_FILE. While the file cannot be used, the keys of before stay valid."""
 
 
 class ReadyAnswer(Answer):
