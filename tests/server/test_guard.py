@@ -1,6 +1,7 @@
 """API keys, the Host rule and the Origin rule, which hold for every path that is not listed as open."""
 
 import itertools
+import re
 
 import pytest
 
@@ -48,8 +49,7 @@ async def status_of(service: Running, method: str, path: str) -> int:
 
 async def test_every_route_that_is_guarded_needs_a_key_whatever_the_method(serve: Serve) -> None:
     service = await serve(api_keys=KEY)
-    paths = {route.path.format(request_id=f"req_{'0' * 32}", variation_id="var-1", name="x")
-             for route in TABLE if route.access == "guarded"}  # fmt: skip
+    paths = {re.sub(r"\{.+?\}", "x", route.path) for route in TABLE if route.access == "guarded"}
     assert len(paths) > 8
     for path, method in itertools.product(paths, METHODS):
         assert await status_of(service, method, path) == 401, (method, path)
