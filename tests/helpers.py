@@ -299,7 +299,7 @@ def assert_problem(answer: Answer, status: int, code: str, *said: str) -> dict[s
     assert body["status"] == status
     assert body["request_id"] == answer.headers["X-Request-Id"]
     assert isinstance(body["retryable"], bool)
-    assert body["type"]
+    assert body["type"].endswith(f"/docs#problem-{code}")
     assert body["title"]
     for words in said:
         assert words in body["detail"], body["detail"]

@@ -52,7 +52,7 @@ async def _answer(
     if not outcome.variations and not outcome.errors:
         raise outcome.error
     if not outcome.variations:
-        response = refusal(outcome.error, request.path, request[REQUEST_ID], outcome.error_answers)
+        response = refusal(outcome.error, request, outcome.error_answers)
         response.headers.update(headers)
         return await sent(request, response)
     variations = [outcome.variations[number] for number in sorted(outcome.variations)]

@@ -12,7 +12,7 @@ from service.schemas.headers import fingerprint, idempotency_key, prefers_async
 from service.schemas.requests import THUMBNAIL_FIELDS, read_order
 from service.schemas.status import status_answer
 from service.server.keys import ADMISSION, CALLER, JOBS, REQUEST_ID, SETTINGS
-from service.server.problems import problem
+from service.server.problems import refusal
 from service.server.sending import answer
 
 
@@ -40,7 +40,7 @@ async def _answer(request: web.Request, request_id: str, job: Job | None) -> web
     if not variations and not errors:
         raise outcome.error
     if not variations:
-        return problem(outcome.error, request[REQUEST_ID], errors)
+        return refusal(outcome.error, request, errors)
     ordered = [variations[number] for number in sorted(variations)]
     return answer(ThumbnailsAnswer(request_id=request_id, variations=ordered, errors=errors))
 

@@ -8,9 +8,10 @@ from aiohttp import ClientPayloadError, StreamReader, web
 from aiohttp.http_exceptions import BadHttpMessage
 
 from service.errors import BodyTimeout, Busy, MalformedBody, ServiceError, StorageFull
-from service.server.problems import RETRY_AFTER
 from service.server.throughput import MinimumThroughput
 
+# Seconds until a retry is worthwhile.
+RETRY_AFTER = {"Retry-After": "5"}
 # Grace period before a body may be ended as slow; its rate is averaged over at least this long.
 GRACE_SECONDS = 1.0
 # The share of it that is always left: refusing clients as fast as they reconnect would take all CPU.

@@ -15,7 +15,7 @@ from service.logs import REQUEST
 from service.metrics import OTHER, Metrics
 from service.server.accepting import Reserve, accepting
 from service.server.bodies import Bodies
-from service.server.keys import ADMISSION, METRICS
+from service.server.keys import ADMISSION, METRICS, SETTINGS
 from service.server.problems import problem
 from service.server.sockets import open_sockets
 from service.store.layout import request_id
@@ -35,11 +35,12 @@ CLOSE_SECONDS = 1
 class Connection(web.RequestHandler):
     """A connection whose errors outside of handlers are problem+json, too, and are logged and counted."""
 
-    __slots__ = ("_metrics", "_since")
+    __slots__ = ("_metrics", "_public_url", "_since")
 
-    def __init__(self, *args: Any, metrics: Metrics | None, **options: Any) -> None:
+    def __init__(self, *args: Any, metrics: Metrics | None, public_url: str | None, **options: Any) -> None:
         super().__init__(*args, **options)
         self._metrics = metrics
+        self._public_url = public_url
         self._since = self._loop.time()
 
     @property
@@ -82,7 +83,7 @@ class Connection(web.RequestHandler):
         if self._metrics:
             self._metrics.answered(OTHER, OTHER, error.status, 0)
             self._metrics.failed(error.code)
-        answer = problem(error, own_id)
+        answer = problem(error, own_id, public_url=self._public_url)
         answer.headers.update({"X-Request-Id": own_id, "X-Content-Type-Options": "nosniff"})
         answer.force_close()
         return answer
@@ -123,11 +124,12 @@ async def listening(app: web.Application, host: str, port: int) -> AsyncIterator
         # No decompression, which could be a bomb: the form refuses encoded bodies.
         options: dict[str, Any] = {"access_log": None, "keepalive_timeout": KEEPALIVE_SECONDS, "auto_decompress": False}
         metrics = app.get(METRICS)
+        public_url = app[SETTINGS].public_url if SETTINGS in app else None
         sockets = await asyncio.to_thread(open_sockets, host, port)
         addresses = [each.getsockname()[:2] for each in sockets]
 
         def connection() -> Connection:
-            return Connection(manager, loop=loop, metrics=metrics, **options)
+            return Connection(manager, loop=loop, metrics=metrics, public_url=public_url, **options)
 
         bodies = app[ADMISSION].bodies if ADMISSION in app else None
         with accepting(sockets, connection, partial(_close_unused, manager, bodies), reserve):

@@ -70,7 +70,7 @@ async def errors_as_responses(request: web.Request, handler: Handler) -> web.Str
 
 def _answer(error: ServiceError, request: web.Request) -> web.Response:
     request.app[METRICS].failed(error.code)
-    return refusal(error, request.path, request[REQUEST_ID])
+    return refusal(error, request)
 
 
 def _refusal(error: ServiceError, request: web.Request) -> web.Response:

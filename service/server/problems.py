@@ -7,27 +7,35 @@ from aiohttp import web
 from service.errors import Busy, Draining, OutOfDescriptors, ServiceError, StorageFull
 from service.schemas.answers import ErrorAnswer, Problem, VariationsProblem
 from service.schemas.openai_answers import OpenAIError, error_detail, status_of
+from service.server.bodies import RETRY_AFTER
+from service.server.keys import REQUEST_ID, SETTINGS
 
-# Seconds until a retry is worthwhile. A full disk is freed by a sweep or an operator, which takes longer.
-RETRY_AFTER = {"Retry-After": "5"}
+# A full disk is freed by a sweep or an operator, which takes longer than what else passes.
 _STORAGE_FULL = {"Retry-After": "60"}
 
 
-def refusal(
-    error: ServiceError, path: str, request_id: str, errors: Sequence[ErrorAnswer] | None = None
-) -> web.Response:
-    """The response for an error, in the form of the API that `path` belongs to.
+def refusal(error: ServiceError, request: web.Request, errors: Sequence[ErrorAnswer] | None = None) -> web.Response:
+    """The response for an error, in the form of the API that the path belongs to.
 
     `errors` are those of the single variations when none succeeded.
     """
-    form = openai_error if path == "/v1" or path.startswith("/v1/") else problem
-    return form(error, request_id, errors)
+    if request.path == "/v1" or request.path.startswith("/v1/"):
+        return openai_error(error, errors)
+    return problem(error, request[REQUEST_ID], errors, request.app[SETTINGS].public_url)
 
 
-def problem(error: ServiceError, request_id: str, errors: Sequence[ErrorAnswer] | None = None) -> web.Response:
-    """The response for an error as problem+json."""
+def problem(
+    error: ServiceError,
+    request_id: str,
+    errors: Sequence[ErrorAnswer] | None = None,
+    public_url: str | None = None,
+) -> web.Response:
+    """The response for an error as problem+json.
+
+    Its `type` is a link to the code's paragraph in the API page, absolute if there is a PUBLIC_URL.
+    """
     body = Problem(
-        type=f"urn:image-export:problem:{error.code}",
+        type=f"{public_url or ''}/docs#problem-{error.code}",
         title=error.title,
         status=error.status,
         detail=error.detail,
@@ -46,7 +54,7 @@ def problem(error: ServiceError, request_id: str, errors: Sequence[ErrorAnswer] 
     )
 
 
-def openai_error(error: ServiceError, _: str, errors: Sequence[ErrorAnswer] | None = None) -> web.Response:
+def openai_error(error: ServiceError, errors: Sequence[ErrorAnswer] | None = None) -> web.Response:
     """The response for an error in OpenAI's form; the request id is in its header only, as there."""
     retry = "true" if _retryable(error, errors) else "false"
     return web.Response(
