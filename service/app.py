@@ -2,6 +2,7 @@
 
 from aiohttp import web
 
+from service.handlers.description import describe_api, show_openapi
 from service.handlers.downloads import download_signed, download_static
 from service.handlers.events import follow_events
 from service.handlers.exports import create_exports
@@ -12,7 +13,7 @@ from service.handlers.requests import cancel_request, delete_request, list_reque
 from service.handlers.studio import show_studio, show_studio_file
 from service.handlers.thumbnails import create_thumbnails
 from service.handlers.usage import show_usage
-from service.server.keys import ROUTES, SETTINGS
+from service.server.keys import DESCRIPTION, ROUTES, SETTINGS
 from service.server.lifespan import CONTEXTS
 from service.server.measuring import set_up_metrics
 from service.server.middlewares import MIDDLEWARES, add_common_headers
@@ -42,6 +43,7 @@ TABLE = (
     Route("GET", "/readyz", readyz, "readyz", access="open"),
     Route("GET", "/metrics", metrics, "metrics"),
     Route("GET", "/", show_studio, "studio", access="page"),
+    Route("GET", "/openapi.json", show_openapi, "openapi", access="page"),
     Route("GET", "/studio/{name}", show_studio_file, "studio_file", access="page"),
 )
 
@@ -52,6 +54,7 @@ def create_app(settings: Settings) -> web.Application:
     app = web.Application(middlewares=MIDDLEWARES)
     app[SETTINGS] = settings
     set_up_metrics(app)
+    app[DESCRIPTION] = describe_api(TABLE, settings)
     app.cleanup_ctx.extend(CONTEXTS)
     app.on_response_prepare.append(add_common_headers)
     definitions = [route.definition() for route in TABLE]

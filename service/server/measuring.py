@@ -20,7 +20,7 @@ _DISTRIBUTION = "image-export-pipeline"
 
 def set_up_metrics(app: web.Application) -> None:
     """Create the app's metrics; the label `model` has the models of the table and the configured one."""
-    app[METRICS] = Metrics(_VERSION, [*MODELS, app[SETTINGS].gemini_model, EMULATOR_MODEL])
+    app[METRICS] = Metrics(VERSION, [*MODELS, app[SETTINGS].gemini_model, EMULATOR_MODEL])
 
 
 def _version() -> str:
@@ -32,7 +32,7 @@ def _version() -> str:
 
 
 # Read once, at import: it reads files, and apps are created on the event loop.
-_VERSION = _version()
+VERSION = _version()
 
 
 def export_events(metrics: Metrics) -> ExportEvents:

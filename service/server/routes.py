@@ -33,6 +33,11 @@ class Route:
         """The route as the metrics show it: its pattern, never the path that a client asked for."""
         return self.path or self.name
 
+    @property
+    def operation_id(self) -> str:
+        """Its name in the description: that of the handler."""
+        return self.handler.__name__
+
     def definition(self) -> web.RouteDef:
         """The route for aiohttp; GET also answers HEAD, unless `head` is False."""
         if self.method == hdrs.METH_GET:
