@@ -5,35 +5,41 @@ from collections.abc import Iterator
 from PIL import Image
 
 from service.imaging.containers.animation import Animation, Box, Cel
-from service.imaging.decode import decode, decode_lower
+from service.imaging.decode import decode, narrow
 from service.imaging.errors import Undecodable
 from service.imaging.frame import Size
 from service.imaging.normalize import to_srgb
+
+_OPAQUE = ("L", "RGB")
+_TRANSPARENT = {"L": "LA", "LA": "LA", "RGB": "RGBA", "RGBA": "RGBA"}
 
 
 def composed(animation: Animation, profile: bytes | None = None) -> Iterator[Image.Image]:
     """Each frame of an animation in sRGB, of the size of its canvas, one after the other: RGBA, or RGB if it is opaque.
 
-    The colours of each cel are converted from `profile` before it is drawn, as browsers do. A frame is not changed
-    after it was yielded. Raises Undecodable; and ProfileError, before the first frame, where the profile is unusable.
+    The colours are converted from `profile` when the frame is complete, as Chromium does. A frame is not changed after
+    it was yielded. Raises Undecodable; and ProfileError, before the first frame, where the profile is unusable.
     """
     if animation.fault:
         raise Undecodable(animation.fault)
-    canvas = Image.new("RGBA", animation.canvas)
+    canvas: Image.Image | None = None
     for cel in animation.cels:
-        before = canvas
-        canvas = _drawn(canvas, cel, _image(cel, profile))
-        yield canvas
+        image = _image(cel)
+        before = canvas or Image.new(_TRANSPARENT[image.mode], animation.canvas)
+        canvas = _drawn(before, cel, image)
+        yield to_srgb(canvas, profile)
         if cel.disposal == "previous":
             canvas = before
         elif cel.disposal == "background":
             canvas = _cleared(canvas, cel)
 
 
-def _image(cel: Cel, profile: bytes | None) -> Image.Image:
-    """The cel itself, in RGB or RGBA."""
-    still = cel.still()
-    return to_srgb(decode(still), profile, lambda: decode_lower(still))
+def _image(cel: Cel) -> Image.Image:
+    """The cel itself, in L, LA, RGB or RGBA, of which 16-bit samples are rounded; transparent if it has no pixels."""
+    if not all(cel.size):
+        return Image.new("RGBA", cel.size)
+    image = decode(cel.still())
+    return narrow(image) if image.mode == "I;16" else image
 
 
 def _drawn(canvas: Image.Image, cel: Cel, image: Image.Image) -> Image.Image:
@@ -42,15 +48,17 @@ def _drawn(canvas: Image.Image, cel: Cel, image: Image.Image) -> Image.Image:
     if box is None:
         return canvas
     image = image.crop((0, 0, box[2] - box[0], box[3] - box[1]))
-    opaque = image.mode == "RGB"
-    if image.size == canvas.size and (opaque or not cel.blends):
+    replaces = image.mode in _OPAQUE or not cel.blends
+    if image.size == canvas.size and replaces:
         return image
-    drawn = canvas.convert("RGBA") if canvas.mode == "RGB" and not (opaque or cel.blends) else canvas.copy()
-    if opaque or not cel.blends:
+    if replaces:
+        drawn = canvas.copy() if image.mode in _OPAQUE else _transparent(canvas)
         drawn.paste(image, box)
-    elif drawn.mode == "RGB":
+    elif canvas.mode in _OPAQUE:
+        drawn = canvas.copy()
         drawn.paste(image, box, image)
     else:
+        drawn = canvas.copy()
         drawn.alpha_composite(image, box[:2])
     return drawn
 
@@ -59,9 +67,15 @@ def _cleared(canvas: Image.Image, cel: Cel) -> Image.Image:
     box = _visible(cel, canvas.size)
     if box is None:
         return canvas
-    cleared = canvas.convert("RGBA") if canvas.mode == "RGB" else canvas.copy()
-    cleared.paste((0, 0, 0, 0), box)
+    cleared = _transparent(canvas)
+    cleared.paste(0, box)
     return cleared
+
+
+def _transparent(canvas: Image.Image) -> Image.Image:
+    """A copy that can be transparent."""
+    mode = _TRANSPARENT[canvas.mode]
+    return canvas.copy() if canvas.mode == mode else canvas.convert(mode)
 
 
 def _visible(cel: Cel, canvas: Size) -> Box | None:

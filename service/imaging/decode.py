@@ -40,7 +40,7 @@ def decode(container: Container) -> Image.Image:
 
 def _on_canvas(cel: Cel, canvas: Size) -> Image.Image:
     """The first cel of an animation, with transparency around it; what reaches beyond the canvas is cut off."""
-    image = decode(cel.still())
+    image = decode(cel.still()) if all(cel.size) else Image.new("RGBA", cel.size)
     if cel.box == (0, 0, *canvas):
         return image
     on_canvas = Image.new("RGBA", canvas)

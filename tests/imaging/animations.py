@@ -14,6 +14,7 @@ from tests.imaging.pictures import chunk
 
 Pixel = tuple[int, int, int, int]
 Disposal = Literal["keep", "background", "previous"]
+CLEAR: Pixel = (0, 0, 0, 0)
 DISPOSALS: tuple[Disposal, ...] = ("keep", "background", "previous")
 
 
@@ -204,6 +205,18 @@ def apng(film: Film, *, default: Image.Image | None = None, counted: int | None 
             body.append(chunk(b"fdAT", sequence.to_bytes(4) + png_rows(layer.image)))
             sequence += 1
     return png_file(film.canvas, body)
+
+
+def twice(still: bytes) -> bytes:
+    """An APNG of two frames, both of which are the whole PNG `still`, the second after the canvas was cleared."""
+    start = still.index(b"IDAT") - 4
+    length = int.from_bytes(still[start : start + 4])
+    pixels = still[start + 8 : start + 8 + length]
+    layer = Layer(plain((int.from_bytes(still[16:20]), int.from_bytes(still[20:24])), CLEAR), disposal="background")
+    frames = chunk(b"acTL", bytes((0, 0, 0, 2, 0, 0, 0, 0))) + fctl(0, layer), fctl(1, layer)
+    return b"".join(
+        (still[:start], frames[0], chunk(b"IDAT", pixels), frames[1], chunk(b"fdAT", b"\0\0\0\2" + pixels), still[-12:])
+    )
 
 
 def png_file(size: tuple[int, int], parts: Iterable[bytes], depth: int = 8, colour: int = pictures.RGB_ALPHA) -> bytes:

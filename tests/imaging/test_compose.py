@@ -9,9 +9,13 @@ from PIL import Image
 
 from service.imaging.compose import composed
 from service.imaging.containers.animation import Animation
+from service.imaging.decode import decode
+from service.imaging.normalize import to_srgb
 from service.imaging.probe import probe
+from service.imaging.profiles import ProfileError
 from tests.imaging import animations, icc, pictures
 from tests.imaging.animations import Film, Layer, gif, noise, plain, random_film, reference, worst
+from tests.imaging.pictures import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA
 
 LIMIT = 1_000_000
 RED, BLUE, CLEAR = (255, 0, 0, 255), (0, 0, 255, 255), (0, 0, 0, 0)
@@ -90,22 +94,31 @@ def test_a_frame_is_not_changed_by_those_after_it() -> None:
     assert all(frame.tobytes() == data for frame, data in kept)
 
 
-def test_the_colours_of_every_frame_are_converted_before_it_is_drawn() -> None:
+def test_the_colours_of_a_frame_are_converted_when_it_is_complete() -> None:
     numbers = random.Random(5)
     film = Film((8, 8), [Layer(noise((8, 8), numbers, (255,))), Layer(noise((4, 4), numbers, (128,)), 2, 2)])
-    profile = pictures.chunk(b"iCCP", b"test\0\0" + zlib.compress(icc.ADOBE_RGB))
-    container = probe(animations.apng(film, parts=profile), LIMIT)
-    assert container.profile is not None
-    assert container.animation is not None
-    converted = [
-        Layer(next(composed(single(layer), container.profile)).convert("RGBA"), layer.left, layer.top)
-        for layer in film.layers
-    ]
-    ours = [frame.convert("RGBA") for frame in composed(container.animation, container.profile)]
-    assert max(map(worst, ours, reference(Film((8, 8), converted)))) <= 1
-    assert worst(ours[0], film.layers[0].image) > 10
+    parts = pictures.chunk(b"iCCP", b"test\0\0" + zlib.compress(icc.ADOBE_RGB))
+    animation = animation_of(animations.apng(film, parts=parts))
+    expected = [to_srgb(frame, icc.ADOBE_RGB) for frame in reference(film)]
+    assert max(map(worst, composed(animation, icc.ADOBE_RGB), expected)) <= 1
+    assert worst(expected[0], film.layers[0].image) > 10
 
 
-def single(layer: Layer) -> Animation:
-    twice = [Layer(layer.image), Layer(layer.image)]
-    return animation_of(animations.apng(Film(layer.image.size, twice)))
+def test_a_profile_that_cannot_be_used_is_told_before_the_first_frame() -> None:
+    animation = animation_of(animations.apng(random_film(1)))
+    with pytest.raises(ProfileError):
+        next(composed(animation, icc.grey_profile(2.2)))
+
+
+KINDS = [(1, GREY), (4, GREY), (16, GREY), (8, GREY_ALPHA), (16, GREY_ALPHA), (8, RGB), (16, RGB), (2, PALETTE)]
+
+
+@pytest.mark.parametrize(("depth", "colour"), [*KINDS, (8, PALETTE), (16, RGB_ALPHA)])
+@pytest.mark.parametrize("key", [b"", b"\0\1", b"\0\1\0\2\0\3", b"\x80"], ids=["opaque", "grey", "rgb", "palette"])
+def test_a_frame_of_any_kind_of_png_looks_like_a_picture_of_its_own(depth: int, colour: int, key: bytes) -> None:
+    if len(key) != {GREY: 2, RGB: 6, PALETTE: 1}.get(colour, 0) and key:
+        pytest.skip("no transparency of this kind")
+    still = pictures.png(depth, colour, transparency=key or None)
+    expected = to_srgb(decode(probe(still, LIMIT)), None).convert("RGBA")
+    first, second = frames(animations.twice(still))
+    assert worst(first, expected) == worst(second, expected) == 0

@@ -18,7 +18,7 @@ Disposal = Literal["keep", "background", "previous"]
 
 @dataclass(frozen=True, slots=True)
 class Cel:
-    """The image that one frame of an animation draws onto the canvas.
+    """The image that one frame of an animation draws onto the canvas; without width or height it draws nothing.
 
     still     makes a file of this image alone, which `decode` reads; raises Undecodable
     left, top, width, height   its rectangle, which may reach beyond the canvas
@@ -37,6 +37,10 @@ class Cel:
     @property
     def box(self) -> Box:
         return self.left, self.top, self.left + self.width, self.top + self.height
+
+    @property
+    def size(self) -> Size:
+        return self.width, self.height
 
     def within(self, canvas: Size) -> bool:
         return self.left + self.width <= canvas[0] and self.top + self.height <= canvas[1]

@@ -35,48 +35,55 @@ class Frames:
     pixels: list[list[memoryview]] = field(default_factory=list)
     default_first: bool = False
     fault: str | None = None
+    _default_seen: bool = False
     _next: memoryview | None = None
     _sequence: int = 0
 
     def add_control(self, body: memoryview) -> None:
         """The body of an fcTL chunk, which begins a frame."""
-        if len(body) != _CONTROL.size:
-            self.fault = "a frame of the animated PNG has a broken header"
-            return
         self._check(body)
+        if len(body) != _CONTROL.size or body[-2] not in (0, *_DISPOSALS) or body[-1] > 1:
+            self._fail("a frame of the animated PNG has a broken header")
+            return
         self._expect_pixels()
         self._next = body
 
     def add_default(self, body: memoryview) -> None:
         """The body of an IDAT chunk."""
-        self.default_first = self.default_first or self._next is not None
+        if not self._default_seen:
+            self._default_seen, self.default_first = True, self._next is not None
+            self._begin()
         if self.default_first:
-            self._add_pixels(body)
+            self.pixels[0].append(body)
 
     def add_pixels(self, body: memoryview) -> None:
         """The body of an fdAT chunk."""
         self._check(body)
-        if self._next is None and (not self.pixels or (self.default_first and len(self.pixels) == 1)):
-            self.fault = "the animated PNG has pixels that belong to no frame"
+        self._begin()
+        if self._default_seen and len(self.pixels) > self.default_first:
+            self.pixels[-1].append(body[4:])
         else:
-            self._add_pixels(body[4:])
+            self._fail("the animated PNG has pixels that belong to no frame")
 
     def _expect_pixels(self) -> None:
         if self._next is not None:
-            self.fault = "a frame of the animated PNG has no pixels"
+            self._fail("a frame of the animated PNG has no pixels")
+
+    def _fail(self, fault: str) -> None:
+        self.fault = self.fault or fault
 
     def _check(self, body: memoryview) -> None:
         """Frames and pixels are numbered in one sequence."""
         if int.from_bytes(body[:4]) != self._sequence:
-            self.fault = "the parts of the animated PNG are out of order"
+            self._fail("the parts of the animated PNG are out of order")
         self._sequence += 1
 
-    def _add_pixels(self, body: memoryview) -> None:
+    def _begin(self) -> None:
+        """A frame begins with the first pixels after its fcTL chunk."""
         if self._next is not None:
             self.controls.append(self._next)
             self.pixels.append([])
             self._next = None
-        self.pixels[-1].append(body)
 
     def animation(self, canvas: Size, plays: int, still: Still) -> Animation | None:
         """None if there is nothing but the default image."""
@@ -86,7 +93,7 @@ class Frames:
         fields = [_CONTROL.unpack(control) for control in self.controls]
         cels = [_cel(each, pixels, still) for each, pixels in zip(fields, self.pixels, strict=True)]
         if not all(cel.within(canvas) for cel in cels):
-            self.fault = "a frame of the animated PNG leaves its canvas"
+            self._fail("a frame of the animated PNG leaves its canvas")
         return Animation(canvas, cels, Timing(quantized(map(_duration, fields)), plays), self.fault)
 
 

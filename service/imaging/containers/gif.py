@@ -1,7 +1,8 @@
 """GIF: its blocks, of which each image becomes a file of its own."""
 
+import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import BinaryIO
@@ -16,16 +17,20 @@ from service.imaging.timing import Timing
 _EXTENSION, _IMAGE = 0x21, 0x2C
 _CONTROL, _APPLICATION = 0xF9, 0xFF
 _TABLE, _INTERLACED = 0x80, 0x40
-_TRAILER = b";"
+# Bits of how a frame is shown, the hundredths of a second for which it is, and its transparent index.
+_CONTROL_FIELDS = struct.Struct("<BHB")
+_NO_CONTROL = (0, 0, 0)
+# The bits of an index. The specification begins at 2, but others read 1 too.
+_CODE_SIZES = range(1, 9)
 
-_DISPOSALS: dict[int, Disposal] = {2: "background", 3: "previous"}
+# Some old specifications say 4 instead of 3, and browsers take both.
+_DISPOSALS: dict[int, Disposal] = {2: "background", 3: "previous", 4: "previous"}
 _LOOPS = (b"NETSCAPE2.0", b"ANIMEXTS1.0")
+# A sub-block of three bytes, of the kind that has the number of repetitions.
+_COUNT_FOLLOWS = b"\3\1"
 _XMP, _C2PA = b"XMP DataXMP", b"C2PA_GIF"
 # XMP is not in sub-blocks but followed by 258 bytes that lead a reader of sub-blocks to its end.
 _AFTER_XMP = 258
-
-# The level of each index where there is no table of colours.
-_NO_TABLE = bytes(3 * 256)
 
 
 class _Cut(Exception):
@@ -37,16 +42,13 @@ def read_gif(data: bytes) -> Container:
     fault = None
     try:
         for kind in bounded(blocks.walk()):
-            if kind == _EXTENSION:
-                blocks.add_extension()
-            else:
-                blocks.add_image()
+            blocks.add(kind)
     except _Cut:
         fault = "the GIF picture is cut"
     if not blocks.cels:
         raise Undecodable(fault or "the GIF picture has no image")
-    first = blocks.cels[0]
-    canvas = blocks.screen if all(blocks.screen) else (first.width, first.height)
+    first, screen = blocks.cels[0], blocks.screen
+    canvas = screen if all(screen) else first.size
     animation = Animation(canvas, blocks.cels, Timing(tuple(blocks.durations), blocks.plays), fault)
     return Container(
         "gif",
@@ -57,21 +59,19 @@ def read_gif(data: bytes) -> Container:
         c2pa=blocks.c2pa,
         animation=animation if fault or len(blocks.cels) > 1 else None,
         first=first,
-        largest=max(((cel.width, cel.height) for cel in blocks.cels), key=lambda size: size[0] * size[1]),
+        largest=max((cel.size for cel in blocks.cels), key=math.prod),
     )
 
 
-def gif_size(file: BinaryIO) -> Size | None:
-    """The logical screen, or where it has no size the first image."""
+def gif_size(file: BinaryIO) -> Size:
+    """The logical screen, which may have no size."""
     width, height = struct.unpack("<6xHH", file.read(10))
-    if width and height:
-        return width, height
-    return None
+    return width, height
 
 
 @dataclass(slots=True)
 class _Blocks:
-    """The blocks of a file; `at` is the offset of what follows the last byte that was read."""
+    """The blocks of a file, as far as they are read: `at` is the offset of the first byte that is not."""
 
     data: bytes
     at: int = 13
@@ -80,120 +80,100 @@ class _Blocks:
     plays: int = 1
     mark: Mark | None = None
     c2pa: bool = False
-    _control: tuple[int, int, int] = (0, 0, 0)
-    _table: memoryview = field(default_factory=lambda: memoryview(b""))
-    _seen: set[bytes] = field(default_factory=set)
+    _control: tuple[int, int, int] = _NO_CONTROL
+    _table: bytes | memoryview = b""
+    _marked: bool = False
 
     @property
     def screen(self) -> Size:
-        width, height = struct.unpack_from("<HH", self.data, 6)
+        width, height = struct.unpack_from("<6xHH", self.data)
         return width, height
 
     def walk(self) -> Iterator[int]:
-        """The kind of each block, of which `at` is then the content: as in browsers, rubbish ends the file."""
+        """The kind of each block, of which `at` is then the content. As in browsers, rubbish ends the file."""
         (flags,) = struct.unpack_from("<10xBxx", self.data)
         self._table = self._read_table(flags)
         while self.at < len(self.data) and self.data[self.at] in (_EXTENSION, _IMAGE):
-            self.at += 1
-            yield self.data[self.at - 1]
+            yield self._byte()
 
-    def add_extension(self) -> None:
-        label = self._read(1)[0]
-        if label == _CONTROL:
-            body = b"".join(self._sub_blocks())
-            if len(body) >= 4:
-                self._control = struct.unpack_from("<BHB", body)
+    def add(self, kind: int) -> None:
+        if kind == _IMAGE:
+            self._add_image()
+            return
+        label = self._byte()
+        content = self._read(self._byte())
+        if label == _CONTROL and len(content) >= _CONTROL_FIELDS.size:
+            self._control = _CONTROL_FIELDS.unpack_from(content)
         elif label == _APPLICATION:
-            self._add_application()
-        else:
+            self._add_application(bytes(content))
+        if content:
             self._skip()
 
-    def _add_application(self) -> None:
-        length = self._read(1)[0]
-        name = bytes(self._read(length))
-        if name == _XMP:
-            self._add_xmp()
-        elif name in _LOOPS:
-            for block in self._sub_blocks():
-                if len(block) >= 3 and block[0] == 1 and not self._seen.issuperset((b"loop",)):
-                    self._seen.add(b"loop")
-                    count = int.from_bytes(block[1:3], "little")
-                    self.plays = count and count + 1
-        else:
-            self.c2pa = self.c2pa or name.startswith(_C2PA)
-            if length:
-                self._skip()
+    def _add_application(self, name: bytes) -> None:
+        if name in _LOOPS and self.data[self.at : self.at + 2] == _COUNT_FOLLOWS:
+            self._read(2)
+            count = int.from_bytes(self._read(2), "little")
+            self.plays = count and count + 1
+        elif name == _XMP and not self._marked:
+            start = self.at
+            self._skip()
+            self._marked = True
+            self.mark = mark_of(memoryview(self.data)[start : max(start, self.at - _AFTER_XMP)])
+            self.at -= 1
+        self.c2pa = self.c2pa or name.startswith(_C2PA)
 
-    def _add_xmp(self) -> None:
-        start = self.at
-        self._skip()
-        packet = memoryview(self.data)[start : max(start, self.at - _AFTER_XMP)]
-        if b"xmp" not in self._seen:
-            self._seen.add(b"xmp")
-            self.mark = mark_of(packet)
-
-    def add_image(self) -> None:
+    def _add_image(self) -> None:
         left, top, width, height, flags = struct.unpack("<HHHHB", self._read(9))
         table = self._read_table(flags) if flags & _TABLE else self._table
         start = self.at
-        self._read(1)
-        packing, hundredths, transparent = self._control
-        key = transparent if packing & 1 else None
-        cut = False
+        packing, hundredths, key = self._control
+        self._control = _NO_CONTROL
         try:
+            self._byte()
             self._skip()
-        except _Cut:
-            cut = True
-        image = memoryview(self.data)[start : self.at]
-        still = partial(_still, (width, height), flags & _INTERLACED, image, table, key)
-        self.cels.append(Cel(still, left, top, width, height, _DISPOSALS.get(packing >> 2 & 7, "keep")))
-        self.durations.append(10 * hundredths)
-        self._control = (0, 0, 0)
-        if cut:
-            raise _Cut
+        finally:
+            # An image that is cut counts: it is there, but cannot be decoded.
+            pixels = memoryview(self.data)[start : self.at]
+            palette = partial(_palette, table, key if packing & 1 else None)
+            still = partial(_still, (width, height), flags & _INTERLACED, pixels, palette)
+            self.cels.append(Cel(still, left, top, width, height, _DISPOSALS.get(packing >> 2 & 7, "keep")))
+            self.durations.append(10 * hundredths)
 
-    def _read_table(self, flags: int) -> memoryview:
-        return self._read(3 << (flags & 7) + 1) if flags & _TABLE else memoryview(b"")
+    def _read_table(self, flags: int) -> bytes | memoryview:
+        return self._read(3 << (flags & 7) + 1) if flags & _TABLE else b""
+
+    def _byte(self) -> int:
+        return self._read(1)[0]
 
     def _read(self, length: int) -> memoryview:
         if self.at + length > len(self.data):
-            self.at = len(self.data)
             raise _Cut
         self.at += length
         return memoryview(self.data)[self.at - length : self.at]
 
-    def _sub_blocks(self) -> Iterator[memoryview]:
-        while length := self._read(1)[0]:
-            yield self._read(length)
-
     def _skip(self) -> None:
-        """Go behind the sub-blocks: there may be a hundred thousand of them."""
+        """Go behind the sub-blocks, of which there may be a hundred thousand."""
         data, at = self.data, self.at
         try:
-            while data[at]:
-                at += 1 + data[at]
+            while length := data[at]:
+                at += 1 + length
         except IndexError:
-            self.at = len(data)
             raise _Cut from None
         self.at = at + 1
 
 
-def _still(size: Size, interlaced: int, image: memoryview, table: memoryview, key: int | None) -> Container:
+def _still(size: Size, interlaced: int, pixels: memoryview, palette: Callable[[], bytes]) -> Container:
     """A GIF of one image that fills it, without a table of colours, so that it is decoded to indices."""
-    data = b"".join(
-        (
-            struct.pack("<6sHHBBB", b"GIF89a", *size, 0, 0, 0),
-            struct.pack("<BHHHHB", _IMAGE, 0, 0, *size, interlaced),
-            image,
-            _TRAILER,
-        )
-    )
-    return Container("gif", size, data, palette=_palette(table, key))
+    if not pixels or pixels[0] not in _CODE_SIZES:
+        raise Undecodable("the GIF picture is broken or cut")
+    screen = struct.pack("<6sHH3x", b"GIF89a", *size)
+    image = struct.pack("<B4xHHB", _IMAGE, *size, interlaced)
+    return Container("gif", size, b"".join((screen, image, pixels, b";")), palette=palette())
 
 
-def _palette(table: memoryview, key: int | None) -> bytes:
-    """256 colours as RGBA: of which one may be transparent."""
-    rgb = bytes(table).ljust(len(_NO_TABLE), b"\0")
+def _palette(table: bytes | memoryview, key: int | None) -> bytes:
+    """256 colours as RGBA, of which one may be transparent; those that the table lacks are black, as in Chromium."""
+    rgb = bytes(table).ljust(3 * 256, b"\0")
     palette = bytearray(b"\xff" * 1024)
     for channel in range(3):
         palette[channel::4] = rgb[channel::3]

@@ -113,7 +113,12 @@ class _Chunks:
             return False
         if kind in (b"cICP", b"iCCP", b"PLTE", b"caBX"):
             return True
-        return _has_valid_crc(chunk) and (kind != b"tRNS" or self._is_transparency(len(chunk) - 12))
+        return _has_valid_crc(chunk) and self._is_whole(kind, len(chunk) - 12)
+
+    def _is_whole(self, kind: bytes, length: int) -> bool:
+        if kind == b"acTL":
+            return length == 8
+        return kind != b"tRNS" or self._is_transparency(length)
 
     def _is_transparency(self, length: int) -> bool:
         if self.colour == PALETTE:
