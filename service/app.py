@@ -6,7 +6,7 @@ from service.handlers.description import describe_api, show_openapi
 from service.handlers.downloads import download_signed, download_static
 from service.handlers.events import follow_events
 from service.handlers.exports import create_exports
-from service.handlers.openai import generate_images, list_models, show_model
+from service.handlers.openai import edit_images, generate_images, list_models, show_model
 from service.handlers.operations import healthz, metrics, readyz
 from service.handlers.raws import download_raw, export_again
 from service.handlers.requests import cancel_request, delete_request, list_requests, show_request
@@ -35,6 +35,7 @@ TABLE = (
     Route("GET", f"{VARIATION}/raw", download_raw, "raw", admission="download"),
     Route("GET", "/api/usage", show_usage, "usage", head=False),
     Route("POST", "/v1/images/generations", generate_images, "openai_generations", admission="thumbnails"),
+    Route("POST", "/v1/images/edits", edit_images, "openai_edits", admission="thumbnails"),
     Route("GET", "/v1/models", list_models, "openai_models", head=False),
     Route("GET", "/v1/models/{id}", show_model, "openai_model", head=False),
     Route("GET", "/static/output/{name}", download_static, "static", admission="download", access="open"),

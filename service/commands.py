@@ -29,7 +29,7 @@ from service.schemas.answers import ThumbnailsAnswer, exports_answer, thumbnails
 from service.schemas.fields import Fields
 from service.schemas.headers import fingerprint
 from service.schemas.outcomes import outcome_of
-from service.schemas.requests import read_export, read_order, script_too_long
+from service.schemas.requests import read_export, read_order, too_long
 from service.schemas.table import MAX_SCRIPT
 from service.settings import Settings
 from service.signals import STOP_SIGNALS, on_stop_signal
@@ -61,7 +61,7 @@ def read_script(argument: str | None, path: str | None) -> str:
         with open(path, "rb") as file:
             data = file.read(MAX_SCRIPT_BYTES + 1)
     if len(data) > MAX_SCRIPT_BYTES:
-        raise script_too_long()
+        raise too_long("script")
     return data.decode("utf-8-sig", "surrogateescape")
 
 

@@ -237,13 +237,18 @@ def reply(received: GenerateRequest, parts: list[Json], response_id: str) -> Jso
     """A complete reply with these parts, and the tokens of the table of models."""
     row = models.find(received.model)
     drawn = row.tokens[received.image_size or "1K"] if row else models.MODELS[models.DEFAULT_MODEL].tokens["1K"]
-    asked = len(received.prompt) // 4 + 1 + 258 * len(received.references)
+    text, references = len(received.prompt) // 4 + 1, 258 * len(received.references)
+    asked = text + references
     return {
         "candidates": [{"content": {"parts": parts, "role": "model"}, "finishReason": "STOP", "index": 0}],
         "usageMetadata": {
             "promptTokenCount": asked,
             "candidatesTokenCount": drawn,
             "totalTokenCount": asked + drawn,
+            "promptTokensDetails": [
+                {"modality": "TEXT", "tokenCount": text},
+                *([{"modality": "IMAGE", "tokenCount": references}] if references else []),
+            ],
             "candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": drawn}],
         },
         "modelVersion": received.model,

@@ -7,6 +7,7 @@ from service.errors import MissingField
 from service.handlers.forms import MULTIPART, open_form
 from service.imaging.formats import READABLE
 from service.schemas.answers import exports_answer
+from service.schemas.collecting import Collected
 from service.schemas.requests import PICTURE_FIELDS, read_export
 from service.server.keys import ADMISSION, EXPORTS, REQUEST_ID, SETTINGS
 from service.server.sending import answer
@@ -15,7 +16,7 @@ from service.server.sending import answer
 async def create_exports(request: web.Request) -> web.StreamResponse:
     """Export the uploaded picture, blended over `base` if one was uploaded."""
     settings, exports, admission = request.app[SETTINGS], request.app[EXPORTS], request.app[ADMISSION]
-    async with open_form(request, texts=PICTURE_FIELDS, files=("image", "base"), types=(MULTIPART,)) as form:
+    async with open_form(request, Collected(PICTURE_FIELDS, ("image", "base")), types=(MULTIPART,)) as form:
         plan, encodings = read_export(form.fields, settings)
         image, base = form.uploads.get("image"), form.uploads.get("base")
         if image is None:

@@ -19,9 +19,7 @@ TYPES = (MULTIPART, JSON, URLENCODED)
 
 
 @contextlib.asynccontextmanager
-async def open_form(
-    request: web.Request, *, texts: Collection[str], files: Collection[str], types: Collection[str] = TYPES
-) -> AsyncIterator[Form]:
+async def open_form(request: web.Request, collected: Collected, types: Collection[str] = TYPES) -> AsyncIterator[Form]:
     """Read the body; raises RequestError for bad input, and Busy, Draining, StorageFull, StorageUnavailable.
 
     Uploads are locked against sweeps while the context is open, and removed with it unless the form is kept.
@@ -29,7 +27,6 @@ async def open_form(
     kind, parameters = media_type(request)
     if kind not in types:
         raise UnsupportedMediaType(f"send the fields as {' or '.join(types)}")
-    collected = Collected(texts, files)
     if kind == MULTIPART:
         async with open_multipart(request, parameters, collected) as form:
             yield form

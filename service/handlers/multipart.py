@@ -19,7 +19,7 @@ from service.errors import (
 )
 from service.handlers.uploads import UploadWriter
 from service.imaging.formats import READABLE, SNIFF_BYTES, sniff
-from service.schemas.collecting import MAX_FIELDS, Collected, check_length
+from service.schemas.collecting import MAX_FIELDS, Collected
 from service.schemas.fields import Fields
 from service.server.bodies import Body
 from service.server.keys import ADMISSION, EXPORTS, REQUEST_ID, SETTINGS
@@ -148,24 +148,23 @@ class _FormReader:
             raise MalformedBody("a part has no name")
         if any(map(_CONTROL.search, _texts_of(segment))):
             raise MalformedBody("a part's header holds a control character")
-        name = segment.name.encode("latin-1").decode("utf-8", "replace")
-        self._collected.begin(name)
+        name = self._collected.begin(segment.name.encode("latin-1").decode("utf-8", "replace"))
         transfer = segment.header("Content-Transfer-Encoding", "") or ""
         if transfer.lower() not in _PLAIN_TRANSFER or segment.header("Content-Encoding"):
-            raise UnsupportedEncoding(f"{name}: send the part's bytes as they are")
+            raise UnsupportedEncoding(f"{name}: send the part's bytes as they are", param=name)
         return _Part(name, name in self._collected.files, bool(segment.filename))
 
     async def _data(self, part: _Part, data: bytes) -> None:
         part.size += len(data)
         if not part.is_file:
-            check_length(part.name, part.size)
+            self._collected.check_length(part.name, part.size)
             part.head += data
             return
         part.head += data
         if part.key is None and len(part.head) >= SNIFF_BYTES:
             self._recognize(part)
         if part.size > self._file_bytes:
-            raise TooLarge(f"{part.name} is larger than {self._file_bytes} bytes")
+            raise TooLarge(f"{part.name} is larger than {self._file_bytes} bytes", param=part.name)
         if len(part.head) >= WRITE_BYTES:
             await self._flush(part)
 
@@ -173,7 +172,7 @@ class _FormReader:
         """Determine the type of a file by its magic bytes, whatever its name and Content-Type say."""
         kind = sniff(bytes(part.head[:SNIFF_BYTES]))
         if kind is None:
-            raise UnsupportedImage(f"{part.name} is not a {READABLE} picture by its bytes")
+            raise UnsupportedImage(f"{part.name} is not a {READABLE} picture by its bytes", param=part.name)
         part.key = self._files[part.name] = upload_key(self._request[REQUEST_ID], part.name, kind)
 
     async def _flush(self, part: _Part) -> None:
@@ -203,4 +202,4 @@ def _utf8(part: _Part) -> str:
     try:
         return part.head.decode("utf-8")
     except UnicodeDecodeError:
-        raise NotUtf8(f"{part.name} is not UTF-8") from None
+        raise NotUtf8(f"{part.name} is not UTF-8", param=part.name) from None

@@ -1,17 +1,20 @@
-"""The OpenAI images API: POST /v1/images/generations, GET /v1/models and /v1/models/{id}."""
+"""The OpenAI images API: POST /v1/images/generations and /v1/images/edits, GET /v1/models and /v1/models/{id}."""
 
 from aiohttp import web
 
-from service.errors import NotFound
+from service.errors import MissingField, NotFound
 from service.handlers.embedding import opened, send
+from service.handlers.forms import MULTIPART, open_form
 from service.handlers.links import absolute
 from service.handlers.multipart import Form
 from service.handlers.submitting import Outcome, finish, outcome_of, submit
-from service.jobs.job import GENERATIONS, Submission
+from service.imaging.formats import READABLE
+from service.jobs.job import EDITS, GENERATIONS, Submission
 from service.ledger.rows import RequestRow
 from service.schemas.answers import ExportAnswer
+from service.schemas.collecting import Collected
 from service.schemas.headers import fingerprint, idempotency_key, is_retry
-from service.schemas.openai import ImageRequest, read_image_request, read_json_fields
+from service.schemas.openai import ALIASES, FIELDS, LONG, ImageRequest, read_image_request, read_json_fields
 from service.schemas.openai_answers import around_slots, images_answer, model_list
 from service.server.keys import ADMISSION, CALLER, JOBS, REQUEST_ID, SETTINGS
 from service.server.problems import refusal
@@ -24,6 +27,15 @@ async def generate_images(request: web.Request) -> web.StreamResponse:
     """Pictures of a prompt."""
     fields = read_json_fields(await receive_json(request))
     return await _create_images(request, Form(fields, {}, {}), GENERATIONS)
+
+
+async def edit_images(request: web.Request) -> web.StreamResponse:
+    """Pictures of a prompt and a picture, which Gemini is sent as the reference, and which is not blended."""
+    collected = Collected(FIELDS, ("image",), LONG, ALIASES)
+    async with open_form(request, collected, (MULTIPART,)) as form:
+        if "image" not in form.uploads:
+            raise MissingField(f"image is required: a {READABLE} picture", param="image")
+        return await _create_images(request, form, EDITS)
 
 
 async def _create_images(request: web.Request, form: Form, route: str) -> web.StreamResponse:

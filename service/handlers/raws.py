@@ -16,6 +16,7 @@ from service.imaging.formats import SNIFF_BYTES, TABLE, sniff
 from service.ledger.rows import CallRow, RequestRow
 from service.orders import Order
 from service.schemas.answers import exports_answer
+from service.schemas.collecting import Collected
 from service.schemas.requests import EXPORT_FIELDS, read_changes
 from service.server.keys import ADMISSION, CALLER, EXPORTS, JOBS, SETTINGS
 from service.server.queries import read_query
@@ -52,7 +53,7 @@ async def export_again(request: web.Request) -> web.StreamResponse:
     row, call = await _variation(request)
     if not call.raw or call.raw.endswith(REPLY):
         raise _no_raw(call)
-    async with open_form(request, texts=EXPORT_FIELDS, files=("base",)) as form:
+    async with open_form(request, Collected(EXPORT_FIELDS, ("base",))) as form:
         order, stored = _order(row, call)
         plan, encodings = read_changes(form.fields, settings, order)
         async with held() as hold:

@@ -8,6 +8,7 @@ from service.handlers.submitting import finish, outcome_of, submit
 from service.jobs.job import ROUTE, Job, Submission
 from service.ledger.rows import Mode
 from service.schemas.answers import ThumbnailsAnswer
+from service.schemas.collecting import Collected
 from service.schemas.headers import fingerprint, idempotency_key, prefers_async
 from service.schemas.requests import THUMBNAIL_FIELDS, read_order
 from service.schemas.status import status_answer
@@ -20,7 +21,7 @@ async def create_thumbnails(request: web.Request) -> web.StreamResponse:
     """Begin a request, or find the one that holds its Idempotency-Key; answer at its end or, if preferred, at once."""
     key = idempotency_key(request.headers.getall("Idempotency-Key", ()))
     mode: Mode = "async" if prefers_async(request.headers.getall("Prefer", ())) else "sync"
-    async with open_form(request, texts=THUMBNAIL_FIELDS, files=("image",)) as form:
+    async with open_form(request, Collected(THUMBNAIL_FIELDS, ("image",))) as form:
         caller, base = request[CALLER], form.uploads.get("image")
         order = read_order(form.fields, request.app[SETTINGS], request[REQUEST_ID], base, caller.limits)
         submission = Submission(caller, mode, key, fingerprint(ROUTE, form.fields.texts, form.uploads))

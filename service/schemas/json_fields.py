@@ -40,4 +40,4 @@ def _scalar(name: str, value: Json) -> str:
         return "true" if value else "false"
     if isinstance(value, str):
         return value
-    raise InvalidField(f"{name}: {_KINDS[type(value)]} is not allowed here")
+    raise InvalidField(f"{name}: {_KINDS[type(value)]} is not allowed here", param=name)

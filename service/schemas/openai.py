@@ -6,22 +6,25 @@ from dataclasses import dataclass, replace
 from service.bases import Source
 from service.callers import Limits
 from service.encodings import default_encodings
-from service.errors import InvalidField, MissingField, NotUtf8, UnknownField
 from service.gemini import models
 from service.imaging.formats import Encoding, Format, at_quality, avif_refusal, quality_of
 from service.imaging.frame import MAX_SIDE, Size
 from service.imaging.plan import WHOLE_SHARE, ExportPlan
 from service.orders import Order, default_frame
 from service.schemas import openai_table as table
+from service.schemas.collecting import Collected
 from service.schemas.fields import Fields, not_allowed
 from service.schemas.json_body import JsonObject
-from service.schemas.table import MAX_SCRIPT
+from service.schemas.json_fields import fields_of_json
+from service.schemas.requests import read_script
 from service.settings import Settings
-from service.values import is_utf8
 
 FIELDS = tuple(field.name for field in table.images(1))
 DEFAULT_SIZE = 1280, 720
 _IGNORED = frozenset(field.name for field in table.IGNORED)
+LONG = (table.PROMPT.name, *_IGNORED)
+# Clients that may send several pictures call each of them this.
+ALIASES = {"image[]": "image"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +37,10 @@ class ImageRequest:
     stream: bool
 
 
-def read_json_fields(values: JsonObject) -> Fields:
-    """The fields of a JSON body as texts, those that are null left out; raises UnknownField, InvalidField."""
-    for name in values:
-        if name not in FIELDS:
-            raise UnknownField(f"unknown parameter {name[:60]!r}; allowed: {', '.join(FIELDS)}", param=name[:60])
-    return Fields({name: _text(name, value) for name, value in values.items() if value not in (None, [])})
-
-
-def _text(name: str, value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return value
-    if name in _IGNORED:
-        return json.dumps(value)
-    raise InvalidField(f"{name} must be a string, a number or a boolean", param=name)
+def read_json_fields(body: JsonObject) -> Fields:
+    """The fields of a JSON body, those without a meaning of any type; raises RequestError."""
+    plain = {name: json.dumps(value) if name in _IGNORED and value else value for name, value in body.items()}
+    return fields_of_json(plain, Collected(FIELDS, long=LONG))
 
 
 def read_image_request(
@@ -59,7 +50,7 @@ def read_image_request(
 
     Raises RequestError.
     """
-    prompt, model = _prompt(fields), _model(fields, settings)
+    prompt, model = read_script(fields, table.PROMPT), _model(fields, settings)
     image_size = models.largest_size(model, table.IMAGE_SIZES[fields.read(table.QUALITY, "auto")])
     picture_format = fields.read(table.OUTPUT_FORMAT, "png")
     width, height = _size(fields, picture_format, settings)
@@ -82,17 +73,6 @@ def read_image_request(
         request_id=request_id,
     )
     return ImageRequest(order, picture_format, response_format == "url", stream)
-
-
-def _prompt(fields: Fields) -> str:
-    prompt = fields.text("prompt")
-    if prompt is None or not prompt.strip():
-        raise MissingField(f"prompt is required: {table.PROMPT.kind.allowed}", param="prompt")
-    if len(prompt) > MAX_SCRIPT:
-        raise InvalidField(f"prompt is too long: at most {MAX_SCRIPT} characters are allowed", param="prompt")
-    if not is_utf8(prompt):
-        raise NotUtf8("prompt is not UTF-8", param="prompt")
-    return prompt
 
 
 def _model(fields: Fields, settings: Settings) -> str:

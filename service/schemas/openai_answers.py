@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from service.errors import Blocked, ServiceError, UnknownField
+from service.errors import Blocked, ImageError, ServiceError, UnknownField
 from service.gemini.costs import Tokens, tokens
 from service.gemini.models import MODELS
 from service.imaging.formats import Format
@@ -147,7 +147,8 @@ def error_detail(error: ServiceError) -> OpenAIErrorDetail:
     return OpenAIErrorDetail(
         message=error.detail,
         type=_type(error),
-        param=error.param,
+        # A picture that cannot be used is always the one that was uploaded.
+        param="image" if isinstance(error, ImageError) else error.param,
         code=next((code for kind, code in _CODES.items() if isinstance(error, kind)), error.code),
     )
 

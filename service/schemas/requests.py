@@ -17,7 +17,7 @@ from service.imaging.frame import Frame
 from service.imaging.plan import Budgets, ExportPlan, Fit, Focus
 from service.orders import Order, check_model, default_frame
 from service.schemas import table
-from service.schemas.fields import Fields, not_allowed
+from service.schemas.fields import Field, Fields, not_allowed
 from service.schemas.table import MAX_SCRIPT
 from service.settings import Settings
 from service.values import is_utf8
@@ -34,7 +34,7 @@ def read_order(
     fields: Fields, settings: Settings, request_id: str, base: Source | None, limits: Limits = NO_LIMITS
 ) -> Order:
     """Parse a request for thumbnails of a caller with these limits; raises MissingField, InvalidField, NotUtf8."""
-    script = _script(fields)
+    script = read_script(fields, table.SCRIPT)
     model = fields.read(table.MODEL, settings.gemini_model)
     aspect_ratio = fields.read(table.ASPECT_RATIO, "16:9")
     if aspect_ratio not in models.RATIOS and models.find(model):
@@ -105,19 +105,20 @@ def _day(name: str, text: str) -> date:
         raise InvalidField(f"{name}={text[:20]!r} is not allowed: a day such as 2026-11-26") from None
 
 
-def _script(fields: Fields) -> str:
-    script = fields.text("script")
+def read_script(fields: Fields, field: Field[str]) -> str:
+    """The text of a field that says what to draw; raises MissingField, InvalidField, NotUtf8."""
+    script = fields.text(field.name)
     if script is None or not script.strip():
-        raise MissingField(f"script is required: {table.SCRIPT.kind.allowed}")
+        raise MissingField(f"{field.name} is required: {field.kind.allowed}", param=field.name)
     if len(script) > MAX_SCRIPT:
-        raise script_too_long()
+        raise too_long(field.name)
     if not is_utf8(script):
-        raise NotUtf8("script is not UTF-8")
+        raise NotUtf8(f"{field.name} is not UTF-8", param=field.name)
     return script
 
 
-def script_too_long() -> InvalidField:
-    return InvalidField(f"script is too long: at most {MAX_SCRIPT} characters are allowed")
+def too_long(name: str) -> InvalidField:
+    return InvalidField(f"{name} is too long: at most {MAX_SCRIPT} characters are allowed", param=name)
 
 
 def _sides(fields: Fields) -> tuple[int | None, int | None]:

@@ -13,12 +13,13 @@ from service.gemini.models import MODELS
 from service.server.keys import ADMISSION
 from tests.conftest import Serve
 from tests.handlers.openai_clients import KEY, PROMPT, assert_error, client_of, pictures
-from tests.helpers import CONTENT_TYPE, QuickEmulator, Running, decoded, form
+from tests.helpers import CONTENT_TYPE, QuickEmulator, Running, decoded, form, picture_bytes, upload
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-GENERATIONS = "/v1/images/generations"
+GENERATIONS, EDITS = "/v1/images/generations", "/v1/images/edits"
 JSON = "application/json"
+RED = picture_bytes()
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -231,3 +232,61 @@ async def test_a_full_service_may_be_asked_again(serve: Serve) -> None:
         answer = await service.post_body(GENERATIONS, json.dumps({"prompt": PROMPT}), JSON)
     assert_error(answer, 503, "server_error", "busy")
     assert (answer.headers["x-should-retry"], answer.headers["Retry-After"]) == ("true", "5")
+
+
+async def test_an_edit_draws_with_the_picture_as_reference_and_does_not_blend_it(
+    service: Running, client: openai.AsyncOpenAI
+) -> None:
+    answer = await client.images.edit(image=RED, prompt=PROMPT, size="64x64")
+    [picture] = pictures(answer)
+    assert answer.usage
+    assert answer.usage.input_tokens_details.image_tokens > 0
+    request = (await service.get("/api/thumbnails?limit=1")).json["requests"][0]
+    [variation] = request["variations"]
+    assert variation["metadata"]["digital_source_type"] == "trainedAlgorithmicMedia"
+    path = f"/api/thumbnails/{request['request_id']}/variations/var-1"
+    raw = decoded((await service.get(f"{path}/raw")).body)
+    again = (await service.post(f"{path}/exports")).json
+    assert list(again["exports"]) == ["png"]
+    exported = decoded((await service.get(again["exports"]["png"]["url"])).body)
+    assert picture.getpixel((32, 32)) == exported.getpixel((32, 32)) == raw.getpixel((512, 512))
+
+
+@pytest.mark.parametrize("name", ["image", "image[]"])
+async def test_the_picture_of_an_edit_has_one_of_two_names(service: Running, name: str) -> None:
+    answer = await service.post(EDITS, upload(RED, name), ("prompt", PROMPT), ("n", "1"), ("size", "64x64"))
+    assert answer.status == 200
+    assert len(answer.json["data"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("parts", "code", "param"),
+    [
+        ([], "missing_field", "image"),
+        ([upload(RED), upload(RED)], "duplicate_field", "image"),
+        ([upload(RED, "image[]"), upload(RED, "image[]")], "duplicate_field", "image"),
+        ([upload(RED), upload(RED, "image[]")], "duplicate_field", "image"),
+        ([upload(RED), upload(RED, "mask")], "unknown_parameter", "mask"),
+        ([upload(b"no picture" * 9)], "unsupported_image", "image"),
+        ([upload(RED[:60])], "undecodable", "image"),
+        ([upload(RED), ("prompt", "again")], "duplicate_field", "prompt"),
+        ([upload(RED), ("n", "0")], "invalid_field", "n"),
+    ],
+)
+async def test_a_bad_edit_is_400_and_costs_nothing(service: Running, parts: Any, code: str, param: str) -> None:
+    with service.nothing_spent_or_left():
+        answer = await service.post(EDITS, ("prompt", PROMPT), *parts)
+    assert_error(answer, 400, "invalid_request_error", code, param)
+
+
+async def test_an_edit_in_json_is_400(service: Running) -> None:
+    answer = await service.post_body(EDITS, json.dumps({"prompt": PROMPT}), JSON)
+    assert_error(answer, 400, "invalid_request_error", "unsupported_media_type")
+
+
+async def test_the_client_sends_one_picture_in_a_list_but_not_two(client: openai.AsyncOpenAI) -> None:
+    answer = await client.images.edit(image=[("a.png", RED)], prompt="x" * 5000, size="64x64")
+    assert len(pictures(answer)) == 1
+    with pytest.raises(openai.BadRequestError) as refused:
+        await client.images.edit(image=[("a.png", RED), ("b.png", RED)], prompt=PROMPT)
+    assert refused.value.param == "image"
