@@ -25,7 +25,7 @@ class ServiceError(Exception):
     │   ├── 415 UnsupportedMediaType UnsupportedEncoding UnsupportedImage
     │   ├── 416 RangeNotSatisfiable   417 ExpectationFailed
     │   ├── 422 MissingField UnknownField InvalidField ImageError IdempotencyMismatch UnpricedModel
-    │   └── 429 BudgetExhausted
+    │   └── 429 BudgetExhausted RateLimited
     ├── GeminiError                       a call failed; `billed` says what is known of its price
     │   ├── 422 Blocked NoImage   429 QuotaExhausted CreditsExhausted
     │   ├── 502 GeminiAuth GeminiRejected GeminiFailed BadReply OutcomeUnknown
@@ -177,6 +177,10 @@ class IdempotencyMismatch(RequestError):
 
 class UnpricedModel(RequestError):
     code, status, title = "unpriced_model", 422, "The model's price is unknown, and there is a budget"
+
+
+class RateLimited(RequestError):
+    code, status, title, retryable = "rate_limited", 429, "The rate of the API key is used up", True
 
 
 class BudgetExhausted(RequestError):

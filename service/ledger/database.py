@@ -1,6 +1,6 @@
 """The interface of a database, the choice of one by DATABASE_URL, and migrations."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import fields
 from pathlib import Path
@@ -9,12 +9,14 @@ from typing import Any, Protocol, TypeVar
 
 from service.errors import SettingsError, StorageFull, StorageUnavailable
 from service.ledger import statements
+from service.ledger.rows import microseconds
 from service.ledger.schema import LATEST, MIGRATIONS
 
 R = TypeVar("R")
 
-# The SQLite file in LEDGER_DIR.
+# The SQLite files in LEDGER_DIR.
 NAME = "ledger.db"
+BUCKETS_NAME = "rates.db"
 
 Values = Mapping[str, str | int | None]
 NONE: Values = MappingProxyType({})
@@ -90,14 +92,41 @@ def connect(url: str, directory: Path, *, read_only: bool = False) -> Database:
         from service.ledger.postgres import PostgresDatabase
 
         database = PostgresDatabase(url)
-    if not read_only:
-        try:
-            migrate(database)
-        except (SettingsError, StorageFull, StorageUnavailable) as error:
-            database.close()
-            # A migration that is refused for another reason, such as a missing right, prevents the start too.
-            raise SettingsError(str(error)) from error
+    return database if read_only else _prepared(database, migrate)
+
+
+def connect_buckets(url: str, directory: Path) -> Database:
+    """Open the token buckets: a file of their own, or a table of the PostgreSQL; raises as `connect` does.
+
+    A power cut may undo what was written last.
+    """
+    database: Database
+    if not url:
+        from service.ledger.sqlite import SqliteDatabase
+
+        database = SqliteDatabase(directory, BUCKETS_NAME, durable=False)
+    else:
+        from service.ledger.postgres import PostgresDatabase
+
+        database = PostgresDatabase(url, durable=False)
+    return _prepared(database, _create_buckets)
+
+
+def _prepared(database: Database, prepare: Callable[[Database], None]) -> Database:
+    try:
+        prepare(database)
+    except (SettingsError, StorageFull, StorageUnavailable) as error:
+        database.close()
+        # Tables that cannot be made for another reason, such as a missing right, prevent the start too.
+        raise SettingsError(str(error)) from error
     return database
+
+
+def _create_buckets(database: Database) -> None:
+    with database.transaction():
+        database.lock_schema()
+        database.run(statements.CREATE_BUCKETS)
+        database.run(statements.REMOVE_FULL_BUCKETS, {"now": microseconds()})
 
 
 def migrate(database: Database, to: int = LATEST) -> None:

@@ -10,7 +10,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from service.errors import ServiceError, SettingsError
 from service.ledger import queries, retries, statements, steps
-from service.ledger.database import NAME, Database, connect
+from service.ledger.database import NAME, Database, connect, connect_buckets
 from service.ledger.money import Overspent, day_of, ignore
 from service.ledger.owners import as_owner, bury, dead_owners, leave
 from service.ledger.queries import NamedArea, Principals
@@ -51,6 +51,10 @@ class LedgerAccess:
             if directory.is_relative_to(swept.resolve()):
                 raise SettingsError(f"LEDGER_DIR={str(directory)!r} lies in {str(swept)!r}, which is swept")
         return connect(self.url, self.directory, read_only=read_only)
+
+    def connect_buckets(self) -> Database:
+        """Open the token buckets of this ledger; raises SettingsError. Blocks."""
+        return connect_buckets(self.url, self.directory)
 
 
 def ledger_access(settings: Settings) -> LedgerAccess:

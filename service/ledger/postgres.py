@@ -32,12 +32,15 @@ _PARAMETER = re.compile(r":([a-z][a-z0-9_]*)")
 class PostgresDatabase:
     """One session; when it ends, for whatever reason, PostgreSQL releases the lock of its owner."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, durable: bool = True) -> None:
+        """Without `durable`, commits do not wait for the disk: a crash of the server may undo the last ones."""
         try:
             self._connection = psycopg.connect(
                 url, autocommit=True, connect_timeout=CONNECT_SECONDS, tcp_user_timeout=NETWORK_MILLISECONDS
             )
             self._connection.execute(f"SET lock_timeout = {LOCK_MILLISECONDS}".encode())
+            if not durable:
+                self._connection.execute("SET synchronous_commit = off")
         except psycopg.OperationalError as error:
             reason = _without_password(" ".join(str(error).split()), url)
             raise SettingsError(f"DATABASE_URL: the database is not reachable: {reason}") from None

@@ -8,7 +8,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import apsw
 
@@ -26,10 +26,11 @@ _OWNERS = "owners"
 class SqliteDatabase:
     """One connection to the file; `directory` and all files in it are accessible to this user only."""
 
-    def __init__(self, directory: Path, *, read_only: bool = False) -> None:
+    def __init__(self, directory: Path, name: str = NAME, *, read_only: bool = False, durable: bool = True) -> None:
+        """Without `durable`, commits are not synced: a power cut may undo the last ones, but damages nothing."""
         self._directory = directory
         self._owners: dict[str, int] = {}
-        path = directory / NAME
+        path = directory / name
         try:
             if not read_only:
                 _prepare(directory, path)
@@ -37,7 +38,7 @@ class SqliteDatabase:
             self._connection = apsw.Connection(str(path), flags=flags)
             self._connection.set_busy_timeout(BUSY_MILLISECONDS)
             if not read_only:
-                self._configure()
+                self._configure("FULL" if durable else "NORMAL")
                 self._check_at_start(path)
             self.run("SELECT count(*) FROM sqlite_schema")
         except OSError as error:
@@ -45,11 +46,11 @@ class SqliteDatabase:
         except (apsw.Error, ServiceError) as error:
             raise SettingsError(f"LEDGER_DIR={str(directory)!r}: {path.name} cannot be used: {error}") from error
 
-    def _configure(self) -> None:
+    def _configure(self, synchronous: Literal["FULL", "NORMAL"]) -> None:
         mode = self._connection.execute("PRAGMA journal_mode = WAL").get
         if mode != "wal":
             raise OSError(0, f"the write-ahead log cannot be used there (journal_mode is {mode})")
-        self._connection.execute("PRAGMA synchronous = FULL")
+        self._connection.execute(f"PRAGMA synchronous = {synchronous}")
         self._connection.execute("PRAGMA foreign_keys = ON")
 
     def _check_at_start(self, path: Path) -> None:

@@ -126,6 +126,17 @@ SUM_DAY = (
     "SELECT COALESCE(sum(reserved), 0), COALESCE(sum(cost), 0), COALESCE(sum(possible), 0) FROM calls WHERE day = :day"
 )
 
+# Token buckets
+
+CREATE_BUCKETS = "CREATE TABLE IF NOT EXISTS buckets (principal TEXT PRIMARY KEY, full_at BIGINT NOT NULL)"
+# A full bucket is the same as none.
+REMOVE_FULL_BUCKETS = "DELETE FROM buckets WHERE full_at < :now"
+READ_BUCKET = "SELECT full_at FROM buckets WHERE principal = :principal"
+SWAP_BUCKET = (
+    "INSERT INTO buckets (principal, full_at) VALUES (:principal, :full_at)"
+    " ON CONFLICT (principal) DO UPDATE SET full_at = :full_at WHERE buckets.full_at = :was RETURNING full_at"
+)
+
 # Owners, recovery and retention
 
 # An owner that has lost its connection connects again.

@@ -6,9 +6,10 @@ from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 
-from service.callers import NAMELESS, Caller
-from service.errors import CrossOrigin, Unauthorized
-from service.server.keys import CALLER, KEYRING, ROUTE, ROUTES, SETTINGS
+from service.callers import NAMELESS, Caller, Rate
+from service.errors import CrossOrigin, RateLimited, Unauthorized
+from service.ledger.buckets import Level
+from service.server.keys import BUCKETS, CALLER, KEYRING, LEVEL, METRICS, ROUTE, ROUTES, SETTINGS
 from service.server.routes import UNKNOWN, Access, Handler
 from service.values import is_loopback
 
@@ -37,7 +38,9 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     if request.app[KEYRING].needs_key:
         if await _access(request) == "guarded":
-            request[CALLER] = _check_key(request)
+            caller = request[CALLER] = _check_key(request)
+            if rate := caller.limits.rate:
+                await _check_rate(request, caller, rate)
     elif request.method not in _SAFE_METHODS:
         _check_origin(request, _check_host(request))
     elif await _access(request) != "open":
@@ -68,6 +71,25 @@ def _check_key(request: web.Request) -> Caller:
     if scheme.lower() != "bearer" or caller is None:
         raise Unauthorized("send a valid key as Authorization: Bearer …", headers={"WWW-Authenticate": "Bearer"})
     return caller
+
+
+async def _check_rate(request: web.Request, caller: Caller, rate: Rate) -> None:
+    """Count the request; raises RateLimited."""
+    level = request[LEVEL] = await request.app[BUCKETS].take(caller.principal, rate)
+    if not level.granted:
+        request.app[METRICS].rate_limited(caller.name)
+        raise RateLimited(
+            f"over the rate of this API key, {rate.count} requests in {rate.seconds} seconds",
+            headers={"Retry-After": str(level.seconds_to_next)},
+        )
+
+
+def rate_headers(level: Level) -> dict[str, str]:
+    """The headers of draft-ietf-httpapi-ratelimit-headers-10; `t` is when there is one more."""
+    return {
+        "RateLimit-Policy": f'"key";q={level.rate.count};w={level.rate.seconds}',
+        "RateLimit": f'"key";r={level.remaining};t={level.seconds_to_next}',
+    }
 
 
 class _Origin(NamedTuple):

@@ -9,6 +9,7 @@ from service.exports import ImageExportService
 from service.gemini.client import GeminiService
 from service.jobs.jobs import JobService
 from service.keyring import Keyring
+from service.ledger.buckets import Buckets, Level
 from service.ledger.ledger import Ledger
 from service.metrics import Metrics
 from service.scheduler import Sweeper
@@ -19,6 +20,7 @@ from service.store.hot import HotFiles
 from service.thumbnails import ThumbnailService
 
 SETTINGS: Final = web.AppKey("settings", Settings)
+BUCKETS: Final = web.AppKey("buckets", Buckets)
 KEYRING: Final = web.AppKey("keyring", Keyring)
 METRICS: Final = web.AppKey("metrics", Metrics)
 # aiohttp makes a resource for each name, which GET shares with its HEAD.
@@ -39,3 +41,5 @@ REQUEST_ID: Final = web.RequestKey("request_id", str)
 ROUTE: Final = web.RequestKey("route", Route)
 # Set by the guard: the API key's caller, which decides whose requests it may see.
 CALLER: Final = web.RequestKey("caller", Caller)
+# Set by the guard where the caller's key has a rate.
+LEVEL: Final = web.RequestKey("level", Level)

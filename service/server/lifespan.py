@@ -15,6 +15,7 @@ from service.jobs.cleaning import Cleaning
 from service.jobs.jobs import JobService
 from service.jobs.recovery import Recovery
 from service.keyring import Keyring
+from service.ledger.buckets import Buckets
 from service.ledger.ledger import DAY, ledger_access, open_ledger
 from service.ledger.rows import microseconds
 from service.scheduler import Sweeper, SweepEvents
@@ -22,6 +23,7 @@ from service.secret_files import warn_if_exposed
 from service.server.admission import Admission
 from service.server.keys import (
     ADMISSION,
+    BUCKETS,
     EXPORTS,
     GEMINI,
     HOT,
@@ -117,9 +119,12 @@ async def gemini(app: web.Application) -> AsyncIterator[None]:
 async def ledger(app: web.Application) -> AsyncIterator[None]:
     """The ledger of requests, calls and costs."""
     metrics = app[METRICS]
-    async with open_ledger(ledger_access(app[SETTINGS]), metrics.committed, metrics.overspent) as opened:
+    access = ledger_access(app[SETTINGS])
+    async with open_ledger(access, metrics.committed, metrics.overspent) as opened:
         app[LEDGER] = opened
+        app[BUCKETS] = Buckets(access.connect_buckets)
         yield
+        await app[BUCKETS].close()
 
 
 @contextlib.asynccontextmanager

@@ -7,8 +7,8 @@ from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
 from service.errors import ExpectationFailed, MalformedRequest, MethodNotAllowed, NotFound, ServiceError
 from service.logs import REQUEST, log_access
-from service.server.guard import guard
-from service.server.keys import ADMISSION, METRICS, REQUEST_ID, ROUTE, ROUTES
+from service.server.guard import guard, rate_headers
+from service.server.keys import ADMISSION, LEVEL, METRICS, REQUEST_ID, ROUTE, ROUTES
 from service.server.problems import refusal
 from service.server.routes import UNKNOWN, Handler, Route
 from service.server.sending import common_headers
@@ -121,6 +121,8 @@ async def add_common_headers(request: web.Request, response: web.StreamResponse)
     if isinstance(response, web.HTTPException):
         _rewrite(response, request)
     response.headers.update(common_headers(request))
+    if level := request.get(LEVEL):
+        response.headers.update(rate_headers(level))
 
 
 def _rewrite(error: web.HTTPException, request: web.Request) -> None:

@@ -13,7 +13,10 @@ from pydantic import BaseModel
 
 from service.server.keys import REQUEST_ID, SETTINGS
 
-_EXPOSED = "X-Request-Id, Retry-After, Content-Range, ETag, Location, Preference-Applied, Idempotency-Replayed"
+_EXPOSED = (
+    "X-Request-Id, Retry-After, Content-Range, ETag, Location, Preference-Applied, Idempotency-Replayed, RateLimit,"
+    " RateLimit-Policy"
+)
 
 
 def common_headers(request: web.Request) -> dict[str, str]:
