@@ -10,8 +10,10 @@ from service.imaging.encode import avif_options, encode, webp_options
 from service.imaging.formats import AvifEncoding, Encoding, GifEncoding, JpegEncoding, PngEncoding, WebpEncoding
 from service.imaging.gif import encode_gif
 from service.imaging.normalize import Colour
+from service.imaging.profiles import srgb
 from service.imaging.provenance import Mark, packet
 from service.imaging.timing import Timing
+from service.imaging.webp import encode_webp
 
 
 def encode_animation(
@@ -39,18 +41,12 @@ def encode_animation(
 
 
 def _webp(frames: Sequence[Image.Image], timing: Timing, encoding: WebpEncoding, xmp: bytes) -> bytes:
-    file = BytesIO()
-    frames[0].save(
-        file,
-        "WEBP",
-        save_all=True,
-        append_images=frames[1:],
-        duration=timing.durations,
-        loop=timing.plays,
-        background=(0, 0, 0, 0),
-        **webp_options(encoding, xmp),
-    )
-    return file.getvalue()
+    def still(image: Image.Image) -> bytes:
+        file = BytesIO()
+        image.save(file, "WEBP", **webp_options(encoding))
+        return file.getvalue()
+
+    return encode_webp(frames, timing, still, srgb(), xmp)
 
 
 def _avif(frames: Sequence[Image.Image], timing: Timing, encoding: AvifEncoding, xmp: bytes) -> bytes:

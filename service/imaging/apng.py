@@ -11,7 +11,7 @@ from itertools import count
 
 from PIL import Image
 
-from service.imaging.changes import Box, changed_box, distinct
+from service.imaging.changes import FIRST_PIXEL, Box, changed_box, common_mode, distinct, in_mode
 from service.imaging.containers.png import END, png_chunk
 from service.imaging.formats import PngEncoding
 from service.imaging.indexed import Palette, exact_palette
@@ -20,7 +20,6 @@ from service.imaging.timing import Timing
 
 MAX_PART = 0xFFFF  # of a delay, which is a fraction of a second
 MAX_PLAYS = 0x7FFFFFFF
-FIRST_PIXEL = (0, 0, 1, 1)
 
 _DISPOSE_NONE, _BLEND_SOURCE = 0, 0
 
@@ -31,13 +30,13 @@ def encode_apng(frames: Sequence[Image.Image], timing: Timing, encoding: PngEnco
     An indexed one if the encoding allows a palette, and all frames together have at most 256 colours.
     """
     effort = effort_of(encoding.compression, thorough=encoding.thorough)
-    mode = "RGB" if all(map(_is_opaque, frames)) else "RGBA"
-    palette = exact_palette(_in_mode(frames, mode)) if encoding.palette else None
+    mode = common_mode(frames)
+    palette = exact_palette(in_mode(frames, mode)) if encoding.palette else None
     file = BytesIO()
     control = images = 0
     numbers = count()
     before: Image.Image | None = None
-    for frame, duration in distinct(_in_mode(frames, mode), timing.durations):
+    for frame, duration in distinct(in_mode(frames, mode), timing.durations):
         if before is None:
             file.write(preamble(_form(frame, palette), metadata_chunks(xmp)))
             control = file.tell()
@@ -55,14 +54,6 @@ def encode_apng(frames: Sequence[Image.Image], timing: Timing, encoding: PngEnco
     file.seek(control, SEEK_SET)
     file.write(_animation_control(images, timing.plays))
     return file.getvalue()
-
-
-def _is_opaque(image: Image.Image) -> bool:
-    return image.mode == "RGB" or image.getchannel("A").getextrema() == (255, 255)
-
-
-def _in_mode(frames: Sequence[Image.Image], mode: str) -> Iterator[Image.Image]:
-    return (frame if frame.mode == mode else frame.convert(mode) for frame in frames)
 
 
 def _form(image: Image.Image, palette: Palette | None) -> Form:

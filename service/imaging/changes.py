@@ -1,10 +1,25 @@
 """What changes from one frame of an animation to the next."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from PIL import Image, ImageChops
 
 Box = tuple[int, int, int, int]
+# What a frame draws that only lengthens the one before.
+FIRST_PIXEL = (0, 0, 1, 1)
+
+
+def common_mode(frames: Sequence[Image.Image]) -> str:
+    """RGB if every pixel of these RGB or RGBA frames is opaque, else RGBA."""
+    return "RGB" if all(map(_is_opaque, frames)) else "RGBA"
+
+
+def _is_opaque(image: Image.Image) -> bool:
+    return image.mode == "RGB" or image.getchannel("A").getextrema() == (255, 255)
+
+
+def in_mode(frames: Sequence[Image.Image], mode: str) -> Iterator[Image.Image]:
+    return (frame if frame.mode == mode else frame.convert(mode) for frame in frames)
 
 
 def changed(before: Image.Image, after: Image.Image) -> Image.Image:

@@ -91,19 +91,17 @@ def _whole_jpeg_buffer(image: Image.Image) -> Iterator[None]:
 
 def _webp(image: Image.Image, encoding: WebpEncoding, xmp: bytes) -> bytes:
     file = BytesIO()
-    image.save(file, "WEBP", **webp_options(encoding, xmp))
+    image.save(file, "WEBP", **webp_options(encoding), icc_profile=srgb(), xmp=xmp)
     return file.getvalue()
 
 
-def webp_options(encoding: WebpEncoding, xmp: bytes) -> dict[str, Any]:
-    """What Pillow's encoder is told, of a still and of an animation."""
+def webp_options(encoding: WebpEncoding) -> dict[str, Any]:
+    """What Pillow's encoder is told, of a still and of each frame of an animation."""
     return {
         "quality": encoding.quality,
         "lossless": encoding.lossless,
         "method": encoding.method,
         "exact": encoding.lossless,
-        "icc_profile": srgb(),
-        "xmp": xmp,
     }
 
 

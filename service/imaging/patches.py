@@ -6,10 +6,9 @@ from itertools import chain, pairwise
 
 from PIL import Image, ImageChops
 
-from service.imaging.changes import Box, changed, union
+from service.imaging.changes import FIRST_PIXEL, Box, changed, union
 
 OPAQUE_FROM = 128  # the alpha from which on a pixel is drawn
-FIRST_PIXEL = (0, 0, 1, 1)
 
 # A frame and its duration in ms.
 Shown = tuple[Image.Image, int]

@@ -24,7 +24,7 @@ def read_webp(data: bytes) -> Container:
     flags = data[20] if data[12:16] == b"VP8X" else 0
     first: dict[bytes, memoryview] = {}
     frames: list[memoryview] = []
-    for kind, body in bounded(_riff_chunks(data)):
+    for kind, body in bounded(riff_chunks(data)):
         first.setdefault(kind, body)
         if kind == b"ANMF" and flags & _ANIMATION:
             frames.append(body)
@@ -78,7 +78,7 @@ def _whole_profile(body: memoryview) -> bytes:
     return bytes(body) if len(body) <= MAX_PROFILE_BYTES else BROKEN_PROFILE
 
 
-def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+def riff_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
     """Type and content of each chunk, up to the length in the RIFF header."""
     view = memoryview(data)[: 8 + int.from_bytes(data[4:8], "little")]
     position = 12
