@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from service.budgets import MAX_BYTES, budget_of_each
-from service.imaging.formats import DEFAULT_FORMATS, FORMATS, Format, formats_of, listed
+from service.imaging.formats import FORMATS, Format, formats_of, listed
 from service.imaging.frame import MAX_SIDE
 from service.imaging.plan import WHOLE_SHARE, Budgets, Focus, Provenance
 
@@ -51,10 +51,10 @@ def echoed_metadata(value: object) -> dict[str, Any]:
     return dict(value)
 
 
-def requested_formats(value: object) -> tuple[Format, ...]:
-    """The formats with these names, None for the three default ones; raises TypeError and ValueError."""
+def requested_formats(value: object, default: tuple[Format, ...]) -> tuple[Format, ...]:
+    """The formats with these names, None for the default ones; raises TypeError and ValueError."""
     if value is None:
-        return DEFAULT_FORMATS
+        return default
     if not isinstance(value, Sequence):
         raise TypeError(f"formats must be a sequence of names or None, not {type(value).__name__}")
     try:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from service.errors import RequestError, ServiceError, SettingsError
-from service.imaging.formats import DEFAULT_FORMATS, FORMATS, listed
+from service.imaging.formats import FORMATS, listed
 from service.settings import Settings, load_settings
 from service.streams import STDIN, print_text, tolerant_streams, warn
 
@@ -30,7 +30,7 @@ _EXPORT_FIELDS = {
     "fit": "cover (default), contain or stretch",
     "focus": "where cover crops: x,y such as 0.5,0.25 (default 0.5,0.5), or auto",
     "blend": "the picture's share over its base, 0-1 (default 0.7)",
-    "formats": f"comma-separated, of {listed(FORMATS, 'and')} (default {','.join(DEFAULT_FORMATS)})",
+    "formats": f"comma-separated, of {listed(FORMATS, 'and')} (FORMATS)",
     "max-bytes": "most bytes of a file, or for each format such as png:200000,webp:50000",
     "allow-resize": "fewer pixels where --max-bytes demands it: true or false (default)",
     "matte": "colour under transparency, #rrggbb",

@@ -28,7 +28,7 @@ from service.errors import (
     StorageUnavailable,
     UnsupportedImage,
 )
-from service.imaging.formats import DEFAULT_FORMATS, SNIFF_BYTES, Encoding, Format, sniff
+from service.imaging.formats import SNIFF_BYTES, Encoding, Format, sniff
 from service.imaging.frame import Frame, Size
 from service.imaging.plan import (
     ExportPlan,
@@ -144,7 +144,7 @@ class ImageExportService:
         """
         data, path, echo = picture_data(image_data), base_path(base_image_path), echoed_metadata(metadata)
         width, height = dimensions(normalize_dimensions)
-        requested = requested_formats(formats)
+        requested = requested_formats(formats, self.settings.formats)
         plan = ExportPlan(
             Frame(width, height),
             matte=self.settings.matte_rgb,
@@ -173,10 +173,10 @@ class ImageExportService:
         """Remove exports older than `days` (None: the setting); returns how many. ValueError unless days > 0."""
         return sweep_area(self.settings, "output", days).files
 
-    def encodings(self, formats: Sequence[Format] = DEFAULT_FORMATS) -> tuple[Encoding, ...]:
-        """An encoding for each format, as the settings say."""
+    def encodings(self, formats: Sequence[Format] | None = None) -> tuple[Encoding, ...]:
+        """An encoding for each format (None: FORMATS), as the settings say."""
         encodings = default_encodings(self.settings)
-        return tuple(encodings[name] for name in formats)
+        return tuple(encodings[name] for name in formats or self.settings.formats)
 
     async def inspect(self, source: Source) -> Picture:
         """Read a picture's size and format from its headers, in a worker; raises ImageError, StorageUnavailable."""

@@ -15,6 +15,7 @@ from service.api_keys import MAX_VARIATIONS, callers_of, parse_list
 from service.cpus import usable_cpus
 from service.errors import SettingsError
 from service.gemini.models import DEFAULT_MODEL
+from service.imaging.formats import DEFAULT_FORMATS, FORMATS, Format, formats_of, listed
 from service.secret_files import read_secret
 from service.store.layout import Area
 from service.values import (
@@ -59,6 +60,7 @@ class Settings(BaseSettings):
     avif_quality: int = Field(58, ge=0, le=100)
     avif_speed: int = Field(9, ge=6, le=9)
     matte: Colour = "#ffffff"
+    formats: Annotated[tuple[Format, ...], NoDecode, Field(min_length=1)] = DEFAULT_FORMATS
 
     sign_urls: bool = False
     signing_secret: Annotated[tuple[SecretStr, ...], NoDecode] = ()
@@ -138,6 +140,15 @@ class Settings(BaseSettings):
         if isinstance(value, str) and not is_utf8(value):
             raise ValueError("must be UTF-8")
         return value
+
+    @field_validator("formats", mode="before")
+    @classmethod
+    def _formats(cls, value: object) -> object:
+        """In any case and order, with the aliases that a request may use."""
+        try:
+            return formats_of(value.split(",")) if isinstance(value, str) else value
+        except ValueError:
+            raise ValueError(f"must be a comma-separated list of {listed(FORMATS, 'and')}") from None
 
     @field_validator("log_level", "log_format", "storage_mode", mode="before")
     @classmethod

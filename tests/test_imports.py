@@ -134,7 +134,7 @@ ALLOWED = {
     "metrics": set(),
     "logs": {"quoting"},
     "keyring": {"api_keys", "callers", "errors", "secret_files", "settings"},
-    "settings": {"api_keys", "cpus", "errors", "gemini", "secret_files", "store", "values"},
+    "settings": {"api_keys", "cpus", "errors", "gemini", "imaging", "secret_files", "store", "values"},
     "api_keys": {"callers"},
     "callers": set(),
     "secret_files": set(),

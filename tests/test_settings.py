@@ -50,6 +50,10 @@ def test_defaults_are_valid() -> None:
         ("UPLOAD_MIN_BYTES_PER_SECOND", "-1", "greater than or equal to 0"),
         ("DOWNLOAD_MIN_BYTES_PER_SECOND", "fast", "valid integer"),
         ("PORT", "70000", "65535"),
+        ("FORMATS", "png,bmp", "png, jpeg, webp"),
+        ("FORMATS", "png,", "comma-separated list"),
+        ("FORMATS", ",", "comma-separated list"),
+        ("FORMATS", "png;jpeg", "comma-separated list"),
     ],
 )
 def test_a_bad_value_stops_the_start_with_one_line(
@@ -107,6 +111,14 @@ def test_secrets_are_split_by_comma_and_hidden(monkeypatch: pytest.MonkeyPatch) 
     settings = load_settings()
     assert [secret.get_secret_value()[0] for secret in settings.signing_secret] == ["s", "t"]
     assert SECRET not in repr(settings)
+
+
+@pytest.mark.parametrize(("text", "formats"), [("webp", ("webp",)), (" AVIF, jpg,png,jpeg", ("png", "jpeg", "avif"))])
+def test_formats_are_named_as_in_a_request(
+    monkeypatch: pytest.MonkeyPatch, text: str, formats: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("FORMATS", text)
+    assert load_settings().formats == formats
 
 
 def test_empty_variables_count_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from service.budgets import MAX_BYTES
 from service.error_codes import classes
 from service.errors import NotFound, ServiceError
 from service.gemini import models
-from service.imaging.formats import DEFAULT_FORMATS, FORMATS, READABLE, SNIFF_BYTES, TABLE
+from service.imaging.formats import FORMATS, READABLE, SNIFF_BYTES, TABLE
 from service.imaging.frame import MAX_SIDE
 from service.schemas.table import MAX_SCRIPT
 from service.server.keys import SETTINGS
@@ -56,7 +56,7 @@ def _config(settings: Settings) -> dict[str, Any]:
         "max_bytes": MAX_BYTES,
         "matte": settings.matte,
         "formats": {name: TABLE[name].label for name in FORMATS},
-        "default_formats": DEFAULT_FORMATS,
+        "default_formats": settings.formats,
         "pictures": {
             "named": READABLE,
             "types": [row.mime for row in TABLE.values() if row.reader],

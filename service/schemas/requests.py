@@ -12,7 +12,7 @@ from service.encodings import default_encodings
 from service.errors import InvalidField, MissingField, NotUtf8
 from service.gemini import models
 from service.imaging.errors import ImpossibleFrame
-from service.imaging.formats import DEFAULT_FORMATS, Encoding, Format
+from service.imaging.formats import Encoding, Format
 from service.imaging.frame import Frame
 from service.imaging.plan import Budgets, ExportPlan, Fit, Focus
 from service.orders import Order, check_model, default_frame
@@ -43,7 +43,7 @@ def read_order(
     check_model(model, aspect_ratio, image_size)
     width, height = _sides(fields)
     frame = default_frame(aspect_ratio, image_size, width, height)
-    formats = fields.read(table.FORMATS, DEFAULT_FORMATS)
+    formats = fields.read(table.FORMATS, settings.formats)
     return Order(
         script=script,
         base=base,
@@ -66,7 +66,7 @@ def read_export(fields: Fields, settings: Settings) -> tuple[ExportPlan, Sequenc
         matte=settings.matte_rgb,
         provenance=fields.read(table.PROVENANCE, "keep"),
     )
-    formats = fields.read(table.FORMATS, DEFAULT_FORMATS)
+    formats = fields.read(table.FORMATS, settings.formats)
     return _plan(fields, default, formats), _encodings(fields, default_encodings(settings), formats)
 
 
@@ -81,7 +81,7 @@ def read_changes(fields: Fields, settings: Settings, order: Order) -> tuple[Expo
     if width or height:
         plan = replace(plan, frame=default_frame(order.aspect_ratio, order.image_size, width, height))
     before = {encoding.format: encoding for encoding in order.encodings or ()}
-    wanted = fields.read(table.FORMATS, tuple(before) or DEFAULT_FORMATS)
+    wanted = fields.read(table.FORMATS, tuple(before) or settings.formats)
     return _plan(fields, plan, wanted), _encodings(fields, default_encodings(settings) | before, wanted)
 
 

@@ -4,7 +4,7 @@ import re
 from typing import Any, get_args
 
 from service.gemini import models
-from service.imaging.formats import DEFAULT_FORMATS, Subsampling
+from service.imaging.formats import Subsampling
 from service.imaging.frame import MAX_SIDE
 from service.imaging.plan import DEFAULT_SHARE, WHOLE_SHARE, Alpha, Fit, Provenance
 from service.schemas.fields import Field
@@ -80,8 +80,9 @@ BLEND = Field(
     default=DEFAULT_SHARE / WHOLE_SHARE,
 )
 FORMATS = Field(
-    "formats", FormatList(), "The formats of the exports, comma-separated", default=",".join(DEFAULT_FORMATS)
-)
+    "formats", FormatList(), "The formats of the exports, comma-separated",
+    default=lambda settings: ",".join(settings.formats),
+)  # fmt: skip
 MAX_BYTES = Field(
     "max_bytes",
     ByteBudgets(),
