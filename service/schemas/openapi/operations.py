@@ -66,6 +66,12 @@ IMAGES = Body(
     examples.IMAGES_ORDER,
     types=(JSON,),
 )
+EDITS = Body(
+    "ImageEdits",
+    lambda settings: openai_table.images(settings.max_variations),
+    examples.IMAGES_ORDER,
+    (File("image", f"The reference, also called `image[]`: {READABLE}", required=True),),
+)
 
 _ORDER_ERRORS = (
     *problems.BODY, errors.MissingField, errors.InvalidIdempotencyKey, errors.IdempotencyMismatch, errors.Deleted,
@@ -206,6 +212,16 @@ OPERATIONS: Mapping[str, Operation] = {
         body=IMAGES,
         answers=(_IMAGES,),
         errors=_ORDER_ERRORS,
+        variation_errors=problems.VARIATIONS,
+    ),
+    "openai_edits": Operation(
+        "openai",
+        "Make pictures of a prompt and a picture",
+        about="As OpenAI's API does. Gemini is sent the picture as the reference; it is not blended under the result.",
+        parameters=(parameters.IDEMPOTENCY_KEY, parameters.RETRY_COUNT),
+        body=EDITS,
+        answers=(_IMAGES,),
+        errors=(*_ORDER_ERRORS, *problems.PICTURES),
         variation_errors=problems.VARIATIONS,
     ),
     "openai_models": Operation(
