@@ -62,7 +62,7 @@ class CountingMaker(FileMaker):
     """Makes files as a worker does, and counts the encodes by format and size in pixels."""
 
     def __init__(self, image: Image.Image, plan: ExportPlan) -> None:
-        super().__init__(image, plan, CpuClock(CPU_SECONDS))
+        super().__init__([image], plan, CpuClock(CPU_SECONDS))
         self.encodes: Counter[tuple[Format, Size]] = Counter()
 
     def _encode(self, image: Image.Image, encoding: Encoding) -> bytes:

@@ -1,1 +1,1 @@
-"""The Image Export Pipeline: scripts in, paid pictures kept, PNG, JPEG, WebP and AVIF out."""
+"""The Image Export Pipeline: scripts in, paid pictures kept, PNG, JPEG, WebP, AVIF and GIF out."""

@@ -7,7 +7,7 @@ from typing import Any
 from service.budgets import MAX_BYTES, budget_of_each
 from service.imaging.formats import FORMATS, Format, formats_of, listed
 from service.imaging.frame import MAX_SIDE
-from service.imaging.plan import WHOLE_SHARE, Budgets, Focus, Provenance
+from service.imaging.plan import WHOLE_SHARE, Animate, Budgets, Focus, Provenance
 
 
 def picture_data(value: object) -> bytes:
@@ -73,6 +73,18 @@ def provenance_choice(value: object) -> Provenance:
         case "keep" | "generated":
             return value
     raise ValueError(f"provenance must be 'keep' or 'generated', not {value!r:.60}")
+
+
+def animate_choice(value: object, budgets: Budgets) -> Animate:
+    """Whether every frame of an animation is exported; raises TypeError and ValueError."""
+    if not isinstance(value, str):
+        raise TypeError(f"animate must be a str, not {type(value).__name__}")
+    match value:
+        case "keep" if budgets.given:
+            raise ValueError("animate='keep' is only allowed without max_bytes")
+        case "first" | "keep":
+            return value
+    raise ValueError(f"animate must be 'first' or 'keep', not {value!r:.60}")
 
 
 def focus_point(value: object) -> Focus:

@@ -94,7 +94,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="image-export-pipeline")
 def main() -> None:
-    """Scripts in, finished pictures out: PNG, JPEG, WebP and AVIF of an exact size."""
+    """Scripts in, finished pictures out: PNG, JPEG, WebP, AVIF and GIF of an exact size."""
 
 
 @main.command()
@@ -159,6 +159,7 @@ def generate(
 @click.argument("pictures", nargs=-1, required=True, type=_FILE_OR_STDIN)
 @click.option("--base", type=_FILE, help="picture to blend under the others")
 @click.option("--provenance", help="the mark as generated: keep that of the pictures (default), or generated")
+@click.option("--animate", flag_value="keep", help="export every frame of animations, not only the first")
 @_export_options
 def export(
     pictures: tuple[str, ...], base: Path | None, out: Path, force: bool, as_json: bool, **texts: str | None

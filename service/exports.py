@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from service.arguments import (
+    animate_choice,
     base_path,
     byte_budgets,
     dimensions,
@@ -31,6 +32,7 @@ from service.errors import (
 from service.imaging.formats import SNIFF_BYTES, Encoding, Format, sniff
 from service.imaging.frame import Frame, Size
 from service.imaging.plan import (
+    Animate,
     ExportPlan,
     ExportWarning,
     Picture,
@@ -73,7 +75,7 @@ class ExportEvents:
 
 
 class ImageExportService:
-    """Exports pictures as PNG, JPEG, WebP and AVIF files with links. An async context manager.
+    """Exports pictures as PNG, JPEG, WebP, AVIF and GIF files with links. An async context manager.
 
     Without arguments the settings are read from the environment. Without `async with` the workers start with the
     first picture and end with the interpreter.
@@ -94,6 +96,8 @@ class ImageExportService:
                 self.settings.max_image_pixels,
                 self.settings.worker_memory_mb * 1024 * 1024,
                 self.settings.export_timeout_seconds,
+                self.settings.max_animation_frames,
+                self.settings.max_animation_pixels,
             ),
             report=self._events.worker,
         )
@@ -132,6 +136,7 @@ class ImageExportService:
         focus: tuple[float, float] | Literal["auto"] | None = None,
         max_bytes: int | Mapping[str, int] | None = None,
         allow_resize: bool = False,
+        animate: Animate = "first",
     ) -> ExportResult:
         """Export a PNG, JPEG, WebP or GIF picture in `formats`, of exactly `normalize_dimensions` pixels if given.
 
@@ -145,12 +150,14 @@ class ImageExportService:
         data, path, echo = picture_data(image_data), base_path(base_image_path), echoed_metadata(metadata)
         width, height = dimensions(normalize_dimensions)
         requested = requested_formats(formats, self.settings.formats)
+        budgets = byte_budgets(max_bytes, allow_resize, requested)
         plan = ExportPlan(
             Frame(width, height),
             matte=self.settings.matte_rgb,
             focus=focus_point(focus),
             provenance=provenance_choice(provenance),
-            budgets=byte_budgets(max_bytes, allow_resize, requested),
+            budgets=budgets,
+            animate=animate_choice(animate, budgets),
         )
         self.pool.claim()
         async with held() as hold, self.spooled(data) as source:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from service.bases import REFERENCE_ENCODING, REFERENCE_PLAN, Base, Needs, SharedBase, Source
 from service.errors import StorageFull, StorageUnavailable
-from service.imaging.cost import export_seconds
+from service.imaging.cost import export_seconds, is_large
 from service.imaging.errors import TooCostly
 from service.imaging.formats import Encoding
 from service.imaging.frame import Frame, Size
@@ -24,6 +24,7 @@ from service.imaging.plan import (
     InspectJob,
     Job,
     Outcome,
+    Picture,
     Priority,
     Rendition,
 )
@@ -94,27 +95,38 @@ class Renderer:
         If picture and base together exceed a worker's time or memory, or kill three workers, the picture is tried once
         more without the base. If that works the base was at fault, and no further export uses it.
         """
+        frames = await self._frames(source, plan)
+        if not isinstance(frames, int):
+            return frames
         alone = ExportJob(source.path, None, plan, tuple(targets))
         if base is None or base.fault:
-            return _with_base_warning(await self._run(alone, plan, (source,), priority), base)
+            return _with_base_warning(await self._run(alone, plan, (source,), priority, frames), base)
         job = replace(alone, base=base.source.path, prepared=base.prepared, base_required=base.required)
-        outcome = await self._run(job, plan, (source, base.source), priority)
+        outcome = await self._run(job, plan, (source, base.source), priority, frames)
         if base.required or not isinstance(outcome, TooCostly):
             return outcome
-        second = await self._run(alone, plan, (source,), priority)
+        second = await self._run(alone, plan, (source,), priority, frames)
         if isinstance(second, ExportOutcome):
             base.fault = f"the picture is exported without its base: with it, {outcome.detail}"
         return _with_base_warning(second, base)
 
-    async def _run(self, job: Job, plan: ExportPlan, sources: Sequence[Source], priority: Priority) -> Outcome:
+    async def _frames(self, source: Source, plan: ExportPlan) -> int | Outcome:
+        """How many frames are exported, by which a job has its place in the queue; only a worker counts them."""
+        if plan.animate == "first":
+            return 1
+        outcome = await self.inspect(source)
+        return outcome.frames if isinstance(outcome, Picture) else outcome
+
+    async def _run(
+        self, job: Job, plan: ExportPlan, sources: Sequence[Source], priority: Priority, frames: int = 1
+    ) -> Outcome:
         decoded = [source.path for source in sources]
         if isinstance(job, ExportJob) and job.prepared:
             decoded.pop()
-        cost = await asyncio.to_thread(self._cost, plan, _encodings(job), decoded)
-        return await self._pool.run(job, _digest(job, plan, sources), Place(priority, cost))
-
-    def _cost(self, plan: ExportPlan, encodings: Sequence[Encoding], paths: Sequence[str]) -> float:
-        return export_seconds(plan, encodings, [self._size(path) for path in paths])
+        sizes = await asyncio.to_thread(lambda: [self._size(path) for path in decoded])
+        cost = export_seconds(plan, _encodings(job), sizes, frames)
+        place = Place(priority, cost, is_large(plan, sizes[0], frames))
+        return await self._pool.run(job, _digest(job, plan, sources), place)
 
     def _size(self, path: str) -> Size:
         """The size by the file's headers; the largest allowed if they have none, so that it does not count as cheap."""

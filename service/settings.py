@@ -98,6 +98,8 @@ class Settings(BaseSettings):
     max_variations: int = Field(4, ge=1, le=MAX_VARIATIONS)
     max_upload_bytes: int = Field(20 * MIB, ge=1, le=1024 * MIB)
     max_image_pixels: int = Field(40_000_000, ge=1, le=200_000_000)
+    max_animation_frames: int = Field(1000, ge=1, le=65_536)
+    max_animation_pixels: int = Field(50_000_000, ge=1, le=2_000_000_000)
     max_pending_exports: int = Field(64, ge=1, le=100_000)
     export_workers: int = Field(_CPUS, ge=1, le=256)
     export_timeout_seconds: Seconds = 60

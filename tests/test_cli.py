@@ -25,6 +25,7 @@ from service.settings import Settings
 from service.store.sweeping import Sweep
 from service.thumbnails import ThumbnailService
 from service.workers.pool import WorkerPool
+from tests.animations import animation, shown
 from tests.helpers import KEY, QuickEmulator, fill_up, on_a_thread, small_disk
 
 ROOT = Path(__file__).parents[1]
@@ -144,6 +145,25 @@ def test_export_takes_the_fields_of_the_form(tmp_path: Path, picture: Path) -> N
     assert answer.exit_code == 0, answer.output
     assert json.loads(answer.stdout)["exports"]["avif"]["quality"] == 30
     assert (tmp_path / "holiday-400x300.avif").exists()
+
+
+def test_export_takes_every_frame_where_that_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "dance.gif").write_bytes(animation("GIF"))
+    formats = ("--formats", "gif,jpeg")
+    still = run("export", tmp_path / "dance.gif", *formats, "--json")
+    assert (still.exit_code, json.loads(still.stdout)["exports"]["gif"]["frames"]) == (0, 1)
+    assert "animation_ignored" in still.stderr
+    moving = run("export", tmp_path / "dance.gif", *formats, "--out", "made", "--animate")
+    assert (moving.exit_code, moving.stdout.split()) == (0, ["made/dance-64x36.jpg", "made/dance-64x36.gif"])
+    assert "animation_ignored" not in moving.stderr
+    assert len(shown((tmp_path / "made/dance-64x36.gif").read_bytes()).colours) == 3
+
+
+def test_export_refuses_a_budget_for_every_frame(tmp_path: Path, picture: Path) -> None:
+    answer = run("export", picture, "--animate", "--max-bytes", 1, "--out", "made")
+    assert (answer.exit_code, answer.stdout) == (2, "")
+    assert answer.stderr == "error: animate='keep' is not allowed: only without max_bytes\n"
+    assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.parametrize(

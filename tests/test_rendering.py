@@ -14,11 +14,12 @@ from service.errors import ImageError, StorageFull, TooCostly
 from service.exports import ImageExportService
 from service.imaging.formats import JpegEncoding
 from service.imaging.frame import Frame
-from service.imaging.plan import CheckJob, ExportPlan, InspectJob, Job, Outcome, Priority
+from service.imaging.plan import CheckJob, ExportJob, ExportPlan, InspectJob, Job, Outcome, Priority
 from service.publishing import ExportSet
 from service.settings import load_settings
 from service.workers.queue import Place
 from service.workers.strikes import POISON_DEATHS
+from tests.animations import animation
 from tests.helpers import picture_bytes, until
 
 SECONDS = 0.5
@@ -191,6 +192,37 @@ async def test_the_check_of_an_upload_has_priority_and_exports_have_a_cost(
     assert kinds[3][0] is InspectJob
     costs = [place.cost for _, _, place in jobs]
     assert costs[2] > 3 * costs[1]
+
+
+async def test_an_animation_of_many_pixels_is_a_large_job(
+    service: ImageExportService, picture: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.imaging.cost.LARGE_PIXELS", 3 * 64 * 36 - 1)
+    (tmp_path / "dance.gif").write_bytes(animation("GIF", size=(64, 36)))
+    dance, jobs = source_of(str(tmp_path / "dance.gif")), recorded(service, monkeypatch)
+    first, keep = ExportPlan(Frame(8, 8)), ExportPlan(Frame(8, 8), animate="keep")
+    for source, plan in ((dance, keep), (dance, first), (picture, keep)):
+        await service.export(source, None, plan, ONE)
+    # A worker counts the frames first.
+    assert [(type(job), place.large) for job, _, place in jobs] == [
+        (InspectJob, False),
+        (ExportJob, True),
+        (ExportJob, False),
+        (InspectJob, False),
+        (ExportJob, False),
+    ]
+    costs = [place.cost for _, _, place in jobs]
+    assert costs[1] > costs[2]
+
+
+async def test_jobs_of_every_frame_and_of_the_first_are_different_inputs(
+    service: ImageExportService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dance.gif").write_bytes(animation("GIF", size=(64, 36)))
+    dance, jobs = source_of(str(tmp_path / "dance.gif")), recorded(service, monkeypatch)
+    await service.export(dance, None, ExportPlan(Frame(8, 8)), ONE)
+    await service.export(dance, None, ExportPlan(Frame(8, 8), animate="keep"), ONE)
+    assert len({digest for job, digest, _ in jobs if isinstance(job, ExportJob)}) == 2
 
 
 async def test_a_file_without_a_size_counts_as_the_largest(

@@ -39,12 +39,17 @@ BY_SIDE = Curve(1.6, math.log, math.exp)
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A file, and how it was encoded; `fault`: the error that ended the search for a better one within a budget."""
+    """A file, and how it was encoded.
+
+    fault   the error that ended the search for a better one within a budget
+    frames  of an animation; 1 for a still
+    """
 
     data: bytes
     pixels: Size
     encoding: Encoding
     fault: Exception | None = None
+    frames: int = 1
 
     @property
     def quality(self) -> int | None:

@@ -7,6 +7,8 @@ from service.imaging.formats import AvifEncoding, Encoding, GifEncoding, JpegEnc
 from service.imaging.frame import Size
 from service.imaging.plan import ExportPlan
 
+# An animation of more pixels, all its frames together, takes a worker many seconds.
+LARGE_PIXELS = 64_000_000
 # CPU time of any export, and of each pixel decoded.
 _BASE_SECONDS = 0.005
 _SECONDS_PER_PIXEL_DECODED = 2e-8
@@ -14,20 +16,31 @@ _SECONDS_PER_PIXEL_DECODED = 2e-8
 _ENCODES_IN_BUDGET = 4
 
 
-def export_seconds(plan: ExportPlan, encodings: Iterable[Encoding], sizes: Iterable[Size]) -> float:
+def is_large(plan: ExportPlan, picture: Size, frames: int) -> bool:
+    """Whether it is an animation of more than LARGE_PIXELS, as it is stored or as it is exported."""
+    try:
+        sizes = picture, plan.frame.size(picture)
+    except ImpossibleFrame:
+        return False
+    return frames > 1 and any(frames * width * height > LARGE_PIXELS for width, height in sizes)
+
+
+def export_seconds(plan: ExportPlan, encodings: Iterable[Encoding], sizes: Iterable[Size], frames: int = 1) -> float:
     """CPU seconds of an export; `sizes` are that of the picture and those of the other pictures to decode."""
     picture, *others = sizes
     try:
         width, height = plan.frame.size(picture)
     except ImpossibleFrame:
         return _BASE_SECONDS
-    read = sum(width * height for width, height in (picture, *others))
-    each = sum(_seconds_per_pixel(encoding) * _encodes(plan, encoding) for encoding in encodings)
+    read = sum(width * height for width, height in (*frames * (picture,), *others))
+    each = sum(_seconds_per_pixel(encoding) * _encodes(plan, encoding, frames) for encoding in encodings)
     return _BASE_SECONDS + read * _SECONDS_PER_PIXEL_DECODED + width * height * each
 
 
-def _encodes(plan: ExportPlan, encoding: Encoding) -> int:
-    return _ENCODES_IN_BUDGET if plan.budgets.of(encoding.format) else 1
+def _encodes(plan: ExportPlan, encoding: Encoding, frames: int) -> int:
+    if plan.budgets.of(encoding.format):
+        return _ENCODES_IN_BUDGET
+    return 1 if isinstance(encoding, JpegEncoding) else frames
 
 
 def _seconds_per_pixel(encoding: Encoding) -> float:

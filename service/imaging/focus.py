@@ -8,6 +8,7 @@ from service.imaging.frame import Frame, Size
 from service.imaging.plan import WHOLE_SHARE, Focus
 
 Box = tuple[float, float, float, float]
+Crop = Focus | Box
 
 # Detail is what a blur takes away from a thumbnail.
 _THUMBNAIL = Frame(longest=192)
@@ -16,11 +17,17 @@ _BLUR = ImageFilter.GaussianBlur(2)
 _NOISE = 4
 
 
-def cover_box(image: Image.Image, size: Size, focus: Focus) -> Box:
-    """The largest box (left, top, right, bottom) of the ratio of `size`, around the focus as far as the edges allow."""
+def cover_box(image: Image.Image, size: Size, crop: Crop) -> Box:
+    """The largest box (left, top, right, bottom) of the ratio of `size`, around the focus as far as the edges allow.
+
+    A box that was found before, for another frame of an animation, stays as it is.
+    """
+    match crop:
+        case (_, _, _, _):
+            return crop
     width = min(image.width, image.height * size[0] / size[1])
     height = min(image.height, image.width * size[1] / size[0])
-    x, y = _centre_of_detail(image, width, height) if focus == "auto" else _point(image, focus)
+    x, y = _centre_of_detail(image, width, height) if crop == "auto" else _point(image, crop)
     left = min(max(x - width / 2, 0), image.width - width)
     top = min(max(y - height / 2, 0), image.height - height)
     return left, top, min(left + width, image.width), min(top + height, image.height)

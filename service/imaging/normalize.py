@@ -3,9 +3,9 @@
 from PIL import Image
 
 from service.imaging.decode import narrow
-from service.imaging.focus import cover_box
+from service.imaging.focus import Crop, cover_box
 from service.imaging.frame import Size
-from service.imaging.plan import Fit, Focus
+from service.imaging.plan import Fit
 from service.imaging.profiles import Lower, convert
 
 Colour = tuple[int, int, int]
@@ -55,13 +55,13 @@ def flatten(image: Image.Image, matte: Colour) -> Image.Image:
     return flat
 
 
-def resize(image: Image.Image, size: Size, fit: Fit, matte: Colour, focus: Focus = None) -> Image.Image:
-    """Exactly `size`: cover crops around the focus, contain pads with `matte`, stretch distorts."""
+def resize(image: Image.Image, size: Size, fit: Fit, matte: Colour, crop: Crop = None) -> Image.Image:
+    """Exactly `size`: cover crops around a focus or to a box, contain pads with `matte`, stretch distorts."""
     if image.size == size:
         return image
     if fit == "contain":
         return _contained(image, size, matte)
-    box = cover_box(image, size, focus) if fit == "cover" else None
+    box = cover_box(image, size, crop) if fit == "cover" else None
     return image.resize(size, Image.Resampling.LANCZOS, box, reducing_gap=REDUCING_GAP)
 
 

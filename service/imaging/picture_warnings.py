@@ -12,7 +12,7 @@ _RATIO_TOLERANCE = 3
 
 def picture_warnings(container: Container, plan: ExportPlan, size: Size) -> Iterator[ExportWarning]:
     """The warnings about a picture that is exported in `size`; a base has none."""
-    if container.frames > 1:
+    if container.frames > 1 and plan.animate == "first":
         detail = f"the picture is an animation of {container.frames:,} frames: the first was exported"
         yield ExportWarning("animation_ignored", detail)
     picture, ratio = container.upright_size, plan.frame.ratio

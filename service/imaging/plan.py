@@ -36,6 +36,10 @@ class Budgets:
     each: tuple[tuple[Format, int], ...] = ()
     may_resize: bool = False
 
+    @property
+    def given(self) -> bool:
+        return self.any is not None or bool(self.each)
+
     def of(self, name: Format) -> Budget | None:
         most = dict(self.each).get(name, self.any)
         return None if most is None else Budget(most, self.may_resize)
@@ -200,8 +204,17 @@ Outcome = ExportOutcome | CheckOutcome | Picture | ImagingError
 
 @dataclass(frozen=True, slots=True)
 class WorkerLimits:
-    """The limits of one worker: `pixels` of a picture, `memory_bytes` of address space, `cpu_seconds` of a job."""
+    """The limits of one worker.
+
+    pixels            of a picture
+    memory_bytes      of address space
+    cpu_seconds       of a job
+    animation_frames  of an animation whose frames are all exported
+    animation_pixels  of all of these frames together, as they are stored and as they are exported
+    """
 
     pixels: int = 40_000_000
     memory_bytes: int = 1_536 * 1024 * 1024
     cpu_seconds: float = 60.0
+    animation_frames: int = 1_000
+    animation_pixels: int = 50_000_000

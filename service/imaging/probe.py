@@ -1,6 +1,7 @@
 """Probe: read the headers of a picture of any format, and refuse it before its pixels are decoded."""
 
 import struct
+from collections.abc import Iterable
 from typing import BinaryIO
 
 from service.imaging.containers.container import Container
@@ -32,6 +33,17 @@ def _refuse_too_many(size: Size, most: int) -> None:
     if width * height > most:
         pixels = f"{width} x {height}, {width * height:,} pixels"
         raise TooManyPixels(f"the picture is {pixels}; at most {most:,} are allowed")
+
+
+def check_animation(frames: int, sizes: Iterable[Size], max_frames: int, max_pixels: int) -> None:
+    """Raise TooManyPixels for an animation of too many frames, or of too many pixels in one of its sizes."""
+    if frames > max_frames:
+        raise TooManyPixels(f"the animation has {frames:,} frames; at most {max_frames:,} are allowed")
+    for width, height in sizes:
+        if (pixels := frames * width * height) > max_pixels:
+            raise TooManyPixels(
+                f"{frames:,} frames of {width} x {height} have {pixels:,} pixels; at most {max_pixels:,} are allowed"
+            )
 
 
 def stored_size(file: BinaryIO) -> Size | None:

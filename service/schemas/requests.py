@@ -65,9 +65,13 @@ def read_export(fields: Fields, settings: Settings) -> tuple[ExportPlan, Sequenc
         Frame(width, height, longest=EXPORT_LONGEST),
         matte=settings.matte_rgb,
         provenance=fields.read(table.PROVENANCE, "keep"),
+        animate=fields.read(table.ANIMATE, "first"),
     )
     formats = fields.read(table.FORMATS, settings.formats)
-    return _plan(fields, default, formats), _encodings(fields, default_encodings(settings), formats)
+    plan = _plan(fields, default, formats)
+    if plan.animate == "keep" and plan.budgets.given:
+        raise not_allowed("animate", plan.animate, "only without max_bytes")
+    return plan, _encodings(fields, default_encodings(settings), formats)
 
 
 def read_changes(fields: Fields, settings: Settings, order: Order) -> tuple[ExportPlan, Sequence[Encoding]]:

@@ -6,7 +6,7 @@ from typing import Any, get_args
 from service.gemini import models
 from service.imaging.formats import Subsampling
 from service.imaging.frame import MAX_SIDE
-from service.imaging.plan import DEFAULT_SHARE, WHOLE_SHARE, Alpha, Fit, Provenance
+from service.imaging.plan import DEFAULT_SHARE, WHOLE_SHARE, Alpha, Animate, Fit, Provenance
 from service.schemas.fields import Field
 from service.schemas.kinds import (
     Boolean,
@@ -117,7 +117,10 @@ MATTE = Field(
     default=lambda settings: settings.matte,
 )  # fmt: skip
 ALPHA: Field[Alpha] = Field(
-    "alpha", Choice(("keep", "flatten")), "`keep`: transparency is kept in PNG, WebP and AVIF", default="flatten"
+    "alpha",
+    Choice(("keep", "flatten")),
+    "`keep`: transparency is kept in PNG, WebP and AVIF; GIF is transparent where alpha is below 128",
+    default="flatten",
 )
 PROVENANCE: Field[Provenance] = Field(
     "provenance",
@@ -125,6 +128,13 @@ PROVENANCE: Field[Provenance] = Field(
     "`keep`: the exports are marked as generated if `image` or its base is; `generated`: they always are, see"
     " [provenance](#provenance)",
     default="keep",
+)
+ANIMATE: Field[Animate] = Field(
+    "animate",
+    Choice(get_args(Animate)),
+    "`first`: of an animation its first frame is exported; `keep`: every frame, in WebP, AVIF, GIF and PNG (APNG), a"
+    " JPEG has the first one. See [animations](#animations)",
+    default="first",
 )
 
 
@@ -137,7 +147,7 @@ EXPORTS: tuple[Field[Any], ...] = (
     WIDTH, HEIGHT, FIT, FOCUS, BLEND, FORMATS, MAX_BYTES, ALLOW_RESIZE, JPEG_QUALITY, WEBP_QUALITY, AVIF_QUALITY,
     PNG_COMPRESSION, PROGRESSIVE, MATTE, ALPHA, JPEG_SUBSAMPLING, WEBP_LOSSLESS,
 )  # fmt: skip
-PICTURE = (*EXPORTS, PROVENANCE)
+PICTURE = (*EXPORTS, PROVENANCE, ANIMATE)
 
 
 def thumbnails(max_variations: int) -> tuple[Field[Any], ...]:

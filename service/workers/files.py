@@ -7,16 +7,19 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import chain
 
 from PIL import Image
 
+from service.imaging.animated import encode_animation
 from service.imaging.budget import Fitted, fitted
 from service.imaging.encode import encode
 from service.imaging.errors import ImagingError
-from service.imaging.formats import TABLE, AvifEncoding, Encoding, Format, PngEncoding
+from service.imaging.formats import TABLE, AvifEncoding, Encoding, Format, JpegEncoding, PngEncoding
 from service.imaging.plan import Budget, ExportPlan, ExportWarning, MadeFile
 from service.imaging.provenance import Mark
+from service.imaging.timing import Timing
 from service.workers.clock import CpuClock
 from service.workers.memory import check_avif
 
@@ -44,16 +47,31 @@ class OverAsAsked:
 
 
 class FileMaker:
-    """Encodes one image by a plan, with a mark; the clock ends the searches for files within their budgets."""
+    """Encodes one image, or the frames of an animation, by a plan and with a mark.
 
-    def __init__(self, image: Image.Image, plan: ExportPlan, clock: CpuClock, mark: Mark | None = None) -> None:
-        self._image = image
+    The clock ends the searches for files within their budgets; an animation has none.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Image.Image],
+        plan: ExportPlan,
+        clock: CpuClock,
+        mark: Mark | None = None,
+        timing: Timing | None = None,
+    ) -> None:
+        self._images = images
         self._plan = plan
         self._clock = clock
         self._mark = mark
+        self._timing = timing
+
+    @property
+    def _image(self) -> Image.Image:
+        return self._images[0]
 
     def make(self, targets: Sequence[tuple[Encoding, str]]) -> list[Made]:
-        """Encode the image in every format, and write each file to its path while the next one is encoded.
+        """Encode in every format, and write each file to its path while the next one is encoded.
 
         Searches come last: after every format has been encoded as asked, they cannot make the job too costly.
         """
@@ -70,7 +88,9 @@ class FileMaker:
         return list(chain.from_iterable(saving[path].result() for _, path in targets))
 
     def asked(self, encoding: Encoding) -> Fitted | OverAsAsked | ExportWarning:
-        """The file in the asked encoding."""
+        """The file in the asked encoding; a JPEG of an animation is its first frame."""
+        if self._timing and not isinstance(encoding, JpegEncoding):
+            return self._animation(encoding, self._timing)
         budget, start = self._plan.budgets.of(encoding.format), self._clock.spent()
         try:
             data = self._encode(self._image, encoding)
@@ -79,6 +99,15 @@ class FileMaker:
         if budget and len(data) > budget.bytes:
             return OverAsAsked(encoding, budget, len(data), self._clock.spent() - start)
         return Fitted(data, self._image.size, encoding)
+
+    def _animation(self, encoding: Encoding, timing: Timing) -> Fitted | ExportWarning:
+        try:
+            if isinstance(encoding, AvifEncoding):
+                check_avif(self._image.size)
+            data = encode_animation(self._images, timing, encoding, self._plan.matte, self._mark)
+            return Fitted(data, self._image.size, encoding, frames=_frames(data, encoding.format))
+        except Exception as fault:
+            return _encode_failed(encoding.format, fault)
 
     def _search(self, over: OverAsAsked) -> Fitted | ExportWarning:
         """The best file within the budget."""
@@ -99,6 +128,14 @@ class FileMaker:
         return encode(image, encoding, self._plan.matte, self._mark)
 
 
+def _frames(data: bytes, name: Format) -> int:
+    """How many frames the file has: encoders may merge equal ones."""
+    if reader := TABLE[name].reader:
+        return reader.read(data).frames
+    with Image.open(BytesIO(data), formats=[TABLE[name].pillow]) as image:
+        return getattr(image, "n_frames", 1)
+
+
 def _save(made: Fitted | ExportWarning, name: Format, path: str) -> list[Made]:
     if isinstance(made, ExportWarning):
         return [made]
@@ -107,7 +144,7 @@ def _save(made: Fitted | ExportWarning, name: Format, path: str) -> list[Made]:
     except OSError as fault:
         return [_write_failed(name, fault)]
     digest = hashlib.sha256(made.data).hexdigest()
-    file = MadeFile(name, len(made.data), digest, made.pixels, made.quality, made.colors)
+    file = MadeFile(name, len(made.data), digest, made.pixels, made.quality, made.colors, made.frames)
     return [file] if made.fault is None else [file, _search_failed(name, made.fault)]
 
 

@@ -6,19 +6,21 @@ import signal
 import threading
 import traceback
 import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from pathlib import Path
 
 from PIL import Image
 
+from service.imaging.containers.animation import Animation
 from service.imaging.containers.container import Container
 from service.imaging.decode import decode
 from service.imaging.encode import encode
 from service.imaging.errors import Fault, ImagingError, TooCostly, Unreadable
 from service.imaging.frame import Size
 from service.imaging.picture_warnings import picture_warnings
-from service.imaging.pipeline import finish
+from service.imaging.pipeline import finish, finish_animation
 from service.imaging.plan import (
     WHOLE_SHARE,
     CheckJob,
@@ -36,8 +38,9 @@ from service.imaging.plan import (
     Rendition,
     WorkerLimits,
 )
-from service.imaging.probe import probe
+from service.imaging.probe import check_animation, probe
 from service.imaging.provenance import GENERATED, Mark, mark_of_export
+from service.imaging.timing import Timing
 from service.workers.clock import CpuClock
 from service.workers.files import FileMaker, start_disk_thread, write
 from service.workers.memory import limit_memory, reuse_memory
@@ -128,21 +131,52 @@ def _export(job: ExportJob) -> ExportOutcome:
     picture = _picture(container)
     size = job.plan.frame.size(container.upright_size)
     remarks = tuple(picture_warnings(container, job.plan, size))
+    animation = _animation(container, job.plan, size)
     base = _base(job.base, job, size) if job.base else _Base()
     try:
-        image, step_warnings = finish(container, job.plan, size, base.image)
+        images, step_warnings = _finish(container, animation, job.plan, size, base.image)
     except MemoryError:
         if base.image is None:
             raise
         base = _without_base("both together need more memory than a worker has")
-        image, step_warnings = finish(container, job.plan, size)
+        images, step_warnings = _finish(container, animation, job.plan, size)
     composited, mark, warnings = base.image is not None, _mark(job.plan, container, base), base.warnings
+    timing = animation.timing if animation and len(images) > 1 else None
     # Free memory for the encoders.
-    del container, base
-    made = FileMaker(image, job.plan, clock, mark).make(job.targets)
+    del container, animation, base
+    made = FileMaker(images, job.plan, clock, mark, timing).make(job.targets)
     files = tuple(file for file in made if isinstance(file, MadeFile))
     failures = tuple(warning for warning in made if isinstance(warning, ExportWarning))
-    return ExportOutcome(picture, size, composited, files, warnings + remarks + step_warnings + failures, mark)
+    warnings += (*remarks, *step_warnings, *failures, *_loop_warnings(files, timing))
+    return ExportOutcome(picture, size, composited, files, warnings, mark)
+
+
+def _animation(container: Container, plan: ExportPlan, size: Size) -> Animation | None:
+    """The animation of which every frame is exported; raises TooManyPixels."""
+    if plan.animate == "first" or container.animation is None:
+        return None
+    if container.frames > 1:
+        sizes = (container.upright_size, size)
+        check_animation(container.frames, sizes, _limits.animation_frames, _limits.animation_pixels)
+    return container.animation
+
+
+def _finish(
+    container: Container, animation: Animation | None, plan: ExportPlan, size: Size, base: Image.Image | None = None
+) -> tuple[list[Image.Image], tuple[ExportWarning, ...]]:
+    """The finished image, or the frames of the animation, and warnings."""
+    if animation:
+        return finish_animation(container, animation, plan, size, base)
+    image, warnings = finish(container, plan, size, base)
+    return [image], warnings
+
+
+def _loop_warnings(files: Iterable[MadeFile], timing: Timing | None) -> Iterator[ExportWarning]:
+    """AVIF says nothing of how often an animation is played: it is repeated for ever."""
+    if timing and timing.plays and any(file.format == "avif" and file.frames > 1 for file in files):
+        times = "once" if timing.plays == 1 else f"{timing.plays:,} times"
+        detail = f"the animation is played {times}, but as AVIF for ever"
+        yield ExportWarning("loop_ignored", detail, "avif")
 
 
 def _mark(plan: ExportPlan, container: Container, base: _Base) -> Mark | None:

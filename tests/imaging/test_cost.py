@@ -6,7 +6,7 @@ import os
 import pytest
 from PIL import Image
 
-from service.imaging.cost import export_seconds
+from service.imaging.cost import LARGE_PIXELS, export_seconds, is_large
 from service.imaging.formats import AvifEncoding, Encoding, JpegEncoding, PngEncoding, WebpEncoding
 from service.imaging.frame import Frame
 from service.imaging.plan import Budgets, ExportPlan
@@ -79,3 +79,22 @@ def test_the_cost_grows_with_slow_encodings_and_budgets() -> None:
 
 def test_an_impossible_size_costs_little() -> None:
     assert export_seconds(ExportPlan(Frame(width=8192)), TRIO, [(1, 40_000)]) < 0.01
+
+
+def test_every_frame_costs_as_much_as_a_picture_but_a_jpeg_has_one() -> None:
+    def seconds(frames: int, *encodings: Encoding) -> float:
+        return export_seconds(ExportPlan(), encodings, [(640, 360)], frames)
+
+    assert seconds(100, WebpEncoding()) > 50 * seconds(1, WebpEncoding())
+    assert seconds(100, WebpEncoding(), JpegEncoding()) == pytest.approx(seconds(100, WebpEncoding()), rel=0.05)
+
+
+def test_an_animation_is_large_by_the_pixels_that_it_has_or_becomes() -> None:
+    assert LARGE_PIXELS == 64_000_000
+    assert not is_large(ExportPlan(), (8_000, 1_000), 8)
+    assert is_large(ExportPlan(), (8_001, 1_000), 8)
+    assert is_large(ExportPlan(Frame(1, 1)), (8_001, 1_000), 8)
+    assert is_large(ExportPlan(Frame(8_001, 1_000)), (1, 1), 8)
+    # A still is none, whatever its size.
+    assert not is_large(ExportPlan(), (10_000, 10_000), 1)
+    assert not is_large(ExportPlan(Frame(width=8192)), (1, 40_000), 8)

@@ -59,7 +59,7 @@ def made_with(
     targets = [(encoding, str(folder / encoding.format)) for encoding in encodings]
     for _, path in targets:
         Path(path).write_bytes(b"")
-    return FileMaker(image, ExportPlan(budgets=budgets), CpuClock(seconds)).make(targets)
+    return FileMaker([image], ExportPlan(budgets=budgets), CpuClock(seconds)).make(targets)
 
 
 def test_each_file_is_within_its_budget_and_says_how_it_was_encoded(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ class Case:
         assert budget
         self.most, self.may_resize = budget.bytes, budget.may_resize
         path.write_bytes(b"")
-        maker = FileMaker(image, ExportPlan(alpha="keep", budgets=budgets), CpuClock(LONG))
+        maker = FileMaker([image], ExportPlan(alpha="keep", budgets=budgets), CpuClock(LONG))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(files, "encode", self._encode)
             [self.made] = maker.make([(encoding, str(path))])

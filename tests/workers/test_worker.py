@@ -251,7 +251,7 @@ def _avif_of(size: tuple[int, int], more: int) -> str | None:
     used = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmSize"))
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (int(used.split()[1]) * 1024 + more, hard))
-    made = FileMaker(image, ExportPlan(), CpuClock(60)).asked(AvifEncoding(100))
+    made = FileMaker([image], ExportPlan(), CpuClock(60)).asked(AvifEncoding(100))
     return made.detail if isinstance(made, ExportWarning) else None
 
 
