@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from service.handlers.description import describe_api, show_openapi
+from service.handlers.description import DESCRIPTION, describe_api, show_docs, show_openapi
 from service.handlers.downloads import download_signed, download_static
 from service.handlers.events import follow_events
 from service.handlers.exports import create_exports
@@ -13,7 +13,7 @@ from service.handlers.requests import cancel_request, delete_request, list_reque
 from service.handlers.studio import show_studio, show_studio_file
 from service.handlers.thumbnails import create_thumbnails
 from service.handlers.usage import show_usage
-from service.server.keys import DESCRIPTION, ROUTES, SETTINGS
+from service.server.keys import ROUTES, SETTINGS
 from service.server.lifespan import CONTEXTS
 from service.server.measuring import set_up_metrics
 from service.server.middlewares import MIDDLEWARES, add_common_headers
@@ -45,6 +45,7 @@ TABLE = (
     Route("GET", "/metrics", metrics, "metrics"),
     Route("GET", "/", show_studio, "studio", access="page"),
     Route("GET", "/openapi.json", show_openapi, "openapi", access="page"),
+    Route("GET", "/docs", show_docs, "docs", access="page"),
     Route("GET", "/studio/{name}", show_studio_file, "studio_file", access="page"),
 )
 

@@ -71,6 +71,7 @@ ALLOWED = {
         "variations",
     },
     "schemas": {
+        "error_codes",
         "bases",
         "budgets",
         "callers",

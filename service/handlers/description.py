@@ -3,25 +3,44 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
 
 from aiohttp import web
 
 from service.handlers.conditions import is_unchanged
+from service.handlers.studio import PAGE_HEADERS
 from service.schemas.openapi.document import describe
-from service.server.keys import DESCRIPTION
+from service.schemas.openapi.page import page
 from service.server.measuring import VERSION
 from service.server.routes import Route
 from service.settings import Settings
 
 
-def describe_api(routes: Iterable[Route], settings: Settings) -> bytes:
-    """The description of these routes as JSON."""
+@dataclass(frozen=True, slots=True)
+class Description:
+    """The description of the API as JSON and as a page."""
+
+    openapi: bytes
+    docs: bytes
+
+
+def describe_api(routes: Iterable[Route], settings: Settings) -> Description:
     document = describe(routes, settings, VERSION)
-    return json.dumps(document, ensure_ascii=False).encode()
+    return Description(json.dumps(document, ensure_ascii=False).encode(), page(document).encode())
+
+
+DESCRIPTION: Final = web.AppKey("description", Description)
 
 
 async def show_openapi(request: web.Request) -> web.StreamResponse:
-    return _unless_unchanged(request, request.app[DESCRIPTION], {"Content-Type": "application/json"})
+    return _unless_unchanged(request, request.app[DESCRIPTION].openapi, {"Content-Type": "application/json"})
+
+
+async def show_docs(request: web.Request) -> web.StreamResponse:
+    """The description as a page, under the policy of the studio's."""
+    headers = {**PAGE_HEADERS, "Content-Type": "text/html; charset=utf-8"}
+    return _unless_unchanged(request, request.app[DESCRIPTION].docs, headers)
 
 
 def _unless_unchanged(request: web.Request, body: bytes, headers: Mapping[str, str]) -> web.Response:

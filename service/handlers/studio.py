@@ -22,7 +22,7 @@ _PAGES: Final = {entry.name: entry.read_bytes() for entry in _ROOT.iterdir() if 
 _POLICY: Final = (
     "default-src 'self'; img-src 'self' blob: https: http:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_HEADERS: Final = {
+PAGE_HEADERS: Final = {
     "Content-Security-Policy": _POLICY,
     # With no-referrer some browsers send "Origin: null", which the guard refuses.
     "Referrer-Policy": "same-origin",
@@ -83,4 +83,4 @@ async def show_studio_file(request: web.Request) -> web.StreamResponse:
 
 def _page(name: str, body: bytes) -> web.Response:
     kind = _TYPES[name.rpartition(".")[2]]
-    return web.Response(body=body, content_type=kind, charset="utf-8", headers=_HEADERS)
+    return web.Response(body=body, content_type=kind, charset="utf-8", headers=PAGE_HEADERS)

@@ -17,7 +17,7 @@ _QUALITIES: Mapping[str, Quality] = {"1K": "medium", "2K": "high", "4K": "max"}
 # A status that OpenAI's clients have no error for is answered as 400, which they all have.
 _STATUSES = {413: 400, 415: 400, 422: 400}
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-_CODES: Mapping[type[ServiceError], str] = {UnknownField: "unknown_parameter", Blocked: "moderation_blocked"}
+CODES: Mapping[type[ServiceError], str] = {UnknownField: "unknown_parameter", Blocked: "moderation_blocked"}
 
 
 class TokenDetails(Answer):
@@ -149,7 +149,7 @@ def error_detail(error: ServiceError) -> OpenAIErrorDetail:
         type=_type(error),
         # A picture that cannot be used is always the one that was uploaded.
         param="image" if isinstance(error, ImageError) else error.param,
-        code=next((code for kind, code in _CODES.items() if isinstance(error, kind)), error.code),
+        code=next((code for kind, code in CODES.items() if isinstance(error, kind)), error.code),
     )
 
 

@@ -25,8 +25,6 @@ KEYRING: Final = web.AppKey("keyring", Keyring)
 METRICS: Final = web.AppKey("metrics", Metrics)
 # aiohttp makes a resource for each name, which GET shares with its HEAD.
 ROUTES: Final = web.AppKey("routes", dict[web.AbstractResource | None, Route])
-# /openapi.json.
-DESCRIPTION: Final = web.AppKey("description", bytes)
 ADMISSION: Final = web.AppKey("admission", Admission)
 EXPORTS: Final = web.AppKey("exports", ImageExportService)
 GEMINI: Final = web.AppKey("gemini", GeminiService)

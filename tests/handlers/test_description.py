@@ -1,6 +1,8 @@
 """The description of the API has every route, status, field and code, and is a valid OpenAPI 3.1 document."""
 
+import json
 import re
+from html.parser import HTMLParser
 
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
@@ -9,6 +11,8 @@ from service.app import TABLE
 from service.error_codes import classes
 from service.errors import ServiceError
 from service.schemas.openai import FIELDS as IMAGE_FIELDS
+from service.schemas.openapi.page import page
+from service.schemas.remedies import REMEDIES
 from service.schemas.requests import EXPORT_FIELDS, PICTURE_FIELDS, THUMBNAIL_FIELDS
 from tests.conftest import Serve
 from tests.description import document, validator
@@ -95,6 +99,7 @@ def test_every_answer_has_an_example_of_its_form() -> None:
         ("ExportAgainJson", {*EXPORT_FIELDS}),
         ("ExportAgainUrlencoded", {*EXPORT_FIELDS}),
         ("ImagesJson", {*IMAGE_FIELDS}),
+        ("ImageEditsMultipart", {*IMAGE_FIELDS, "image"}),
     ],
 )
 def test_every_field_is_described(schema: str, names: set[str]) -> None:
@@ -153,3 +158,67 @@ async def test_it_needs_no_key_and_says_where_one_is_needed(serve: Serve) -> Non
     assert paths["/healthz"]["get"]["security"] == []
     assert answer.json["servers"] == [{"url": "https://pictures.example/api"}]
     assert answer.json["components"]["schemas"]["ThumbnailsJson"]["properties"]["count"]["maximum"] == 7
+
+
+class _Page(HTMLParser):
+    """The anchors, links and elements of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        for name, value in attrs:
+            self.attributes.add(name)
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("href", "src"):
+                self.links.append(value or "")
+
+
+@on_one_loop
+async def test_the_page_has_a_paragraph_for_every_operation_error_and_schema(service: Running) -> None:
+    found = _Page((await service.get("/docs")).body.decode())
+    assert len(found.ids) == len(set(found.ids))
+    assert {f"problem-{kind.code}" for kind in classes(ServiceError)} <= {*found.ids}
+    assert {operation["operationId"] for method, _, operation in OPERATIONS if method != "head"} <= {*found.ids}
+    assert {link[1:] for link in found.links if link.startswith("#")} <= {*found.ids}
+
+
+@on_one_loop
+async def test_the_page_works_offline_under_the_policy_of_the_studio(service: Running) -> None:
+    answer = await service.get("/docs")
+    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert answer.headers["Content-Security-Policy"] == (await service.get("/")).headers["Content-Security-Policy"]
+    found = _Page(answer.body.decode())
+    assert not found.tags & {"script", "style", "iframe", "img"}
+    assert not {name for name in found.attributes if name == "style" or name.startswith("on")}
+    for link in {link.partition("#")[0] for link in found.links} - {""}:
+        assert (await service.get(f"/{link}")).status == 200, link
+    assert (await service.get("/docs", If_None_Match=answer.headers["ETag"])).status == 304
+
+
+@on_one_loop
+async def test_the_page_of_a_problem_is_where_its_type_leads(service: Running) -> None:
+    problem = (await service.get("/no-such-route")).json
+    path, _, fragment = problem["type"].partition("#")
+    assert fragment in _Page((await service.get(path)).body.decode()).ids
+
+
+@pytest.mark.parametrize("text", ["<b>", '"', "&amp;", "`<i>`", "[<a>](#x)"])
+def test_text_is_escaped_in_the_page(text: str) -> None:
+    changed = json.loads(json.dumps(document()))
+    changed["info"]["title"] = text
+    changed["paths"]["/healthz"]["get"]["summary"] = text
+    changed["paths"]["/healthz"]["get"]["description"] = text
+    assert not {"b", "i"} & _Page(page(changed)).tags
+    assert text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;") in page(changed)
+
+
+def test_every_error_has_a_remedy() -> None:
+    assert REMEDIES.keys() == {kind.code for kind in classes(ServiceError)}

@@ -10,18 +10,12 @@ from service.schemas.answers import Problem, VariationsProblem
 from service.schemas.openai_answers import CompletedEvent, ErrorEvent, OpenAIError
 from service.schemas.openapi.bodies import body_schemas, request_body
 from service.schemas.openapi.error_answers import error_answers, error_examples
+from service.schemas.openapi.notes import as_commonmark
 from service.schemas.openapi.operation import JSON, Endpoint, Header, Operation, Parameter, Success
 from service.schemas.openapi.operations import OPERATIONS, TAGS
-from service.schemas.openapi.parameters import HEADERS
+from service.schemas.openapi.parameters import HEADERS, common_headers
 from service.schemas.status import EVENTS
 from service.settings import Settings
-
-_ABOUT = """\
-Scripts in, finished pictures out: each variation is kept as Gemini drew it, and exported in several formats.
-
-Unknown and repeated fields and query parameters are refused; an empty optional field counts as absent.
-Every error is `application/problem+json` (RFC 9457). `retryable` is true only beside `billed: false`."""
-
 
 # Those that no answer names by itself: of errors, and of events.
 _OTHER_MODELS: tuple[type[BaseModel], ...] = (
@@ -55,7 +49,7 @@ def describe(endpoints: Iterable[Endpoint], settings: Settings, version: str) ->
         "info": {
             "title": "Image Export Pipeline",
             "version": version,
-            "description": _ABOUT,
+            "description": as_commonmark(),
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": settings.public_url or "/"}],
@@ -84,7 +78,7 @@ def _operation(endpoint: Endpoint, operation: Operation, settings: Settings) -> 
         described["parameters"] = [_parameter(each) for each in operation.parameters]
     if operation.body:
         described["requestBody"] = request_body(operation.body)
-    answers = {str(each.status): _success(each) for each in operation.answers}
+    answers = {str(each.status): _success(each, endpoint) for each in operation.answers}
     described["responses"] = answers | error_answers(endpoint, operation)
     described["security"] = _security(endpoint, settings)
     return described
@@ -120,12 +114,12 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
     return described
 
 
-def _success(answer: Success) -> dict[str, Any]:
+def _success(answer: Success, endpoint: Endpoint) -> dict[str, Any]:
     described: dict[str, Any] = {
         "description": answer.about,
         "headers": {
-            header.name: {"$ref": f"#/components/headers/{header.name}"}
-            for header in (HEADERS["X-Request-Id"], *answer.headers)
+            name: {"$ref": f"#/components/headers/{name}"}
+            for name in (*common_headers(endpoint), *(header.name for header in answer.headers))
         },
     }
     content: dict[str, Any] = {}

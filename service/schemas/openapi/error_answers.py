@@ -7,7 +7,7 @@ from service import errors
 from service.errors import ServiceError
 from service.schemas.openai_answers import OpenAIError, error_detail, status_of
 from service.schemas.openapi.operation import JSON, Endpoint, Operation
-from service.schemas.openapi.parameters import REQUEST_ID
+from service.schemas.openapi.parameters import REQUEST_ID, common_headers
 from service.schemas.openapi.problems import errors_of
 
 # What the status of an error may be, if not only that of its class: it is that of its reason.
@@ -16,7 +16,7 @@ _STATUSES: Mapping[type[ServiceError], tuple[int, ...]] = {errors.NoExport: (422
 # The errors that say when a retry is worthwhile, if that is known.
 _RETRY_AFTER = (
     errors.Busy, errors.Draining, errors.StorageFull, errors.BudgetExhausted, errors.StorageUnavailable,
-    errors.QuotaExhausted, errors.GeminiUnavailable, errors.BodyTimeout,
+    errors.QuotaExhausted, errors.GeminiUnavailable, errors.BodyTimeout, errors.RateLimited,
 )  # fmt: skip
 
 Schema = dict[str, Any]
@@ -104,7 +104,7 @@ def error_answers(endpoint: Endpoint, operation: Operation) -> Schema:
     own = _by_status(errors_of(endpoint, operation), form)
     of_variations = _by_status(operation.variation_errors, form)
     return {
-        str(status): _answer(form, status, own.get(status, {}), of_variations.get(status, {}))
+        str(status): _answer(endpoint, form, status, own.get(status, {}), of_variations.get(status, {}))
         for status in sorted({*own, *of_variations})
     }
 
@@ -120,14 +120,19 @@ def _by_status(kinds: Iterable[type[ServiceError]], form: Form) -> dict[int, dic
 
 
 def _answer(
-    form: Form, status: int, own: Mapping[str, ServiceError], of_variations: Mapping[str, ServiceError]
+    endpoint: Endpoint,
+    form: Form,
+    status: int,
+    own: Mapping[str, ServiceError],
+    of_variations: Mapping[str, ServiceError],
 ) -> Schema:
     found = {**of_variations, **own}
     examples = [_example_name(form, error) for error in own.values()]
     examples += [_example_name(form, error, of_variation=True) for error in of_variations.values()]
+    headers = _headers(endpoint, form, found.values())
     return {
         "description": "\n".join(f"- `{code}`: {error.title}" for code, error in found.items()),
-        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in _headers(form, found.values())},
+        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in headers},
         "content": {
             form.media_type: {
                 "schema": form.schema(status, own, of_variations),
@@ -137,8 +142,8 @@ def _answer(
     }
 
 
-def _headers(form: Form, found: Collection[ServiceError]) -> Iterator[str]:
-    yield "X-Request-Id"
+def _headers(endpoint: Endpoint, form: Form, found: Collection[ServiceError]) -> Iterator[str]:
+    yield from common_headers(endpoint)
     yield from form.headers
     if any(isinstance(error, _RETRY_AFTER) for error in found):
         yield "Retry-After"

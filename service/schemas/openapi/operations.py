@@ -15,7 +15,7 @@ from service.schemas.status import StatusAnswer, StatusList, UsageAnswer
 TAGS: Mapping[str, str] = {
     "thumbnails": "Requests that generate pictures with Gemini.",
     "exports": "The pipeline alone: pictures in, exports out.",
-    "openai": "The images API of OpenAI, for its clients. Errors have its form.",
+    "OpenAI": "The images API of OpenAI, for its clients. Errors have its form.",
     "files": "Finished files.",
     "usage": "Calls and money.",
     "operations": "The state of the service.",
@@ -205,7 +205,7 @@ OPERATIONS: Mapping[str, Operation] = {
         errors=(*problems.QUERY, *problems.LEDGER, errors.InvalidField),
     ),
     "openai_generations": Operation(
-        "openai",
+        "OpenAI",
         "Make pictures of a prompt",
         about="As OpenAI's API does. The request is one of the ledger, which `GET /api/thumbnails` shows.",
         parameters=(parameters.IDEMPOTENCY_KEY, parameters.RETRY_COUNT),
@@ -215,7 +215,7 @@ OPERATIONS: Mapping[str, Operation] = {
         variation_errors=problems.VARIATIONS,
     ),
     "openai_edits": Operation(
-        "openai",
+        "OpenAI",
         "Make pictures of a prompt and a picture",
         about="As OpenAI's API does. Gemini is sent the picture as the reference; it is not blended under the result.",
         parameters=(parameters.IDEMPOTENCY_KEY, parameters.RETRY_COUNT),
@@ -225,13 +225,13 @@ OPERATIONS: Mapping[str, Operation] = {
         variation_errors=problems.VARIATIONS,
     ),
     "openai_models": Operation(
-        "openai",
+        "OpenAI",
         "List the models",
         answers=(Success(200, "The models", ModelList, examples={JSON: examples.MODELS}),),
         errors=problems.QUERY,
     ),
     "openai_model": Operation(
-        "openai",
+        "OpenAI",
         "Show a model",
         parameters=(parameters.MODEL,),
         answers=(Success(200, "The model", ModelAnswer, examples={JSON: examples.MODEL}),),

@@ -1,6 +1,6 @@
 """The parameters of the operations and the headers of their answers."""
 
-from service.schemas.openapi.operation import Header, Parameter, Schema
+from service.schemas.openapi.operation import Endpoint, Header, Parameter, Schema
 
 REQUEST_ID = "req_43eb4cf194c6c39ddf41129ea895fbf5"
 _TEXT = {"type": "string"}
@@ -62,6 +62,8 @@ HEADERS = {
     each.name: each
     for each in (
         Header("X-Request-Id", "The id of the exchange, which the log has too", _TEXT),
+        Header("RateLimit", "What is left of the key's rate, if it has one", _TEXT),
+        Header("RateLimit-Policy", "The key's rate, if it has one", _TEXT),
         Header("Retry-After", "Seconds until a retry is worthwhile", {"type": "integer", "minimum": 0}),
         Header("X-Should-Retry", "Whether OpenAI's clients send the request again", {"enum": ["true", "false"]}),
         Header("WWW-Authenticate", "`Bearer`", _TEXT),
@@ -75,3 +77,8 @@ HEADERS = {
         Header("Cache-Control", "How long the answer may be kept", _TEXT),
     )
 }
+
+
+def common_headers(endpoint: Endpoint) -> tuple[str, ...]:
+    """The names of the headers that every answer of a route may have."""
+    return ("X-Request-Id", *(("RateLimit", "RateLimit-Policy") if endpoint.access == "guarded" else ()))

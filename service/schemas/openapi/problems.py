@@ -5,7 +5,7 @@ from service.errors import ServiceError
 from service.schemas.openapi.operation import Endpoint, Errors, Operation
 
 _ALWAYS: Errors = (errors.MalformedRequest, errors.ExpectationFailed, ServiceError)
-_GUARDED: Errors = (errors.Unauthorized, errors.CrossOrigin)
+_GUARDED: Errors = (errors.Unauthorized, errors.CrossOrigin, errors.RateLimited)
 _PAGE: Errors = (errors.CrossOrigin,)
 _ADMISSION: Errors = (errors.Busy, errors.Draining)
 
