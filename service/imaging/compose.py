@@ -47,7 +47,8 @@ def _drawn(canvas: Image.Image, cel: Cel, image: Image.Image) -> Image.Image:
     box = _visible(cel, canvas.size)
     if box is None:
         return canvas
-    image = image.crop((0, 0, box[2] - box[0], box[3] - box[1]))
+    if box != cel.box:
+        image = image.crop((0, 0, box[2] - box[0], box[3] - box[1]))
     replaces = image.mode in _OPAQUE or not cel.blends
     if image.size == canvas.size and replaces:
         return image

@@ -149,7 +149,7 @@ class _Chunks:
         """A PNG of one frame."""
         head = png_chunk(b"IHDR", struct.pack(">II", *size) + header[16:-4])
         colours = (self.first[kind] for kind in (b"PLTE", b"tRNS") if kind in self.first)
-        data = b"".join((_SIGNATURE, head, *colours, *(png_chunk(b"IDAT", bytes(each)) for each in pixels), END))
+        data = b"".join((_SIGNATURE, head, *colours, png_chunk(b"IDAT", b"".join(pixels)), END))
         return Container("png", size, data, depth=self.depth, colour=self.colour, transparent=self.transparent())
 
     def transparent(self) -> tuple[int, ...] | None:

@@ -43,16 +43,21 @@ def read_webp(data: bytes) -> Container:
         # Readers of XMP do not look at the flags, and none announces C2PA.
         mark=mark_of(first.get(b"XMP ", b"")),
         c2pa=b"C2PA" in first,
-        animation=_animation(size, frames, first.get(b"ANIM", b"")) if len(frames) > 1 else None,
+        animation=_animation(size, frames, first.get(b"ANIM")) if len(frames) > 1 else None,
     )
 
 
-def _animation(canvas: Size, frames: list[memoryview], header: bytes | memoryview) -> Animation:
+def _animation(canvas: Size, frames: list[memoryview], header: memoryview | None) -> Animation:
     cels = [_cel(frame) for frame in frames]
-    within = all(cel.within(canvas) for cel in cels)
     durations = tuple(int.from_bytes(frame[12:15], "little") for frame in frames)
-    timing = Timing(durations, int.from_bytes(header[4:6], "little"))
-    return Animation(canvas, cels, timing, None if within else "a frame of the animated WebP leaves its canvas")
+    plays, fault = 0, None
+    if header is None:
+        fault = "the animated WebP has no animation header"
+    else:
+        plays = int.from_bytes(header[4:6], "little")
+    if not all(cel.within(canvas) for cel in cels):
+        fault = "a frame of the animated WebP leaves its canvas"
+    return Animation(canvas, cels, Timing(durations, plays), fault)
 
 
 def _cel(frame: memoryview) -> Cel:
