@@ -102,24 +102,21 @@ class _Blocks:
             return
         label = self._byte()
         content = self._read(self._byte())
+        start = self.at
+        if content:
+            self._skip()
         if label == _CONTROL and len(content) >= _CONTROL_FIELDS.size:
             self._control = _CONTROL_FIELDS.unpack_from(content)
         elif label == _APPLICATION:
-            self._add_application(bytes(content))
-        if content:
-            self._skip()
+            self._add_application(bytes(content), self.data[start : self.at])
 
-    def _add_application(self, name: bytes) -> None:
-        if name in _LOOPS and self.data[self.at : self.at + 2] == _COUNT_FOLLOWS:
-            self._read(2)
-            count = int.from_bytes(self._read(2), "little")
+    def _add_application(self, name: bytes, blocks: bytes) -> None:
+        if name in _LOOPS and blocks.startswith(_COUNT_FOLLOWS):
+            count = int.from_bytes(blocks[2:4], "little")
             self.plays = count and count + 1
         elif name == _XMP and not self._marked:
-            start = self.at
-            self._skip()
             self._marked = True
-            self.mark = mark_of(memoryview(self.data)[start : max(start, self.at - _AFTER_XMP)])
-            self.at -= 1
+            self.mark = mark_of(blocks[:-_AFTER_XMP])
         self.c2pa = self.c2pa or name.startswith(_C2PA)
 
     def _add_image(self) -> None:
