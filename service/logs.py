@@ -9,11 +9,12 @@ import time
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Literal, TextIO
+from typing import Literal, NamedTuple, TextIO
 
 from aiohttp import web
 
 from service.quoting import log_safe
+from service.tracing import NAMES
 
 REQUEST: ContextVar[str] = ContextVar("request_id", default="-")
 # The name of the API key that a request came with.
@@ -54,6 +55,7 @@ class BatchHandler(logging.StreamHandler[TextIO]):
 
     def emit(self, record: logging.LogRecord) -> None:
         record.request_id = REQUEST.get()
+        record.trace_id = NAMES.get().trace_id
         try:
             line = self.format(record) + "\n"
         except Exception:
@@ -93,17 +95,35 @@ class BatchHandler(logging.StreamHandler[TextIO]):
             self.release()
 
 
+class Exchange(NamedTuple):
+    """A request and its response: what the access log says in JSON beyond its text.
+
+    `size` is of the response's body in bytes, `client` the address of the other side, `key` the name of its API key,
+    `code` that of an error.
+    """
+
+    size: int = 0
+    client: str | None = None
+    key: str = "-"
+    code: str | None = None
+
+
+_NO_DETAILS = Exchange()
+
+
 class AccessRecord(logging.LogRecord):
     """The log record of a response. The attributes that all share are computed once, which is most of the cost."""
 
-    def __init__(self, method: str, path: str, status: int, ms: float) -> None:
+    def __init__(self, method: str, path: str, status: int, ms: float, exchange: Exchange = _NO_DETAILS) -> None:
         now = time.time()
-        own = {"created": now, "msecs": int(now % 1 * 1000), "args": (method, path, status, ms)}
+        own = {"created": now, "msecs": int(now % 1 * 1000), "args": (method, path, status, ms), "exchange": exchange}
         self.__dict__ = _SHARED | own
 
     @property
     def fields(self) -> dict[str, object]:
-        return dict(zip(("method", "path", "status", "ms"), self.args or (), strict=True))
+        exchange: Exchange = self.__dict__["exchange"]
+        shown = dict(zip(("method", "path", "status", "ms"), self.args or (), strict=True))
+        return shown | {"bytes": exchange.size, "client": exchange.client, "key": exchange.key, "code": exchange.code}
 
 
 _SHARED = vars(logging.LogRecord(access.name, logging.INFO, "", 0, "%s %r %s %s ms", None, None))
@@ -129,16 +149,19 @@ class TextFormatter(SafeFormatter):
     """One line per record, followed by the traceback of an exception."""
 
     def format(self, record: logging.LogRecord) -> str:
-        time_of_day = f"{_formatted_time(int(record.created))},{int(record.msecs):03}"
+        second, offset = _formatted_time(int(record.created))
         mark = getattr(record, "request_id", "-")
-        line = f"{time_of_day} {record.levelname:7} {mark} {self.message(record, keep='')}"
+        line = f"{second}.{int(record.msecs):03}{offset} {record.levelname:7} {mark} {self.message(record, keep='')}"
+        if trace := getattr(record, "trace_id", ""):
+            line += f" trace={trace}"
         return f"{line}\n{self.safe(self.formatException(record.exc_info))}" if record.exc_info else line
 
 
 @lru_cache(maxsize=1)
-def _formatted_time(second: int) -> str:
-    """Cached, since most records fall into the same second as the one before."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+def _formatted_time(second: int) -> tuple[str, str]:
+    """The local time and its offset from UTC (ISO 8601), cached: most records share the second of the one before."""
+    text = datetime.fromtimestamp(second, UTC).astimezone().isoformat()
+    return text[:19], text[19:]
 
 
 class JsonFormatter(SafeFormatter):
@@ -152,14 +175,17 @@ class JsonFormatter(SafeFormatter):
             "request_id": getattr(record, "request_id", "-"),
             "message": self.message(record, keep="\n\t"),
         }
+        if trace := getattr(record, "trace_id", ""):
+            line["trace_id"] = trace
         line |= getattr(record, "fields", {})
         if record.exc_info:
             line["exception"] = self.safe(self.formatException(record.exc_info))
         return json.dumps(line, ensure_ascii=False)
 
 
-def log_access(request: web.Request, status: int, seconds: float) -> None:
+def log_access(request: web.Request, status: int, seconds: float, size: int, code: str | None) -> None:
     """Log one line per response, with the path but not the query, which may hold a signature."""
     if not access.isEnabledFor(logging.INFO):
         return
-    access.handle(AccessRecord(request.method, request.path[:200], status, round(seconds * 1000, 1)))
+    exchange = Exchange(size, request.remote, KEY_NAME.get(), code)
+    access.handle(AccessRecord(request.method, request.path[:200], status, round(seconds * 1000, 1), exchange))

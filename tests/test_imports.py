@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted(ROOT.joinpath("service").rglob("*.py"))
 
 # Package or top-level module -> what of `service` it may import. Every module is on the list.
-GROUND = {"callers", "error_codes", "errors", "settings", "logs", "metrics", "quoting", "values"}
+GROUND = {"callers", "error_codes", "errors", "settings", "logs", "metrics", "quoting", "tracing", "values"}
 ALLOWED = {
     "__init__": set(),
     "__main__": {"cli", "signals"},
@@ -133,7 +133,8 @@ ALLOWED = {
     "signals": set(),
     "streams": {"errors", "quoting"},
     "metrics": set(),
-    "logs": {"quoting"},
+    "logs": {"quoting", "tracing"},
+    "tracing": set(),
     "keyring": {"api_keys", "callers", "errors", "secret_files", "settings"},
     "settings": {"api_keys", "cpus", "errors", "gemini", "imaging", "secret_files", "store", "values"},
     "api_keys": {"callers"},
@@ -145,7 +146,7 @@ ALLOWED = {
     "errors": {"quoting"},
     "quoting": set(),
     "emulator": {"errors", "gemini", "imaging"},
-    "gemini": {"errors", "imaging", "quoting"},
+    "gemini": {"errors", "imaging", "quoting", "tracing"},
     "store": {"errors", "imaging"},
     "workers": {"imaging"},
     "imaging": set(),

@@ -16,6 +16,7 @@ from yarl import URL
 from service.gemini.body import ReplyBody
 from service.gemini.coding import ACCEPTED, ContentDecoder, codings
 from service.gemini.refusals import ErrorStatus
+from service.tracing import NAMES
 
 # Passed to the SDK instead of a reference picture; the middleware replaces its base64 in the request.
 PLACEHOLDER = secrets.token_bytes(33)
@@ -78,7 +79,7 @@ def session(proxy: URL | None = None) -> aiohttp.ClientSession:
         headers={"Accept-Encoding": ACCEPTED},
         # Calls are independent, and a jar of what every server sets would grow without bound.
         cookie_jar=aiohttp.DummyCookieJar(),
-        middlewares=(_insert_reference, _check_status),
+        middlewares=(_pass_on_names, _insert_reference, _check_status),
         response_class=_Response,
         auto_decompress=False,
         max_line_size=MAX_HEADER_BYTES,
@@ -103,6 +104,12 @@ def _connection_trace() -> aiohttp.TraceConfig:
     trace.on_connection_create_end.append(connected)
     trace.on_connection_reuseconn.append(connected)
     return trace
+
+
+async def _pass_on_names(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+    """Send the trace context and the request id that the client's request came with."""
+    request.headers.update(NAMES.get().headers)
+    return await handler(request)
 
 
 async def _insert_reference(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:

@@ -9,7 +9,7 @@ from service.handlers.links import link_of
 from service.ledger.rows import EventRow
 from service.schemas.headers import last_event_id
 from service.schemas.status import event_answer
-from service.server.keys import CALLER, JOBS, SETTINGS
+from service.server.keys import CALLER, JOBS, ORDER_ID, SETTINGS
 from service.server.queries import read_query
 
 _HEADERS = {
@@ -25,6 +25,7 @@ async def follow_events(request: web.Request) -> web.StreamResponse:
     after = last_event_id(request.headers.getall("Last-Event-ID", ()), query.get("last_event_id"))
     request_id, jobs = request.match_info["request_id"], request.app[JOBS]
     row, _ = await jobs.get(request_id, request[CALLER])
+    request[ORDER_ID] = row.id
     if after > row.last_event:
         raise MalformedRequest(f"Last-Event-ID is {after}, and the newest event is {row.last_event}")
     if row.finished is not None and after == row.last_event:

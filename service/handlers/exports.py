@@ -9,7 +9,7 @@ from service.imaging.formats import READABLE
 from service.schemas.answers import exports_answer
 from service.schemas.collecting import Collected
 from service.schemas.requests import PICTURE_FIELDS, read_export
-from service.server.keys import ADMISSION, EXPORTS, REQUEST_ID, SETTINGS
+from service.server.keys import ADMISSION, EXPORTS, NEW_ID, SETTINGS
 from service.server.sending import answer
 
 
@@ -25,4 +25,4 @@ async def create_exports(request: web.Request) -> web.StreamResponse:
         with await admission.enter("exports"):
             exported = await exports.export_all(image, under, plan, encodings)
             form.keep = True
-    return answer(exports_answer(request[REQUEST_ID], image.sha256, exported))
+    return answer(exports_answer(request[NEW_ID], image.sha256, exported))

@@ -22,7 +22,7 @@ from service.imaging.formats import READABLE, SNIFF_BYTES, sniff
 from service.schemas.collecting import MAX_FIELDS, Collected
 from service.schemas.fields import Fields
 from service.server.bodies import Body
-from service.server.keys import ADMISSION, EXPORTS, REQUEST_ID, SETTINGS
+from service.server.keys import ADMISSION, EXPORTS, NEW_ID, SETTINGS
 from service.server.receiving import chunks, receiving
 from service.settings import MIB
 from service.store.disk import storage_errors
@@ -173,7 +173,7 @@ class _FormReader:
         kind = sniff(bytes(part.head[:SNIFF_BYTES]))
         if kind is None:
             raise UnsupportedImage(f"{part.name} is not a {READABLE} picture by its bytes", param=part.name)
-        part.key = self._files[part.name] = upload_key(self._request[REQUEST_ID], part.name, kind)
+        part.key = self._files[part.name] = upload_key(self._request[NEW_ID], part.name, kind)
 
     async def _flush(self, part: _Part) -> None:
         data, part.head = bytes(part.head), bytearray()

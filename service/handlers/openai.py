@@ -16,7 +16,7 @@ from service.schemas.collecting import Collected
 from service.schemas.headers import fingerprint, idempotency_key, is_retry
 from service.schemas.openai import ALIASES, FIELDS, LONG, ImageRequest, read_image_request, read_json_fields
 from service.schemas.openai_answers import around_slots, images_answer, model_list
-from service.server.keys import ADMISSION, CALLER, JOBS, REQUEST_ID, SETTINGS
+from service.server.keys import ADMISSION, CALLER, JOBS, NEW_ID, SETTINGS
 from service.server.problems import refusal
 from service.server.queries import read_query
 from service.server.receiving import receive_json
@@ -43,7 +43,7 @@ async def _create_images(request: web.Request, form: Form, route: str) -> web.St
     key = idempotency_key(request.headers.getall("Idempotency-Key", ()))
     retries = is_retry(request.headers.getall("X-Stainless-Retry-Count", ()))
     caller, base = request[CALLER], form.uploads.get("image")
-    wanted = read_image_request(form.fields, request.app[SETTINGS], request[REQUEST_ID], base, caller.limits)
+    wanted = read_image_request(form.fields, request.app[SETTINGS], request[NEW_ID], base, caller.limits)
     digest = fingerprint(route, form.fields.texts, form.uploads)
     submission = Submission(caller, "sync", key, digest, route, retries)
     with await request.app[ADMISSION].enter("thumbnails", wanted.order.count) as ticket:

@@ -18,7 +18,7 @@ from service.orders import Order
 from service.schemas.answers import exports_answer
 from service.schemas.collecting import Collected
 from service.schemas.requests import EXPORT_FIELDS, read_changes
-from service.server.keys import ADMISSION, CALLER, EXPORTS, JOBS, SETTINGS
+from service.server.keys import ADMISSION, CALLER, EXPORTS, JOBS, ORDER_ID, SETTINGS
 from service.server.queries import read_query
 from service.server.sending import answer
 from service.store.holds import Hold, held
@@ -80,6 +80,7 @@ def _order(row: RequestRow, call: CallRow) -> tuple[Order, StoredBase | None]:
 async def _variation(request: web.Request) -> tuple[RequestRow, CallRow]:
     """The newest call of a variation; raises NotFound."""
     row, calls = await request.app[JOBS].get(request.match_info["request_id"], request[CALLER])
+    request[ORDER_ID] = row.id
     asked = request.match_info["variation_id"]
     found = [call for call in calls if f"var-{call.number}" == asked]
     if not found:

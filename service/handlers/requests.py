@@ -2,13 +2,13 @@
 
 from aiohttp import web
 
-from service.errors import InvalidField
+from service.errors import InvalidField, StillRunning
 from service.handlers.links import link_of
 from service.imaging.formats import FORMATS
 from service.jobs.job import ROUTE
 from service.ledger.rows import CallRow, RequestRow
 from service.schemas.status import StatusAnswer, StatusList, status_answer
-from service.server.keys import CALLER, EXPORTS, JOBS
+from service.server.keys import CALLER, EXPORTS, JOBS, ORDER_ID
 from service.server.queries import read_query
 from service.server.sending import answer
 from service.store.layout import export_key
@@ -45,7 +45,12 @@ async def cancel_request(request: web.Request) -> web.StreamResponse:
 async def delete_request(request: web.Request) -> web.StreamResponse:
     """Remove the files of a request that has ended, and blank its order and answers; its calls and costs stay."""
     read_query(request)
-    row, calls = await request.app[JOBS].delete(request.match_info["request_id"], request[CALLER])
+    request_id = request.match_info["request_id"]
+    try:
+        row, calls = await request.app[JOBS].delete(request_id, request[CALLER])
+    except StillRunning:
+        request[ORDER_ID] = request_id
+        raise
     await request.app[EXPORTS].store.remove(_files(row, calls))
     return web.Response(status=204)
 

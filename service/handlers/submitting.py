@@ -1,6 +1,7 @@
 """Submitting an order and waiting for its outcome, for every route that generates pictures."""
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,9 @@ from service.orders import Failed, Order, Variation, number_of
 from service.schemas.answers import ErrorAnswer, VariationAnswer, error_answer, variation_answer
 from service.schemas.status import outcomes
 from service.server.admission import Ticket
-from service.server.keys import CALLER, JOBS, THUMBNAILS
+from service.server.keys import CALLER, JOBS, ORDER_ID, REQUEST_ID, THUMBNAILS
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,13 @@ async def submit(
     jobs = request.app[JOBS]
     async with jobs.beginning(submission):
         if row := await jobs.find(submission):
+            request[ORDER_ID] = row.id
             return row, None
-        return await _begin(request, form, order, submission, ticket)
+        row, job = await _begin(request, form, order, submission, ticket)
+    request[ORDER_ID] = row.id
+    if job and row.id != request[REQUEST_ID]:
+        log.info("this is request %s", row.id)
+    return row, job
 
 
 async def _begin(

@@ -12,7 +12,7 @@ from service.schemas.collecting import Collected
 from service.schemas.headers import fingerprint, idempotency_key, prefers_async
 from service.schemas.requests import THUMBNAIL_FIELDS, read_order
 from service.schemas.status import status_answer
-from service.server.keys import ADMISSION, CALLER, JOBS, REQUEST_ID, SETTINGS
+from service.server.keys import ADMISSION, CALLER, JOBS, NEW_ID, SETTINGS
 from service.server.problems import refusal
 from service.server.sending import answer
 
@@ -23,7 +23,7 @@ async def create_thumbnails(request: web.Request) -> web.StreamResponse:
     mode: Mode = "async" if prefers_async(request.headers.getall("Prefer", ())) else "sync"
     async with open_form(request, Collected(THUMBNAIL_FIELDS, ("image",))) as form:
         caller, base = request[CALLER], form.uploads.get("image")
-        order = read_order(form.fields, request.app[SETTINGS], request[REQUEST_ID], base, caller.limits)
+        order = read_order(form.fields, request.app[SETTINGS], request[NEW_ID], base, caller.limits)
         submission = Submission(caller, mode, key, fingerprint(ROUTE, form.fields.texts, form.uploads))
         with await request.app[ADMISSION].enter("thumbnails", order.count) as ticket:
             row, job = await submit(request, form, order, submission, ticket)

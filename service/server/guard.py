@@ -17,7 +17,8 @@ from service.values import is_loopback
 _ANONYMOUS = Caller(NAMELESS, sees_all=True)
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, HEAD, POST, DELETE",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, Range, Idempotency-Key, Prefer, Last-Event-ID",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Range, Idempotency-Key, Prefer, Last-Event-ID,"
+    " X-Request-Id, traceparent",
     "Access-Control-Max-Age": "600",
 }
 # Where browsers open pages and what belongs to them, whether it exists or not.

@@ -34,7 +34,12 @@ JOBS: Final = web.AppKey("jobs", JobService)
 THUMBNAILS: Final = web.AppKey("thumbnails", ThumbnailService)
 SWEEPER: Final = web.AppKey("sweeper", Sweeper)
 
+# Of the HTTP exchange, which a client may choose: it stands in the logs and in X-Request-Id only.
 REQUEST_ID: Final = web.RequestKey("request_id", str)
+# Always the service's own: names a new order, its files and uploads.
+NEW_ID: Final = web.RequestKey("new_id", str)
+# Set once an order is made or found: problems name it.
+ORDER_ID: Final = web.RequestKey("order_id", str)
 # The row of the requested route, or UNKNOWN.
 ROUTE: Final = web.RequestKey("route", Route)
 # Set by the guard: the API key's caller, which decides whose requests it may see.

@@ -7,42 +7,64 @@ from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
 from service.errors import ExpectationFailed, MalformedRequest, MethodNotAllowed, NotFound, ServiceError
 from service.logs import REQUEST, log_access
+from service.metrics import OTHER
 from service.server.guard import guard, rate_headers
-from service.server.keys import ADMISSION, LEVEL, METRICS, REQUEST_ID, ROUTE, ROUTES
-from service.server.problems import refusal
+from service.server.keys import ADMISSION, LEVEL, METRICS, NEW_ID, REQUEST_ID, ROUTE, ROUTES
+from service.server.problems import CODE, refusal
 from service.server.routes import UNKNOWN, Handler, Route
 from service.server.sending import common_headers
 from service.store.layout import request_id
+from service.tracing import NAMES, UNNAMED, read_names
 
 log = logging.getLogger(__name__)
 
 # What nginx logs when the client disconnected before the response.
 CLIENT_CLOSED_REQUEST = 499
+_FIRST_ERROR = 400
 
 
 @web.middleware
 async def record(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Assign the request id and look up the route; write the access log and the request metrics."""
-    request[REQUEST_ID] = own_id = request_id()
+    _identify(request)
     request[ROUTE] = route = _route(request)
-    REQUEST.set(own_id)
-    start, status = time.perf_counter(), CLIENT_CLOSED_REQUEST
+    start, response = time.perf_counter(), None
     try:
         response = await handler(request)
-        status = response.status
         return response
     finally:
-        _record_answer(request, route, status, time.perf_counter() - start)
+        _record_answer(request, route, response, time.perf_counter() - start)
+
+
+def _identify(request: web.Request) -> None:
+    """Take over a safe X-Request-Id as the id of this exchange; orders and files get an id of our own."""
+    request[NEW_ID] = own_id = request_id()
+    names = read_names(request.headers)
+    if names is not UNNAMED:
+        NAMES.set(names)
+    request[REQUEST_ID] = names.request_id or own_id
+    REQUEST.set(request[REQUEST_ID])
 
 
 def _route(request: web.Request) -> Route:
     return request.app[ROUTES].get(request.match_info.route.resource, UNKNOWN)
 
 
-def _record_answer(request: web.Request, route: Route, status: int, seconds: float) -> None:
-    method = request.method if request.method in hdrs.METH_ALL else "other"
+def _record_answer(request: web.Request, route: Route, response: web.StreamResponse | None, seconds: float) -> None:
+    """Count and log a response; None: the client disconnected before it."""
+    method = request.method if request.method in hdrs.METH_ALL else OTHER
+    status = CLIENT_CLOSED_REQUEST if response is None else response.status
     request.app[METRICS].answered(route.label, method, status, seconds)
-    log_access(request, status, seconds)
+    code = response.get(CODE) if response is not None and status >= _FIRST_ERROR else None
+    log_access(request, status, seconds, _body_size(request, response), code)
+
+
+def _body_size(request: web.Request, response: web.StreamResponse | None) -> int:
+    """Bytes of the body, as far as they are known before it is sent; of a stream, those that were sent."""
+    if response is None or request.method == hdrs.METH_HEAD:
+        return 0
+    length = response.content_length
+    return response.body_length if length is None else length
 
 
 @web.middleware
@@ -127,10 +149,10 @@ async def add_common_headers(request: web.Request, response: web.StreamResponse)
 
 def _rewrite(error: web.HTTPException, request: web.Request) -> None:
     """Turn a refusal that aiohttp raised before the middlewares into one of ours, and log and count it."""
-    request.setdefault(REQUEST_ID, request_id())
-    REQUEST.set(request[REQUEST_ID])
-    _record_answer(request, _route(request), error.status, 0)
+    if REQUEST_ID not in request:
+        _identify(request)
     answer = _answer(_from_http(error, request), request)
+    _record_answer(request, _route(request), answer, 0)
     error.body = answer.body
     error.headers.update({hdrs.CONTENT_TYPE: answer.content_type, hdrs.CONTENT_LENGTH: str(answer.content_length)})
 

@@ -1,6 +1,7 @@
 """Errors as `application/problem+json` (RFC 9457), and those of paths under /v1 in the form of the OpenAI API."""
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from aiohttp import web
 
@@ -8,8 +9,10 @@ from service.errors import Busy, Draining, OutOfDescriptors, ServiceError, Stora
 from service.schemas.answers import ErrorAnswer, Problem, VariationsProblem
 from service.schemas.openai_answers import OpenAIError, error_detail, status_of
 from service.server.bodies import RETRY_AFTER
-from service.server.keys import REQUEST_ID, SETTINGS
+from service.server.keys import ORDER_ID, REQUEST_ID, SETTINGS
 
+# The error code of a response, for the log.
+CODE: Final = web.ResponseKey("code", str)
 # A full disk is freed by a sweep or an operator, which takes longer than what else passes.
 _STORAGE_FULL = {"Retry-After": "60"}
 
@@ -21,7 +24,9 @@ def refusal(error: ServiceError, request: web.Request, errors: Sequence[ErrorAns
     """
     if request.path == "/v1" or request.path.startswith("/v1/"):
         return openai_error(error, errors)
-    return problem(error, request[REQUEST_ID], errors, request.app[SETTINGS].public_url)
+    # The order's id where there is one, also of an order that is answered again.
+    own_id = request.get(ORDER_ID, request[REQUEST_ID])
+    return problem(error, own_id, errors, request.app[SETTINGS].public_url)
 
 
 def problem(
@@ -46,23 +51,34 @@ def problem(
     )
     if errors is not None:
         body = VariationsProblem(**dict(body), errors=list(errors))
-    return web.Response(
-        status=error.status,
-        body=body.model_dump_json().encode(),
-        content_type="application/problem+json",
-        headers={**_retry_after(error), **error.headers},
+    return _coded(
+        error,
+        web.Response(
+            status=error.status,
+            body=body.model_dump_json().encode(),
+            content_type="application/problem+json",
+            headers={**_retry_after(error), **error.headers},
+        ),
     )
 
 
 def openai_error(error: ServiceError, errors: Sequence[ErrorAnswer] | None = None) -> web.Response:
     """The response for an error in OpenAI's form; the request id is in its header only, as there."""
     retry = "true" if _retryable(error, errors) else "false"
-    return web.Response(
-        status=status_of(error),
-        body=OpenAIError(error=error_detail(error)).model_dump_json().encode(),
-        content_type="application/json",
-        headers={**_retry_after(error), **error.headers, "X-Should-Retry": retry},
+    return _coded(
+        error,
+        web.Response(
+            status=status_of(error),
+            body=OpenAIError(error=error_detail(error)).model_dump_json().encode(),
+            content_type="application/json",
+            headers={**_retry_after(error), **error.headers, "X-Should-Retry": retry},
+        ),
     )
+
+
+def _coded(error: ServiceError, response: web.Response) -> web.Response:
+    response[CODE] = error.code
+    return response
 
 
 def _retryable(error: ServiceError, errors: Sequence[ErrorAnswer] | None) -> bool:

@@ -44,6 +44,7 @@ class PreparedResponse(web.StreamResponse):
         """`headers` are formatted by `header_lines`; the common ones are added by `send`."""
         super().__init__(status=status)
         self._data = body
+        self._body_length = len(body)
         self._header_lines = headers
         self._kept_alive = False
 

@@ -122,12 +122,6 @@ async def test_every_answer_carries_its_id_and_nosniff(service: Running, path: s
     assert first.headers["X-Request-Id"] != second.headers["X-Request-Id"]
 
 
-@on_one_loop
-async def test_a_client_does_not_choose_the_id(service: Running) -> None:
-    answer = await service.get("/healthz", X_Request_Id="req_mine")
-    assert answer.headers["X-Request-Id"] != "req_mine"
-
-
 # Keys
 
 
