@@ -1,11 +1,14 @@
 """Who asks: the caller that an API key stands for, and its limits."""
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 # What is shown in place of a name: for keys without one, and where no keys are set.
 NAMELESS = "-"
 # What the principal of a name begins with.
 NAMED = "name:"
+# The name of the caller's keys, in the context of its requests and of their work.
+KEY_NAME: ContextVar[str] = ContextVar("key_name", default=NAMELESS)
 
 
 @dataclass(frozen=True, slots=True)

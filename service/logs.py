@@ -13,12 +13,11 @@ from typing import Literal, NamedTuple, TextIO
 
 from aiohttp import web
 
+from service.callers import KEY_NAME, NAMELESS
 from service.quoting import log_safe
 from service.tracing import NAMES
 
 REQUEST: ContextVar[str] = ContextVar("request_id", default="-")
-# The name of the API key that a request came with.
-KEY_NAME: ContextVar[str] = ContextVar("key_name", default="-")
 
 access = logging.getLogger("service.access")
 
@@ -104,7 +103,7 @@ class Exchange(NamedTuple):
 
     size: int = 0
     client: str | None = None
-    key: str = "-"
+    key: str = NAMELESS
     code: str | None = None
 
 

@@ -133,7 +133,7 @@ ALLOWED = {
     "signals": set(),
     "streams": {"errors", "quoting"},
     "metrics": set(),
-    "logs": {"quoting", "tracing"},
+    "logs": {"callers", "quoting", "tracing"},
     "tracing": set(),
     "keyring": {"api_keys", "callers", "errors", "secret_files", "settings"},
     "settings": {"api_keys", "cpus", "errors", "gemini", "imaging", "secret_files", "store", "values"},

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 from multidict import CIMultiDict
 
+from service.gemini.models import DEFAULT_MODEL
 from service.logs import BatchHandler, JsonFormatter, TextFormatter, access
 from service.server.routes import Handler
 from service.tracing import read_names
@@ -206,3 +207,18 @@ async def test_a_line_of_text_has_the_iso_time_the_id_and_the_trace(service: Run
     assert time[10] == "T"
     assert time[19] == "."
     assert time[23] in "+-"
+
+
+@on_one_loop
+@pytest.mark.parametrize("log", [JsonFormatter()], indirect=True)
+async def test_the_name_of_a_key_is_in_logs_and_metrics_and_the_key_in_neither(serve: Serve, log: io.StringIO) -> None:
+    key, nameless = "k" * 20, "n" * 20
+    service = await serve(QuickEmulator(), api_keys=f"shop:{key},{nameless}")
+    assert (await service.thumbnails(*TINY, headers={"Authorization": f"Bearer {key}"})).status == 200
+    assert (await service.thumbnails(*TINY, headers={"Authorization": f"Bearer {nameless}"})).status == 200
+    assert (await service.thumbnails(*TINY)).status == 401
+    assert [json.loads(line)["key"] for line in await written(log, 3)] == ["shop", "-", "-"]
+    text = (await service.get("/metrics", Authorization=f"Bearer {key}")).body.decode()
+    for name in ("shop", "-"):
+        assert f'image_export_pictures_total{{key="{name}",model="{DEFAULT_MODEL}"}} 1.0' in text
+    assert not {key, nameless} & {*log.getvalue().split('"'), *text.split('"')}

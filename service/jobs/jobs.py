@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from service.bases import SharedBase
-from service.callers import Caller
+from service.callers import KEY_NAME, Caller
 from service.errors import Deleted, IdempotencyMismatch, ServiceError, StorageFull, StorageUnavailable, UnpricedModel
 from service.gemini.costs import Pricing
 from service.jobs.beginnings import Beginnings
@@ -271,6 +271,8 @@ class JobService(RequestReader):
 
 async def _collect(job: Job, events: AsyncGenerator[Event, None], on_event: OnEvent) -> None:
     job.begun = True
+    # Recovery runs requests outside of their clients' contexts.
+    KEY_NAME.set(job.submission.caller.name)
     try:
         async with aclosing(events):
             async for event in events:

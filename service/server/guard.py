@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 
-from service.callers import NAMELESS, Caller, Rate
+from service.callers import KEY_NAME, NAMELESS, Caller, Rate
 from service.errors import CrossOrigin, RateLimited, Unauthorized
 from service.ledger.buckets import Level
 from service.server.keys import BUCKETS, CALLER, KEYRING, LEVEL, METRICS, ROUTE, ROUTES, SETTINGS
@@ -71,6 +71,7 @@ def _check_key(request: web.Request) -> Caller:
     caller = request.app[KEYRING].caller(given.strip().encode("utf-8", "surrogateescape"))
     if scheme.lower() != "bearer" or caller is None:
         raise Unauthorized("send a valid key as Authorization: Bearer …", headers={"WWW-Authenticate": "Bearer"})
+    KEY_NAME.set(caller.name)
     return caller
 
 

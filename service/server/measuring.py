@@ -6,9 +6,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 from aiohttp import web
 
+from service.callers import KEY_NAME
 from service.exports import ExportEvents, ImageExportService
 from service.gemini.models import MODELS
-from service.logs import KEY_NAME
 from service.metrics import CallReport, Metrics
 from service.server.admission import Admission
 from service.server.keys import METRICS, SETTINGS
