@@ -135,11 +135,11 @@ class Ledger:
         """A request and its calls; None if there is none, or it was deleted."""
         return await self._step(queries.request_with_calls, request_id)
 
-    async def holder(self, principals: Sequence[str], route: str, key: str) -> RequestRow | None:
+    async def holder(self, principals: tuple[str, ...], route: str, key: str) -> RequestRow | None:
         """The request that holds an idempotency key."""
         return await self._step(steps.holder_of_key, principals, route, key, self._rules, self._clock())
 
-    async def join(self, principals: Sequence[str], route: str, fingerprint: str) -> RequestRow | None:
+    async def join(self, principals: tuple[str, ...], route: str, fingerprint: str) -> RequestRow | None:
         """The request with this body that an automatic retry repeats, which is noted as joined."""
         return await self._step(retries.join, principals, route, fingerprint, self._clock())
 
@@ -169,7 +169,7 @@ class Ledger:
         """
         return await self._step(queries.usage, principals, first, last, by_name=by_name)
 
-    async def today(self, principals: Sequence[str] = (statements.ALL,)) -> DayRow:
+    async def today(self, principals: tuple[str, ...] = (statements.ALL,)) -> DayRow:
         """The money of these principals, or of all, in the current UTC day."""
         day = day_of(self._clock())
         return await self._step(queries.money_of, principals, day)

@@ -1,7 +1,7 @@
 """Money of a day: reserved before a call, then spent, released, or counted as possibly billed."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -35,7 +35,7 @@ class Budgets:
     own: int | None = None
 
 
-def reserve(database: Database, principals: Sequence[str], amount: int, budgets: Budgets, now: int) -> None:
+def reserve(database: Database, principals: tuple[str, ...], amount: int, budgets: Budgets, now: int) -> None:
     """Reserve an amount for all callers and for the first of the principals; raises BudgetExhausted.
 
     The other principals are what it was before: what they spent counts against its own budget, too.
@@ -45,10 +45,10 @@ def reserve(database: Database, principals: Sequence[str], amount: int, budgets:
 
 
 def _reserve(
-    database: Database, principals: Sequence[str], amount: int, budget: int | None, name: str, now: int
+    database: Database, principals: tuple[str, ...], amount: int, budget: int | None, name: str, now: int
 ) -> None:
     """Reserve for the first of the principals, within a budget of them all."""
-    day, principal, *others = day_of(now), *principals
+    day, principal, others = day_of(now), principals[0], principals[1:]
     database.run(statements.OPEN_DAY, {"day": day, "principal": principal})
     own = budget
     if budget is not None and others:

@@ -8,7 +8,7 @@ from service.ledger.database import Database, read
 from service.ledger.rows import CallRow, DayRow, EventRow, RequestRow, UsageRow
 
 # Whose rows; None: those of all.
-Principals = Sequence[str] | None
+Principals = tuple[str, ...] | None
 
 # The areas whose files rows name for good.
 NamedArea = Literal["generated", "uploads"]
@@ -72,7 +72,7 @@ def events_after(database: Database, request_id: str, after: int, limit: int) ->
     return list(read(database, EventRow, statements.READ_EVENTS, {"id": request_id, "after": after, "limit": limit}))
 
 
-def money_of(database: Database, principals: Sequence[str], day: str) -> DayRow:
+def money_of(database: Database, principals: tuple[str, ...], day: str) -> DayRow:
     """The money of these principals on a day; that of all has the principal ''."""
     statement, values = statements.of_principals(statements.SUM_DAYS, principals)
     return next(read(database, DayRow, statement, {**values, "day": day}))

@@ -1,7 +1,5 @@
 """Automatic retries, which clients send without an idempotency key: which request they repeat."""
 
-from collections.abc import Sequence
-
 from service.ledger import statements
 from service.ledger.database import Database, Values, read
 from service.ledger.rows import RequestRow
@@ -10,7 +8,7 @@ from service.ledger.rows import RequestRow
 JOINABLE = 15 * 60 * 1_000_000
 
 
-def join(database: Database, principals: Sequence[str], route: str, fingerprint: str, now: int) -> RequestRow | None:
+def join(database: Database, principals: tuple[str, ...], route: str, fingerprint: str, now: int) -> RequestRow | None:
     """The request that an automatic retry repeats: of those with this body, the one whose client most likely waits.
 
     That is the oldest one whose answer was not delivered and that was given to no retry yet, else the newest.

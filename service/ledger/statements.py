@@ -4,8 +4,6 @@ Each step of a call is one UPDATE, guarded by the states that it may come from a
 it returns no row, another process was first.
 """
 
-from collections.abc import Sequence
-
 from service.callers import NAMED, NAMELESS
 from service.ledger.rows import OPEN, CallRow, EventRow, OwnerRow, RequestRow, columns, placeholders
 
@@ -182,7 +180,7 @@ USAGE_BY_NAME = _usage(
 )
 
 
-def of_principals(statement: str, principals: Sequence[str] | None) -> tuple[str, dict[str, str]]:
+def of_principals(statement: str, principals: tuple[str, ...] | None) -> tuple[str, dict[str, str]]:
     """A statement for the rows of these principals (None: of all), and the parameters that name them."""
     if principals is None:
         return statement.replace(_OWN, "1 = 1"), {}

@@ -136,7 +136,7 @@ def _key(principal: str, route: str, key: str | None) -> Values:
 
 
 def holder_of_key(
-    database: Database, principals: Sequence[str], route: str, key: str | None, rules: Rules, now: int
+    database: Database, principals: tuple[str, ...], route: str, key: str | None, rules: Rules, now: int
 ) -> RequestRow | None:
     """The request that holds a key; releases the key if its lifetime is over and the request has ended."""
     each = (_key(principal, route, key) for principal in principals)

@@ -236,7 +236,7 @@ async def test_a_key_is_free_again_when_surely_nothing_was_billed(ledger: Ledger
     for way in WAYS[end]:
         await STEPS[way](ledger, CallId(request.id, 1))
     assert (await ledger.open(new(key="key"))).is_new is free
-    found = await ledger.newest_of_key("-", ROUTE, "key")
+    found = await ledger.newest_of_key(("-",), ROUTE, "key")
     assert found
     assert (found[0].id != request.id) is free
 
@@ -296,6 +296,65 @@ async def test_racing_requests_never_pass_the_budget(another: Open) -> None:
     assert await money(ledgers[0]) == (20 * PRICE, 0, 0)
 
 
+async def test_racing_requests_never_pass_the_budget_of_their_principal(another: Open) -> None:
+    ledgers = [await another(), await another(budget=1000 * PRICE)]
+    one: dict[str, Any] = {"principal": "name:one", "formerly": ("f" * 32,), "budget": 20 * PRICE}
+    await ledgers[0].open(new(principal="f" * 32))
+
+    async def run(number: int) -> bool:
+        """Open and lose a call, so that money is reserved and moved at once; every fifth is of another principal."""
+        ledger, request = ledgers[number % 2], new(**({} if number % 5 == 0 else one))
+        try:
+            await ledger.open(request)
+        except BudgetExhausted:
+            return False
+        await ledger.send(CallId(request.id, 1))
+        await ledger.lose(CallId(request.id, 1), "{}")
+        return number % 5 != 0
+
+    admitted = sum(await asyncio.gather(*map(run, range(100))))
+    own = await ledgers[0].today(("name:one", "f" * 32))
+    assert (own.reserved, own.possible) == (2 * PRICE, admitted * PRICE)
+    assert 9 <= admitted <= 18
+    assert own.used <= 20 * PRICE
+    assert await money(ledgers[1]) == (2 * PRICE, 0, (admitted + 20) * PRICE)
+
+
+async def test_a_refused_budget_of_a_principal_reserves_nothing_of_that_of_all(another: Open) -> None:
+    ledger = await another(budget=100 * PRICE)
+    with pytest.raises(BudgetExhausted) as caught:
+        await ledger.open(new(2, principal="name:one", budget=3 * PRICE))
+    assert int(caught.value.headers["Retry-After"]) > 5
+    assert caught.value.detail == "the budget of this API key does not allow this request"
+    assert await money(ledger) == (0, 0, 0)
+    await ledger.open(new(1, principal="name:one", budget=3 * PRICE))
+    with pytest.raises(BudgetExhausted) as caught:
+        await ledger.open(new(1, principal="name:one", budget=3 * PRICE))
+    assert caught.value.headers == {"Retry-After": "5"}
+
+
+async def test_a_key_of_a_former_principal_is_found(ledger: Ledger) -> None:
+    before = new(key="key", principal="f" * 32)
+    await ledger.open(before)
+    named = new(key="key", principal="name:one", formerly=("e" * 32, "f" * 32))
+    found = await ledger.open(named)
+    assert (found.is_new, found.request.id) == (False, before.id)
+    assert await ledger.holder(named.principals, ROUTE, "key") == found.request
+    assert [row.id for row, _ in await ledger.newest(named.principals, 5)] == [before.id]
+
+
+async def test_usage_by_name_has_a_row_for_each_name_and_one_for_all_without(ledger: Ledger) -> None:
+    for principal in ("name:one", "name:two", "name:two", "f" * 32, "e" * 32, "-", "cli"):
+        request = new(principal=principal)
+        await ledger.open(request)
+        await ledger.send(CallId(request.id, 1))
+    days = ("2000-01-01", "2100-01-01")
+    rows = await ledger.usage(None, *days, by_name=True)
+    assert [(row.key_name, row.calls) for row in rows] == [("-", 4), ("one", 1), ("two", 2)]
+    assert [(row.key_name, row.calls) for row in await ledger.usage(None, *days)] == [("-", 7)]
+    assert [row.calls for row in await ledger.usage(("name:two", "f" * 32), *days)] == [3]
+
+
 async def test_an_unknown_price_is_neither_reserved_nor_spent(ledger: Ledger) -> None:
     request = new(list_price=None)
     await ledger.open(request)
@@ -313,15 +372,15 @@ async def test_usage_counts_calls_that_may_have_been_billed(ledger: Ledger) -> N
         await ledger.open(request)
         for way in WAYS[end]:
             await STEPS[way](ledger, CallId(request.id, 1))
-    rows = await ledger.usage("p", "2000-01-01", "2100-01-01")
+    rows = await ledger.usage(("p",), "2000-01-01", "2100-01-01")
     assert {row.outcome: (row.calls, row.pictures, row.cost, row.possible) for row in rows} == {
         "open": (2, 1, COST, 0),
         "exported": (1, 1, COST, 0),
         "failed": (1, 0, COST, 0),
         "unknown": (1, 0, 0, PRICE),
     }
-    assert await ledger.usage("q", "2000-01-01", "2100-01-01") == []
-    assert await ledger.usage("p", "2000-01-01", "2000-01-02") == []
+    assert await ledger.usage(("q",), "2000-01-01", "2100-01-01") == []
+    assert await ledger.usage(("p",), "2000-01-01", "2000-01-02") == []
 
 
 async def test_newest_first_and_page_by_page(ledger: Ledger) -> None:
@@ -329,9 +388,9 @@ async def test_newest_first_and_page_by_page(ledger: Ledger) -> None:
     for request in requests:
         await ledger.open(request)
     await ledger.open(new(principal="other"))
-    first = await ledger.newest("-", 3)
+    first = await ledger.newest(("-",), 3)
     assert [row.id for row, _ in first] == [request.id for request in requests[:1:-1]]
-    rest = await ledger.newest("-", 3, first[-1][0])
+    rest = await ledger.newest(("-",), 3, first[-1][0])
     assert [row.id for row, _ in rest] == [request.id for request in requests[1::-1]]
     assert len(await ledger.newest(None, 100)) == 6
 
@@ -343,9 +402,9 @@ async def test_a_deleted_request_is_gone_and_its_money_stays(ledger: Ledger) -> 
         await STEPS[way](ledger, CallId(request.id, 1))
     await ledger.delete(request.id)
     assert await ledger.request(request.id) is None
-    assert await ledger.newest("-", 10) == []
-    assert await ledger.newest_of_key("-", ROUTE, "key") is None
-    assert [row.cost for row in await ledger.usage("-", "2000-01-01", "2100-01-01")] == [COST]
+    assert await ledger.newest(("-",), 10) == []
+    assert await ledger.newest_of_key(("-",), ROUTE, "key") is None
+    assert [row.cost for row in await ledger.usage(("-",), "2000-01-01", "2100-01-01")] == [COST]
     holder = await ledger.open(new(key="key"))
     assert not holder.is_new
     assert holder.request.deleted
@@ -361,10 +420,10 @@ async def test_rows_are_forgotten_after_their_time_but_not_while_a_key_is_held(l
             await STEPS[way](ledger, CallId(request.id, 1))
     clock.now += HOUR
     await ledger.forget(clock.now)
-    assert [row.id for row, _ in await ledger.newest("-", 9)] == [running.id, keyed.id]
+    assert [row.id for row, _ in await ledger.newest(("-",), 9)] == [running.id, keyed.id]
     clock.now += DAY
     await ledger.forget(clock.now)
-    assert [row.id for row, _ in await ledger.newest("-", 9)] == [running.id]
+    assert [row.id for row, _ in await ledger.newest(("-",), 9)] == [running.id]
     assert await ledger.events(old.id, 0) == []
 
 
