@@ -4,10 +4,11 @@ from aiohttp import web
 
 from service.bases import Base
 from service.errors import MissingField
-from service.handlers.forms import MULTIPART, open_form
+from service.handlers.forms import open_form
 from service.imaging.formats import READABLE
 from service.schemas.answers import exports_answer
 from service.schemas.collecting import Collected
+from service.schemas.media_types import MULTIPART
 from service.schemas.requests import PICTURE_FIELDS, read_export
 from service.server.keys import ADMISSION, EXPORTS, NEW_ID, SETTINGS
 from service.server.sending import answer

@@ -10,11 +10,10 @@ from service.handlers.multipart import Form, open_multipart
 from service.schemas.collecting import Collected
 from service.schemas.json_body import read_json
 from service.schemas.json_fields import fields_of_json
+from service.schemas.media_types import JSON, MULTIPART, URLENCODED
 from service.schemas.urlencoded import fields_of_urlencoded
-from service.server.receiving import JSON, check_charset, media_type, receive_small
+from service.server.receiving import check_charset, media_type, receive_small
 
-MULTIPART = "multipart/form-data"
-URLENCODED = "application/x-www-form-urlencoded"
 TYPES = (MULTIPART, JSON, URLENCODED)
 
 

@@ -4,7 +4,7 @@ from aiohttp import web
 
 from service.errors import MissingField, NotFound
 from service.handlers.embedding import opened, send
-from service.handlers.forms import MULTIPART, open_form
+from service.handlers.forms import open_form
 from service.handlers.links import absolute
 from service.handlers.multipart import Form
 from service.handlers.submitting import Outcome, finish, outcome_of, submit
@@ -14,6 +14,7 @@ from service.ledger.rows import RequestRow
 from service.schemas.answers import ExportAnswer
 from service.schemas.collecting import Collected
 from service.schemas.headers import fingerprint, idempotency_key, is_retry
+from service.schemas.media_types import MULTIPART
 from service.schemas.openai import ALIASES, FIELDS, LONG, ImageRequest, read_image_request, read_json_fields
 from service.schemas.openai_answers import around_slots, images_answer, model_list
 from service.server.keys import ADMISSION, CALLER, JOBS, NEW_ID, SETTINGS

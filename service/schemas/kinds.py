@@ -165,6 +165,11 @@ class FormatList:
         name = f"({'|'.join(NAMES)})"
         return {"type": "string", "pattern": f"^{name}(,{name})*$"}
 
+    @property
+    def json_schema(self) -> Schema:
+        """As `schema`, or a list."""
+        return {"anyOf": [{"type": "array", "items": {"type": "string", "enum": list(NAMES)}}, self.schema]}
+
     def parse(self, text: str) -> Sequence[Format]:
         return formats_of(text.split(","))
 
@@ -184,6 +189,13 @@ class ByteBudgets:
                 {"type": "string", "pattern": f"^{each}(,{each})*$"},
             ]
         }
+
+    @property
+    def json_schema(self) -> Schema:
+        """As `schema`, or an object of formats."""
+        number = _BYTES.schema
+        by_format = {"type": "object", "properties": dict.fromkeys(NAMES, number), "additionalProperties": False}
+        return {"anyOf": [*self.schema["anyOf"], by_format]}
 
     def parse(self, text: str) -> int | Sequence[tuple[str, int]]:
         if ":" not in text:

@@ -8,10 +8,10 @@ from multipart import parse_options_header
 
 from service.errors import TooLarge, UnknownField, UnsupportedEncoding, UnsupportedMediaType
 from service.schemas.json_body import JsonObject, read_json
+from service.schemas.media_types import JSON
 from service.server.bodies import Body
 from service.server.keys import ADMISSION
 
-JSON = "application/json"
 # Of a body without files.
 MAX_SMALL_BODY = 1024 * 1024
 _UTF8 = ("utf-8", "utf8", "us-ascii")

@@ -1,6 +1,11 @@
 """The same fields are read from JSON and from urlencoded bodies, and each error names its field."""
 
+import json
+from urllib.parse import quote, urlencode
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from service.errors import DuplicateField, InvalidField, MalformedBody, NotUtf8, ServiceError, UnknownField
 from service.schemas.collecting import MAX_FIELDS, MAX_SHORT_BYTES, MAX_TEXT_BYTES, Collected
@@ -146,3 +151,10 @@ def test_any_unknown_name_is_answered_shortly(name: str) -> None:
     with pytest.raises(UnknownField, match="the nearest known one is ") as caught:
         of_json(f'{{"{name}": 1}}')
     assert len(caught.value.detail) < 500
+
+
+@given(st.text(min_size=1, max_size=40), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_a_text_is_the_same_in_every_spelling(text: str, plus: bool) -> None:
+    escaped = urlencode({"script": text}) if plus else f"script={quote(text, safe='')}"
+    assert of_urlencoded(escaped.encode()) == of_json(json.dumps({"script": text})) == {"script": text}

@@ -1,8 +1,13 @@
 """JSON bodies are read strictly, and nothing that is sent costs more than a linear pass over it."""
 
+import contextlib
 import json
+from decimal import Decimal
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from service.errors import DuplicateField, MalformedBody, NotUtf8, ServiceError
 from service.schemas.json_body import MAX_DEPTH, Number, read_json
@@ -146,3 +151,41 @@ def test_an_error_does_not_repeat_the_body(body: bytes) -> None:
     with pytest.raises(ServiceError) as caught:
         read_json(body)
     assert len(caught.value.detail) < 200
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
+    max_leaves=6,
+)
+
+
+def with_numbers_as_text(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: with_numbers_as_text(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [with_numbers_as_text(each) for each in value]
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+@given(st.dictionaries(st.text(max_size=9), JSON_VALUES, max_size=3), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_what_another_program_writes_is_read_as_it_was(value: dict[str, Any], ascii_only: bool) -> None:
+    assert read_json(json.dumps(value, ensure_ascii=ascii_only).encode()) == with_numbers_as_text(value)
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False, places=6, min_value=-(10**9), max_value=10**9))
+@settings(max_examples=60, deadline=None)
+def test_a_number_keeps_its_value_and_has_no_needless_digit(number: Decimal) -> None:
+    text = str(read_json(f'{{"number": {number}}}'.encode())["number"])
+    assert Decimal(text) == number
+    assert "e" not in text.lower()
+    assert not ("." in text and text.endswith(("0", ".")))
+
+
+@given(st.binary(max_size=60) | st.text('[]{}",:\\ud8e0-+.1NaInfty ', max_size=40).map(str.encode))
+@settings(max_examples=150, deadline=None)
+def test_any_bytes_are_an_object_or_an_error_of_ours(body: bytes) -> None:
+    for data in (body, b'{"a": ' + body + b"}"):
+        with contextlib.suppress(MalformedBody, DuplicateField, NotUtf8):
+            assert isinstance(read_json(data), dict)

@@ -5,7 +5,8 @@ from typing import Any
 
 from service.imaging.formats import TABLE
 from service.schemas.fields import Field
-from service.schemas.openapi.operation import JSON, MULTIPART, Body
+from service.schemas.media_types import JSON, MULTIPART
+from service.schemas.openapi.operation import Body
 from service.settings import Settings
 
 _PICTURES = ", ".join(row.mime for row in TABLE.values() if row.reader)

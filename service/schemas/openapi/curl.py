@@ -4,7 +4,7 @@ import json
 import shlex
 from typing import Any
 
-from service.schemas.openapi.operation import JSON, MULTIPART
+from service.schemas.media_types import JSON, MULTIPART
 
 _PICTURE = "@picture.png"
 

@@ -7,11 +7,12 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from service.schemas.answers import Problem, VariationsProblem
+from service.schemas.media_types import JSON
 from service.schemas.openai_answers import CompletedEvent, ErrorEvent, OpenAIError
 from service.schemas.openapi.bodies import body_schemas, request_body
 from service.schemas.openapi.error_answers import error_answers, error_examples
 from service.schemas.openapi.notes import as_commonmark
-from service.schemas.openapi.operation import JSON, Endpoint, Header, Operation, Parameter, Success
+from service.schemas.openapi.operation import Endpoint, Header, Operation, Parameter, Success
 from service.schemas.openapi.operations import OPERATIONS, TAGS
 from service.schemas.openapi.parameters import HEADERS, common_headers
 from service.schemas.status import EVENTS

@@ -5,8 +5,9 @@ from typing import Any, Protocol
 
 from service import errors
 from service.errors import ServiceError
+from service.schemas.media_types import JSON
 from service.schemas.openai_answers import OpenAIError, error_detail, status_of
-from service.schemas.openapi.operation import JSON, Endpoint, Operation
+from service.schemas.openapi.operation import Endpoint, Operation
 from service.schemas.openapi.parameters import REQUEST_ID, common_headers
 from service.schemas.openapi.problems import errors_of
 

@@ -8,14 +8,12 @@ from pydantic import BaseModel
 
 from service.errors import ServiceError
 from service.schemas.fields import Field
+from service.schemas.media_types import MULTIPART
 from service.settings import Settings
 
 Schema = Mapping[str, Any]
 Errors = tuple[type[ServiceError], ...]
 
-MULTIPART = "multipart/form-data"
-JSON = "application/json"
-URLENCODED = "application/x-www-form-urlencoded"
 EVENT_STREAM = "text/event-stream"
 
 

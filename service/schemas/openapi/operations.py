@@ -6,9 +6,10 @@ from service import errors
 from service.imaging.formats import FORMATS, READABLE, TABLE
 from service.schemas import openai_table, table
 from service.schemas.answers import ExportsAnswer, HealthAnswer, ReadyAnswer, ThumbnailsAnswer
+from service.schemas.media_types import JSON, MULTIPART, URLENCODED
 from service.schemas.openai_answers import ImagesAnswer, ModelAnswer, ModelList
 from service.schemas.openapi import examples, parameters, problems
-from service.schemas.openapi.operation import EVENT_STREAM, JSON, MULTIPART, URLENCODED, Body, File, Operation, Success
+from service.schemas.openapi.operation import EVENT_STREAM, Body, File, Operation, Success
 from service.schemas.openapi.parameters import HEADERS
 from service.schemas.status import StatusAnswer, StatusList, UsageAnswer
 

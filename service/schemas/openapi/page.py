@@ -6,11 +6,11 @@ from typing import Any
 
 from service.error_codes import classes
 from service.errors import ServiceError
+from service.schemas.media_types import JSON, MULTIPART
 from service.schemas.openai_answers import CODES
 from service.schemas.openapi.curl import command
 from service.schemas.openapi.html import Markup, code, element, inline, joined, link, prose, table
 from service.schemas.openapi.notes import ABOUT, NOTES, anchor
-from service.schemas.openapi.operation import JSON, MULTIPART
 from service.schemas.openapi.types import in_words
 from service.schemas.remedies import REMEDIES
 from service.schemas.warnings import WARNINGS
