@@ -34,6 +34,7 @@ from service.publishing import ExportSet
 from service.server.keys import ADMISSION, EXPORTS
 from service.settings import MIB
 from service.store.local import LocalStore
+from tests.animations import BLUE, RED, animation
 from tests.conftest import Serve, settings_in
 from tests.helpers import (
     SCRIPT,
@@ -313,6 +314,15 @@ async def test_the_base_is_sent_as_its_own_bytes_with_its_true_type(service: Run
     [reference] = service.emulator.received[-1].references
     assert reference.mime_type == f"image/{kind.lower()}"
     assert reference.sha256 == hashlib.sha256(base).hexdigest()
+    assert answer.json["variations"][0]["metadata"]["composited"] is True
+
+
+@on_one_loop
+async def test_a_gif_as_base_is_sent_as_a_jpeg_of_its_first_frame(service: Running) -> None:
+    base = animation("GIF", [RED, BLUE])
+    answer = await service.thumbnails(upload(base, filename="base.gif"), *TINY)
+    [reference] = service.emulator.received[-1].references
+    assert (reference.mime_type, reference.size) == ("image/jpeg", (64, 36))
     assert answer.json["variations"][0]["metadata"]["composited"] is True
 
 

@@ -1,9 +1,11 @@
 """Probe: read the headers of a picture of any format, and refuse it before its pixels are decoded."""
 
+import math
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import BinaryIO
 
+from service.imaging.containers.animation import Cel
 from service.imaging.containers.container import Container
 from service.imaging.errors import TooManyPixels, Undecodable, UnsupportedType
 from service.imaging.formats import READABLE, SNIFF_BYTES, TABLE, reader_of, sniff
@@ -35,8 +37,12 @@ def _refuse_too_many(size: Size, most: int) -> None:
         raise TooManyPixels(f"the picture is {pixels}; at most {most:,} are allowed")
 
 
-def check_animation(frames: int, sizes: Iterable[Size], max_frames: int, max_pixels: int) -> None:
-    """Raise TooManyPixels for an animation of too many frames, or of too many pixels in one of its sizes."""
+def check_animation(cels: Sequence[Cel], sizes: Iterable[Size], max_frames: int, max_pixels: int) -> None:
+    """Raise TooManyPixels for an animation of too many frames, or of too many pixels in one of its sizes.
+
+    The cels themselves are decoded: those of a GIF may be larger than its canvas.
+    """
+    frames = len(cels)
     if frames > max_frames:
         raise TooManyPixels(f"the animation has {frames:,} frames; at most {max_frames:,} are allowed")
     for width, height in sizes:
@@ -44,6 +50,10 @@ def check_animation(frames: int, sizes: Iterable[Size], max_frames: int, max_pix
             raise TooManyPixels(
                 f"{frames:,} frames of {width} x {height} have {pixels:,} pixels; at most {max_pixels:,} are allowed"
             )
+    if (pixels := sum(math.prod(cel.size) for cel in cels)) > max_pixels:
+        raise TooManyPixels(
+            f"the images of {frames:,} frames have {pixels:,} pixels; at most {max_pixels:,} are allowed"
+        )
 
 
 def stored_size(file: BinaryIO) -> Size | None:

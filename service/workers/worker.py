@@ -157,7 +157,7 @@ def _animation(container: Container, plan: ExportPlan, size: Size) -> Animation 
         return None
     if container.frames > 1:
         sizes = (container.upright_size, size)
-        check_animation(container.frames, sizes, _limits.animation_frames, _limits.animation_pixels)
+        check_animation(container.animation.cels, sizes, _limits.animation_frames, _limits.animation_pixels)
     return container.animation
 
 

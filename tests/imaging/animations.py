@@ -183,6 +183,18 @@ def lzw(indices: Sequence[int], *, size: int = 8, end: bool = True) -> bytes:
     return bytes((size,)) + b"".join(bytes((len(each),)) + each for each in _pieces(data)) + b"\0"
 
 
+def lzw_bomb(codes: int) -> bytes:
+    """Image data of zeros, in which each code stands for one pixel more than the code before."""
+    bits, width, value = 3, 3, 4
+    for number in range(codes):
+        value |= (number + 5 if number else 0) << bits
+        bits += width
+        # The table has had six entries, and one more for each code but the first.
+        width = min(12, (number + 6).bit_length())
+    data = value.to_bytes((bits + 7) // 8, "little")
+    return b"\2" + b"".join(bytes((len(each),)) + each for each in _pieces(data)) + b"\0"
+
+
 def _pieces(data: bytes) -> list[bytes]:
     return [data[at : at + 255] for at in range(0, len(data), 255)]
 

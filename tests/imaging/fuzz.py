@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count, takewhile
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,13 +25,14 @@ from service.imaging.frame import Frame
 from service.imaging.plan import ExportJob, ExportOutcome, ExportPlan, Outcome, WorkerLimits
 from service.imaging.provenance import packet
 from service.workers import worker
-from tests.imaging import icc, pictures
+from tests.imaging import animations, icc, pictures
 from tests.imaging.pictures import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA
 from tests.imaging.workbench import Bench
 
 DEADLINE_SECONDS = 60.0
 XMP = packet("trainedAlgorithmicMedia")
 PLAN = ExportPlan(Frame(longest=64), alpha="keep")
+EVERY_FRAME = replace(PLAN, animate="keep")
 
 
 def seeds() -> list[bytes]:
@@ -61,6 +62,11 @@ def seeds() -> list[bytes]:
         pictures.webp(xmp=XMP),
         pictures.webp("RGBA", lossless=True),
         pictures.saved(frames[0], "WEBP", save_all=True, append_images=frames[1:]),
+        pictures.gif(),
+        pictures.saved(frames[0], "GIF", save_all=True, append_images=frames[1:], loop=3),
+        *(animations.gif(animations.random_film(seed, beyond=True, soft=False)) for seed in range(3)),
+        *(animations.apng(animations.random_film(seed)) for seed in range(2)),
+        animations.webp(animations.random_film(0, even=True, previous=False)),
     ]
 
 
@@ -179,7 +185,7 @@ def fuzz(folder: Path, seed: int, wanted: Callable[[int], bool]) -> Report:
     bench, report = Bench(folder), Report()
     executor = _executor()
     for number, data in zip(takewhile(wanted, count()), mutants(random.Random(seed)), strict=False):
-        job = bench.job(data, PLAN, encodings=(JpegEncoding(),))
+        job = bench.job(data, EVERY_FRAME if number % 2 else PLAN, encodings=(JpegEncoding(),))
         try:
             report.add(*executor.submit(measured, job).result(DEADLINE_SECONDS))
         except (BrokenProcessPool, TimeoutError) as fault:

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -11,12 +12,15 @@ from service.imaging.errors import TooCostly, TooManyPixels, Undecodable, Unsupp
 from service.imaging.formats import Format
 from service.imaging.frame import Frame
 from service.imaging.plan import ExportOutcome, ExportPlan
-from tests.imaging import pictures
+from tests.imaging import animations, pictures
+from tests.imaging.animations import Film, Layer
 from tests.imaging.fuzz import measured
 from tests.imaging.pictures import RGB, chunk
 from tests.imaging.workbench import Bench
 
 PLAN = ExportPlan(Frame(longest=1280))
+# Eight megapixels in a few kilobytes.
+LZW_BOMB = animations.lzw_bomb(4_000)
 # Makes the bytes of a file, when its test runs.
 Make = Callable[[], bytes]
 
@@ -67,6 +71,7 @@ ACCEPTED: dict[str, tuple[Make, Format, tuple[int, int]]] = {
     "html behind": (lambda: pictures.png(8, RGB) + b"<html><script>alert(1)</script>", "png", (96, 64)),
     "zip behind": (lambda: pictures.jpeg() + b"PK\x03\x04" + bytes(500), "jpeg", (96, 64)),
     "orientation of another world": (lambda: pictures.jpeg(orientation=40_000), "jpeg", (96, 64)),
+    "lzw bomb": (lambda: gif_of(1, gif_image(8, LZW_BOMB)), "gif", (8, 8)),
     "as many scans as allowed": (lambda: with_scans(80), "jpeg", (1280, 1280)),
 }
 
@@ -93,6 +98,47 @@ def test_an_odd_picture_is_exported(bench: Bench, name: str) -> None:
     assert isinstance(outcome, ExportOutcome), outcome
     assert (outcome.picture.format, outcome.size, len(outcome.files)) == (form, size, 3)
     assert cpu_seconds < 10
+    assert megabytes < 700
+
+
+def gif_of(number: int, image: bytes, screen: bytes = b"\x08\0\x08\0") -> bytes:
+    return b"GIF89a" + screen + bytes(3) + image * number + b";"
+
+
+def gif_image(side: int, pixels: bytes) -> bytes:
+    return b"," + bytes(4) + side.to_bytes(2, "little") * 2 + b"\0" + pixels
+
+
+ANIMATIONS: dict[str, tuple[Make, type[Exception]]] = {
+    "100,000 frames": (lambda: gif_of(100_000, gif_image(1, animations.lzw([0]))), TooCostly),
+    "1,001 frames": (lambda: gif_of(1_001, gif_image(1, animations.lzw([0]))), TooManyPixels),
+    "frames larger than the canvas": (lambda: gif_of(60, gif_image(1_000, LZW_BOMB)), TooManyPixels),
+    "one frame of 65535 x 65535": (lambda: gif_of(1, gif_image(65_535, LZW_BOMB)), TooManyPixels),
+    "a logical screen of 65535 x 65535": (lambda: gif_of(2, gif_image(1, LZW_BOMB), b"\xff" * 4), TooManyPixels),
+    "100,000 frames of an APNG": (lambda: apng_of(100_000), TooCostly),
+    "100,000 frames of a WebP": (lambda: webp_of(100_000), TooCostly),
+}
+
+
+def apng_of(number: int) -> bytes:
+    layer = Layer(Image.new("RGBA", (1, 1)))
+    data = animations.apng(Film((1, 1), [layer] * 2))
+    at = data.rindex(b"fcTL") - 4
+    return data[:at] + data[at:-12] * (number - 1) + data[-12:]
+
+
+def webp_of(number: int) -> bytes:
+    layer = Layer(Image.new("RGBA", (1, 1)))
+    data = animations.webp(Film((1, 1), [layer])) + animations.anmf(layer) * (number - 1)
+    return data[:4] + (len(data) - 8).to_bytes(4, "little") + data[8:]
+
+
+@pytest.mark.parametrize("name", ANIMATIONS)
+def test_a_hostile_animation_is_refused_before_it_is_decoded(bench: Bench, name: str) -> None:
+    make, kind = ANIMATIONS[name]
+    outcome, cpu_seconds, megabytes = measured(bench.job(make(), replace(PLAN, animate="keep")))
+    assert type(outcome) is kind
+    assert cpu_seconds < 5
     assert megabytes < 700
 
 
