@@ -30,6 +30,7 @@ from service.emulator.wire import GenerateRequest
 from service.server.connections import listening
 from service.settings import Settings
 from service.store.layout import AREAS
+from tests.description import assert_described
 from tests.imaging.pictures import RGB, chunk
 
 BOUNDARY = "----the-boundary"
@@ -145,12 +146,14 @@ class Running:
     async def ask(
         self, method: str, path: str, *, headers: Mapping[str, str] | None = None, data: Any = None, **options: Any
     ) -> Answer:
-        """One request; a redirect or an error is an answer like any other."""
+        """One request; a redirect or an error is an answer like any other. All are as described."""
         url = URL(path if path.startswith("http") else f"{self.url}{path}", encoded=True)
         async with self.session.request(
             method, url, headers=headers, data=data, allow_redirects=False, **options
         ) as got:
-            return Answer(got.status, got.headers, await got.read())
+            answer = Answer(got.status, got.headers, await got.read())
+        assert_described(method, url.raw_path, answer.status, answer.headers, answer.body)
+        return answer
 
     async def get(self, path: str, **headers: str) -> Answer:
         return await self.ask("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})

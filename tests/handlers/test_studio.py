@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from service.app import create_app
 from service.errors import GeminiTimeout
 from service.schemas.table import MAX_SCRIPT
+from service.server.lifespan import keyring
 from service.settings import Settings
 
 AiohttpClient = Callable[..., Awaitable[TestClient[Any, Any]]]
@@ -26,8 +27,9 @@ def studio(aiohttp_client: AiohttpClient, tmp_path: Path) -> Studio:
     async def start(**settings: object) -> TestClient[Any, Any]:
         base = Settings(storage_dir=tmp_path, gemini_emulator=True, api_keys=(), gemini_model="gemini-3-pro-image")
         app = create_app(base.model_copy(update=settings))
-        # The page needs neither workers nor Gemini, so none are started.
+        # The page needs neither workers nor Gemini, so only the keys are read.
         app.cleanup_ctx.clear()
+        app.cleanup_ctx.append(keyring)
         return await aiohttp_client(app)
 
     return start
@@ -130,8 +132,8 @@ async def test_the_configuration_has_the_limits_of_the_service(studio: Studio) -
     assert config["models"]["gemini-3-pro-image"]["sizes"] == ["1K", "2K", "4K"]
     assert "16:9" in config["models"]["gemini-3-pro-image"]["ratios"]
     assert config["models"]["gemini-3-pro-image"]["prices"]["4K"] > 0
-    assert config["formats"] == {"png": "PNG", "jpeg": "JPEG", "webp": "WebP", "avif": "AVIF"}
-    assert config["pictures"]["types"] == ["image/png", "image/jpeg", "image/webp"]
+    assert config["formats"] == {"png": "PNG", "jpeg": "JPEG", "webp": "WebP", "avif": "AVIF", "gif": "GIF"}
+    assert config["pictures"]["types"] == ["image/png", "image/jpeg", "image/webp", "image/gif"]
 
 
 async def test_page_needs_no_key_and_never_holds_one(studio: Studio) -> None:

@@ -408,7 +408,7 @@ async def test_where_most_raws_are_missing_no_call_is_given_up(
         for request in dead.requests:
             call = CallId(request.id, 1)
             await ledger.send(call)
-            await ledger.receive(call, Receipt(f"generated/{request.id}_1.png", "00", 7, None, 1, True))
+            await ledger.receive(call, Receipt(f"generated/{request.id}_1.png", "0" * 64, 7, None, 1, True))
     service = await serve()
     await asyncio.sleep(0.5)
     requests = (await service.get("/api/thumbnails")).json["requests"]

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 KEY = "k" * 16
 # Paths that need neither a key nor a known Host, and those that need no key.
 OPEN = {"/static/output/{name}", "/api/download/{name}", "/healthz", "/readyz"}
-PAGES = {"/", "/studio/{name}"}
+PAGES = {"/", "/studio/{name}", "/openapi.json", "/docs"}
 SIGNED = {"sign_urls": True, "signing_secret": "s" * 32}
 
 

@@ -27,6 +27,11 @@ No file is larger than its `max_bytes`. First the format is made as asked for. T
 get a lower quality, down to 10, and PNG a palette of at least 16 colours. With `allow_resize` these steps end
 at 40 and 64, and the finished picture is scaled down in its own ratio. Otherwise the format is left out with
 the warning `over_budget`. The export's `quality`, `colors`, `width` and `height` say what became of it.""",
+    "Animations": """\
+GIF, APNG and animated WebP are animations if they have more than one frame. In `/api/exports` with
+`animate=keep` WebP, AVIF, GIF and PNG have every frame, and JPEG the first one; everywhere else the first frame
+counts. More than `MAX_ANIMATION_FRAMES` frames, or more than `MAX_ANIMATION_PIXELS` pixels in all frames together,
+are 422 `too_many_pixels`.""",
     "Provenance": """\
 Every export of a generated picture has an XMP packet with the IPTC property `DigitalSourceType`:
 `compositeWithTrainedAlgorithmicMedia` where a base was blended under it, otherwise `trainedAlgorithmicMedia`.
