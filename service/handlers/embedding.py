@@ -43,9 +43,6 @@ async def send(
         headers={"Content-Type": "application/json", "Content-Length": str(length), **headers}
     )
     await response.prepare(request)
-    if request.transport:
-        # Let `drain` wait until all is sent.
-        request.transport.set_write_buffer_limits(0)
     await write(request, response, texts, files)
     await response.write_eof()
     return response
@@ -56,6 +53,9 @@ async def write(
 ) -> None:
     """Write `texts` with a file between each two of them; a client that reads too slowly is disconnected."""
     settings = request.app[SETTINGS]
+    if request.transport:
+        # Let `drain` wait until all is sent.
+        request.transport.set_write_buffer_limits(0)
     rule = MinimumThroughput(settings.download_stall_seconds, settings.download_min_bytes_per_second)
     async with supervised_sending(request, rule):
         for text, file in zip(texts, [*files, None], strict=True):

@@ -12,7 +12,7 @@ from service.schemas.status import event_answer
 from service.server.keys import CALLER, JOBS, ORDER_ID, SETTINGS
 from service.server.queries import read_query
 
-_HEADERS = {
+EVENT_STREAM = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-store",
     "X-Accel-Buffering": "no",
@@ -30,7 +30,7 @@ async def follow_events(request: web.Request) -> web.StreamResponse:
         raise MalformedRequest(f"Last-Event-ID is {after}, and the newest event is {row.last_event}")
     if row.finished is not None and after == row.last_event:
         return web.Response(status=204)
-    response = web.StreamResponse(headers=_HEADERS)
+    response = web.StreamResponse(headers=EVENT_STREAM)
     await response.prepare(request)
     if request.transport:
         # Let `drain` wait until all is sent, so that no more than one event waits.

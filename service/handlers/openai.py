@@ -7,9 +7,10 @@ from service.handlers.embedding import opened, send
 from service.handlers.forms import open_form
 from service.handlers.links import absolute
 from service.handlers.multipart import Form
+from service.handlers.openai_stream import stream_images
 from service.handlers.submitting import Outcome, finish, outcome_of, submit
 from service.imaging.formats import READABLE
-from service.jobs.job import EDITS, GENERATIONS, Submission
+from service.jobs.job import EDITS, GENERATIONS, Job, Submission
 from service.ledger.rows import RequestRow
 from service.schemas.answers import ExportAnswer
 from service.schemas.collecting import Collected
@@ -47,42 +48,49 @@ async def _create_images(request: web.Request, form: Form, route: str) -> web.St
     wanted = read_image_request(form.fields, request.app[SETTINGS], request[NEW_ID], base, caller.limits)
     digest = fingerprint(route, form.fields.texts, form.uploads)
     submission = Submission(caller, "sync", key, digest, route, retries)
-    with await request.app[ADMISSION].enter("thumbnails", wanted.order.count) as ticket:
+    admission = request.app[ADMISSION]
+    with admission.answering(), await admission.enter("thumbnails", wanted.order.count) as ticket:
         row, job = await submit(request, form, wanted.order, submission, ticket)
-        await finish(request, row, job)
-    headers = {} if job else {"Idempotency-Replayed": "true"}
-    outcome = await outcome_of(request, row.id, job)
-    with request.app[ADMISSION].sending():
-        response = await _answer(request, wanted, row, outcome, headers)
+        headers = {} if job else {"Idempotency-Replayed": "true"}
+        response = await (_stream if wanted.stream else _answer)(request, wanted, row, job, headers)
     request.app[JOBS].delivered(row.id)
     return response
 
 
-async def _answer(
-    request: web.Request, wanted: ImageRequest, row: RequestRow, outcome: Outcome, headers: dict[str, str]
+async def _stream(
+    request: web.Request, wanted: ImageRequest, row: RequestRow, job: Job | None, headers: dict[str, str]
 ) -> web.StreamResponse:
-    """Send the pictures, or the error if there are none."""
-    if not outcome.variations and not outcome.errors:
-        raise outcome.error
+    streamed = await stream_images(request, wanted, row, job, headers)
+    return streamed if isinstance(streamed, web.StreamResponse) else await _send_error(request, streamed, headers)
+
+
+async def _answer(
+    request: web.Request, wanted: ImageRequest, row: RequestRow, job: Job | None, headers: dict[str, str]
+) -> web.StreamResponse:
+    """Send all pictures at the end, or the error if there are none."""
+    await finish(request, row, job)
+    outcome = await outcome_of(request, row.id, job)
     if not outcome.variations:
-        response = refusal(outcome.error, request, outcome.error_answers)
-        response.headers.update(headers)
-        return await sent(request, response)
+        return await _send_error(request, outcome, headers)
     variations = [outcome.variations[number] for number in sorted(outcome.variations)]
     exports = [variation.exports[wanted.format] for variation in variations]
-    image_size = outcome.calls[0].image_size if outcome.calls else wanted.order.image_size
     links = [_link(request, export) for export in exports] if wanted.as_links else None
-    body = images_answer(variations, wanted.format, image_size, row.created, links)
+    body = images_answer(variations, wanted.format, outcome.image_size(wanted.order), row.created, links)
     if links:
-        response = answer(body)
-        response.headers.update(headers)
-        return await sent(request, response)
+        return await _send(request, answer(body), headers)
     async with opened(request, exports) as files:
         return await send(request, around_slots(body), files, headers)
 
 
-async def sent(request: web.Request, response: web.Response) -> web.Response:
+async def _send_error(request: web.Request, outcome: Outcome, headers: dict[str, str]) -> web.StreamResponse:
+    if not outcome.errors:
+        raise outcome.error
+    return await _send(request, refusal(outcome.error, request, outcome.error_answers), headers)
+
+
+async def _send(request: web.Request, response: web.Response, headers: dict[str, str]) -> web.StreamResponse:
     """Send a response from within the handler, which so learns whether the client got it all."""
+    response.headers.update(headers)
     await response.prepare(request)
     await response.write_eof()
     return response

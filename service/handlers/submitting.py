@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -17,7 +18,7 @@ from service.orders import Failed, Order, Variation, number_of
 from service.schemas.answers import ErrorAnswer, VariationAnswer, error_answer, variation_answer
 from service.schemas.status import outcomes
 from service.server.admission import Ticket
-from service.server.keys import CALLER, JOBS, ORDER_ID, REQUEST_ID, THUMBNAILS
+from service.server.keys import CALLER, JOBS, ORDER_ID, REQUEST_ID, SETTINGS, THUMBNAILS
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,10 @@ class Outcome:
         if self.errors:
             return overall_error(list(self.errors.values()))
         return (self.job and self.job.error) or Draining("the service is shutting down; nothing was sent")
+
+    def image_size(self, order: Order) -> str:
+        """The size that was asked of Gemini: the order's own may differ where this repeats an earlier request."""
+        return self.calls[0].image_size if self.calls else order.image_size
 
     @property
     def error_answers(self) -> list[ErrorAnswer]:
@@ -84,6 +89,22 @@ async def finish(request: web.Request, row: RequestRow, job: Job | None) -> None
         if not job.submission.outlives_client:
             job.abandon()
         raise
+
+
+async def outcomes_so_far(
+    request: web.Request, row: RequestRow, job: Job | None
+) -> AsyncGenerator[Outcome | None, None]:
+    """The outcome so far whenever it may have changed, and at last in whole; None when it is time for a heartbeat."""
+    jobs, heartbeat = request.app[JOBS], request.app[SETTINGS].sse_heartbeat_seconds
+    async with aclosing(jobs.changes(row.id, heartbeat)) as changes:
+        async for changed in changes:
+            if not changed:
+                yield None
+                continue
+            ended = job.ended.is_set() if job else await jobs.has_ended(row.id, request[CALLER])
+            yield await outcome_of(request, row.id, job)
+            if ended:
+                return
 
 
 async def outcome_of(request: web.Request, request_id: str, job: Job | None) -> Outcome:

@@ -178,10 +178,24 @@ class JobService(RequestReader):
             keep_task(self._ending, self._end(job, on_end, base))
 
         events = self._thumbnails.generate(order, end, base, starts)
-        job.task = asyncio.create_task(_collect(job, events, on_event))
+        job.task = asyncio.create_task(self._collect(job, events, on_event))
         # A task that is cancelled before its first step never runs, and then the events have no end either.
         job.task.add_done_callback(lambda _: None if job.begun else end())
         return job
+
+    async def _collect(self, job: Job, events: AsyncGenerator[Event, None], on_event: OnEvent) -> None:
+        job.begun = True
+        # Recovery runs requests outside of their clients' contexts.
+        KEY_NAME.set(job.submission.caller.name)
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    on_event(event)
+                    if isinstance(event, Variation | Failed):
+                        job.outcomes.append(event)
+                        self._changes.wake(job.request_id)
+        except ServiceError as error:
+            job.error = error
 
     def _record(self, call: CallRow, pricing: Pricing) -> LedgerRecord:
         def changed() -> None:
@@ -267,20 +281,6 @@ class JobService(RequestReader):
         if self._ending:
             await asyncio.wait(self._ending)
         await self._later.close()
-
-
-async def _collect(job: Job, events: AsyncGenerator[Event, None], on_event: OnEvent) -> None:
-    job.begun = True
-    # Recovery runs requests outside of their clients' contexts.
-    KEY_NAME.set(job.submission.caller.name)
-    try:
-        async with aclosing(events):
-            async for event in events:
-                on_event(event)
-                if isinstance(event, Variation | Failed):
-                    job.outcomes.append(event)
-    except ServiceError as error:
-        job.error = error
 
 
 def _same_body(holder: RequestRow, submission: Submission) -> RequestRow:

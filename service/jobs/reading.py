@@ -1,6 +1,6 @@
 """Reading requests: status, the wait for an end, and events, whichever process runs them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from service.callers import Caller
 from service.errors import Draining, NotFound, StillRunning
@@ -38,12 +38,30 @@ class RequestReader:
         """Wait for the end of a request; raises NotFound, and Draining when this process is about to end."""
         while True:
             with self._changes.watching(request_id) as changed:
-                request, calls = await self.get(request_id, caller)
-                if request.finished is not None:
-                    return request, calls
-                if self._draining and not self._runs(request_id):
-                    raise Draining("the service is shutting down; its next start continues the request")
+                if await self.has_ended(request_id, caller):
+                    return await self.get(request_id, caller)
                 await wait_for(changed)
+
+    async def has_ended(self, request_id: str, caller: Caller) -> bool:
+        """Whether a request has ended; raises NotFound, and Draining if this process will not see its end."""
+        request, _ = await self.get(request_id, caller)
+        if request.finished is None and self._draining and not self._runs(request_id):
+            raise Draining("the service is shutting down; its next start continues the request")
+        return request.finished is not None
+
+    async def changes(self, request_id: str, heartbeat: float) -> AsyncGenerator[bool, None]:
+        """True at once, and whenever the request may have changed; False when it did not for `heartbeat` seconds."""
+        with self._changes.watching(request_id) as changed:
+            quiet = 0.0
+            while True:
+                changed.clear()
+                yield True
+                quiet += await wait_for(changed, heartbeat - quiet)
+                if changed.is_set():
+                    quiet = 0.0
+                elif quiet >= heartbeat:
+                    yield False
+                    quiet = 0.0
 
     def _runs(self, request_id: str) -> bool:
         """Whether this process works on the request."""

@@ -12,6 +12,7 @@ from service.gemini.models import MODELS
 from service.imaging.formats import Format
 from service.schemas.answers import Answer, ExportAnswer, VariationAnswer
 
+CompletedKind = Literal["image_generation.completed", "image_edit.completed"]
 Quality = Literal["medium", "high", "max"]
 _QUALITIES: Mapping[str, Quality] = {"1K": "medium", "2K": "high", "4K": "max"}
 # A status that OpenAI's clients have no error for is answered as 400, which they all have.
@@ -57,7 +58,7 @@ class ImagesAnswer(_Pictures):
 
 
 class CompletedEvent(_Pictures):
-    type: Literal["image_generation.completed", "image_edit.completed"]
+    type: CompletedKind
     created_at: int
     b64_json: str
 
@@ -111,6 +112,25 @@ def images_answer(
         size=_size(variations[0].exports[picture_format]),
         usage=usage_of(variations),
     )
+
+
+def completed_event(
+    kind: CompletedKind, variation: VariationAnswer, picture_format: Format, image_size: str, created: int
+) -> CompletedEvent:
+    """The event of one picture, with a slot for it, of a request that was opened at `created` (microseconds)."""
+    return CompletedEvent(
+        type=kind,
+        created_at=created // 1_000_000,
+        b64_json=SLOT,
+        output_format=picture_format,
+        quality=_QUALITIES[image_size],
+        size=_size(variation.exports[picture_format]),
+        usage=usage_of([variation]),
+    )
+
+
+def error_event(error: ServiceError) -> ErrorEvent:
+    return ErrorEvent(error=error_detail(error))
 
 
 def around_slots(body: BaseModel) -> list[bytes]:

@@ -1,7 +1,9 @@
 """Admission control: requests are refused here for lack of capacity, before anything is spent."""
 
 import asyncio
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import Literal, Self
 
 from service.errors import Busy, Draining, StorageFull
@@ -63,6 +65,7 @@ class Admission:
         self.bodies = Bodies(settings.max_requests, rule)
         self.inside: dict[Kind, int] = dict.fromkeys(self._limits, 0)
         self.reserved = 0
+        self._answers = 0
         self.draining = False
         self._free, self._fresh_until = 0, -math.inf
         self._probing: asyncio.Future[int] | None = None
@@ -100,16 +103,19 @@ class Admission:
     def admit(self, kind: Kind) -> Ticket:
         """Take a place without disk space, as for a download; raises Draining and Busy."""
         self._check_place(kind)
-        return self._take(kind)
-
-    def sending(self) -> Ticket:
-        """Count the answer to an admitted request as a download, so that a drain waits for it: it is never refused."""
-        return self._take("download")
-
-    def _take(self, kind: Kind) -> Ticket:
         self.inside[kind] += 1
         self._empty.clear()
         return Ticket(self, kind)
+
+    @contextlib.contextmanager
+    def answering(self) -> Iterator[None]:
+        """Let a drain wait until the answer of a request is sent, which may take longer than its work."""
+        self._answers += 1
+        try:
+            yield
+        finally:
+            self._answers -= 1
+            self._check_empty()
 
     def _check_place(self, kind: Kind) -> None:
         if self.draining:
@@ -122,7 +128,10 @@ class Admission:
         """Release what the ticket holds."""
         self.inside[ticket.kind] -= 1
         self.reserved -= ticket.reserved
-        if not any(self.inside.values()):
+        self._check_empty()
+
+    def _check_empty(self) -> None:
+        if not (any(self.inside.values()) or self._answers):
             self._empty.set()
 
     def check_space(self, wanted: int, free: int) -> None:
@@ -153,5 +162,5 @@ class Admission:
         return Draining("the service is shutting down")
 
     async def emptied(self) -> None:
-        """Wait until no admitted request is left."""
+        """Wait until no admitted request, and no answer to one, is left."""
         await self._empty.wait()

@@ -92,6 +92,10 @@ async def errors_as_responses(request: web.Request, handler: Handler) -> web.Str
 
 def _answer(error: ServiceError, request: web.Request) -> web.Response:
     request.app[METRICS].failed(error.code)
+    if request.writer.output_size and request.transport:
+        # A second response would look like a part of the first: let the client see that it is cut.
+        request.transport.abort()
+        raise ConnectionResetError("the response had begun")
     return refusal(error, request)
 
 
