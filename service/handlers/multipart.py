@@ -158,6 +158,8 @@ class _FormReader:
         part.size += len(data)
         if not part.is_file:
             self._collected.check_length(part.name, part.size)
+            if self._body:
+                self._admission.bodies.buffer(self._body, len(data))
             part.head += data
             return
         part.head += data

@@ -16,6 +16,8 @@ RETRY_AFTER = {"Retry-After": "5"}
 GRACE_SECONDS = 1.0
 # The share of it that is always left: refusing clients as fast as they reconnect would take all CPU.
 SHORTEST_GRACE = 0.3
+# Of fields, which are kept in memory until the body is complete: a thousand clients with 1 MiB each must not fill it.
+MAX_BUFFERED_BYTES = 128 * 1024 * 1024
 POLL_SECONDS = 0.02
 # The rate below which a body is slow if UPLOAD_MIN_BYTES_PER_SECOND is 0.
 SLOW_BYTES_PER_SECOND = 10_240
@@ -31,8 +33,9 @@ class Body:
         self._waiting_since: float | None = None
         self._scope: asyncio.Timeout | None = None
         self._interruption: ServiceError | None = None
-        # Bytes written to uploads/.
+        # Bytes written to uploads/, and those kept in memory.
         self.spooled = 0
+        self.buffered = 0
 
     async def read(self) -> bytes:
         """The next bytes, empty at the end; raises BodyTimeout and MalformedBody."""
@@ -99,6 +102,7 @@ class Bodies:
         self._timer: asyncio.TimerHandle | None = None
         self._reading: set[Body] = set()
         self.spooled = 0
+        self.buffered = 0
 
     def __len__(self) -> int:
         return len(self._reading)
@@ -177,6 +181,21 @@ class Bodies:
             self._end(slowest)
         return before - self.spooled
 
+    def buffer(self, body: Body, count: int) -> None:
+        """Account for bytes of a body that are kept in memory.
+
+        Beyond MAX_BUFFERED_BYTES of all bodies the slowest are ended; raises Busy if this is the slowest.
+        """
+        if body not in self._reading:
+            return
+        body.buffered += count
+        self.buffered += count
+        while self.buffered > MAX_BUFFERED_BYTES:
+            slowest = min((other for other in self._reading if other.buffered), key=_rank)
+            if slowest is body:
+                raise Busy("too many large bodies are being read")
+            self._end(slowest)
+
     def _end(self, body: Body) -> None:
         self._leave(body)
         body.interrupt(BodyTimeout("too many bodies are being sent, and this one was the slowest", headers=RETRY_AFTER))
@@ -185,6 +204,7 @@ class Bodies:
         if body in self._reading:
             self._reading.remove(body)
             self.spooled -= body.spooled
+            self.buffered -= body.buffered
 
     def interrupt(self, error: ServiceError) -> None:
         """Interrupt all bodies, also those waiting for their turn."""

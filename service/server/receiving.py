@@ -68,8 +68,12 @@ async def _send_continue(request: web.Request) -> None:
 
 async def receive_small(request: web.Request) -> bytes:
     """A body without files; raises as `receiving` and `chunks`."""
+    received = bytearray()
     async with receiving(request, MAX_SMALL_BODY) as body:
-        return b"".join([chunk async for chunk in chunks(body, MAX_SMALL_BODY)])
+        async for chunk in chunks(body, MAX_SMALL_BODY):
+            request.app[ADMISSION].bodies.buffer(body, len(chunk))
+            received += chunk
+    return bytes(received)
 
 
 async def receive_json(request: web.Request) -> JsonObject:

@@ -17,7 +17,18 @@ from service.settings import MIB
 from service.store.local import LocalStore
 from tests.conftest import Serve
 from tests.handlers.test_forms import head
-from tests.helpers import Answer, Running, assert_problem, form, picture_bytes, read_answer, until, upload
+from tests.helpers import (
+    CONTENT_TYPE,
+    Answer,
+    Part,
+    Running,
+    assert_problem,
+    form,
+    picture_bytes,
+    read_answer,
+    until,
+    upload,
+)
 from tests.server.test_admission import TINY, Gate
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -64,8 +75,9 @@ async def dripping(
 
 
 def nothing_held(admission: Admission) -> bool:
-    counts = (len(admission.bodies), admission.bodies.spooled, admission.reserved, sum(admission.inside.values()))
-    return counts == (0, 0, 0, 0)
+    bodies = admission.bodies
+    counts = (len(bodies), bodies.spooled, bodies.buffered, admission.reserved, sum(admission.inside.values()))
+    return not any(counts)
 
 
 # The average
@@ -150,6 +162,29 @@ async def test_bodies_being_read_hold_no_place_and_no_disk_space(serve: Serve) -
         for path in ("/healthz", "/readyz", answer.json["exports"]["jpeg"]["url"]):
             assert (await service.get(path)).status == 200
     await until(lambda: nothing_held(admission))
+
+
+FORM_HEAD = begin("/api/thumbnails", 100_000)
+JSON_HEAD = FORM_HEAD.replace(CONTENT_TYPE.encode(), b"application/json")
+TEXT = Part("script", b"").encode()[:-2]
+
+
+@pytest.mark.parametrize("start", [JSON_HEAD + b'{"script": "', FORM_HEAD + TEXT], ids=["JSON", "multipart"])
+async def test_texts_of_all_bodies_have_a_bound_of_memory_and_the_slowest_gives_way(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, start: bytes
+) -> None:
+    monkeypatch.setattr(bodies, "MAX_BUFFERED_BYTES", 60_000)
+    service = await serve()
+    read = service.app[ADMISSION].bodies
+    async with service.connected() as (slow, first), service.connected() as (quick, second):
+        first.write(start + b"x" * 20_000)
+        await until(lambda: read.buffered >= 20_000)
+        second.write(start + b"x" * 50_000)
+        assert_problem(await read_answer(slow), 408, "body_timeout", "slowest")
+        assert len(read) == 1
+        second.write(b"x" * 30_000)
+        assert_problem(await read_answer(quick), 503, "busy", "too many large bodies")
+    await until(lambda: nothing_held(service.app[ADMISSION]))
 
 
 @pytest.mark.parametrize("path", ROUTES)
