@@ -8,7 +8,6 @@ from aiohttp import hdrs, web
 
 from service.callers import KEY_NAME, NAMELESS, Caller, Rate
 from service.errors import CrossOrigin, RateLimited, Unauthorized
-from service.ledger.buckets import Level
 from service.server.keys import BUCKETS, CALLER, KEYRING, LEVEL, METRICS, ROUTE, ROUTES, SETTINGS
 from service.server.routes import UNKNOWN, Access, Handler
 from service.values import is_loopback
@@ -86,8 +85,13 @@ async def _check_rate(request: web.Request, caller: Caller, rate: Rate) -> None:
         )
 
 
-def rate_headers(level: Level) -> dict[str, str]:
-    """The headers of draft-ietf-httpapi-ratelimit-headers-10; `t` is when there is one more."""
+def rate_headers(request: web.Request) -> dict[str, str]:
+    """The headers of draft-ietf-httpapi-ratelimit-headers-10, if the caller has a rate; `t` is when one more comes."""
+    # Not LEVEL alone: to find that it is missing would cost each download more than all other headers do.
+    caller = request.get(CALLER)
+    level = request.get(LEVEL) if caller and caller.limits.rate else None
+    if level is None:
+        return {}
     return {
         "RateLimit-Policy": f'"key";q={level.rate.count};w={level.rate.seconds}',
         "RateLimit": f'"key";r={level.remaining};t={level.seconds_to_next}',

@@ -9,7 +9,7 @@ from service.errors import ExpectationFailed, MalformedRequest, MethodNotAllowed
 from service.logs import REQUEST, log_access
 from service.metrics import OTHER
 from service.server.guard import guard, rate_headers
-from service.server.keys import ADMISSION, LEVEL, METRICS, NEW_ID, REQUEST_ID, ROUTE, ROUTES
+from service.server.keys import ADMISSION, METRICS, NEW_ID, REQUEST_ID, ROUTE, ROUTES
 from service.server.problems import CODE, refusal
 from service.server.routes import UNKNOWN, Handler, Route
 from service.server.sending import common_headers
@@ -146,9 +146,7 @@ async def add_common_headers(request: web.Request, response: web.StreamResponse)
     """An `on_response_prepare` signal: add the common headers, which a `PreparedResponse` has already."""
     if isinstance(response, web.HTTPException):
         _rewrite(response, request)
-    response.headers.update(common_headers(request))
-    if level := request.get(LEVEL):
-        response.headers.update(rate_headers(level))
+    response.headers.update(common_headers(request) | rate_headers(request))
 
 
 def _rewrite(error: web.HTTPException, request: web.Request) -> None:

@@ -1,7 +1,9 @@
 """Rates of API keys over HTTP: what is counted, what the headers say, and that they hold over two services."""
 
 import asyncio
+import contextlib
 import re
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from service.ledger import buckets
 from service.ledger.ledger import LedgerAccess
 from tests.conftest import Serve
-from tests.helpers import Answer, Running, assert_problem
+from tests.helpers import Answer, Running, assert_problem, fill_up, small_disk
 from tests.ledger.conftest import access, postgres_url
 
 __all__ = ["access", "postgres_url"]
@@ -110,6 +112,31 @@ async def test_a_hundred_racing_requests_get_no_more_than_the_rate_of_two_servic
     statuses = [answer.status for answer in answers]
     assert (statuses.count(404), statuses.count(429)) == (40, 60)
     assert sorted(left(answer)[0] for answer in answers if answer.status == 404) == list(range(40))
+
+
+async def test_on_a_full_disk_a_service_counts_for_itself(
+    serve: Serve, keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(buckets, "RETRY_SECONDS", 0)
+    with small_disk(tmp_path / "disk", 8) as disk:
+        service = await serve(api_keys_file=keys, ledger_dir=disk / "ledger")
+        await asyncio.to_thread(fill_up, disk)
+        statuses = [(await ask(service, ONE, path="/nowhere")).status for _ in range(5)]
+        assert statuses == [404, 404, 404, 429, 429]
+        assert "rates are counted by each process for itself" in caplog.text
+        (disk / "of-another-process").unlink()
+        assert (await ask(service, "other-0123456789abcdef", path="/nowhere")).status == 404
+        assert "rates are counted together again" in caplog.text
+
+
+async def test_a_ledger_that_another_process_has_locked_delays_no_count(serve: Serve, keys: Path) -> None:
+    service = await serve(api_keys_file=keys)
+    with contextlib.closing(
+        sqlite3.connect(service.settings.ledger_directory / "ledger.db", isolation_level=None)
+    ) as held:
+        held.execute("BEGIN IMMEDIATE")
+        answers = [await ask(service, ONE, path="/nowhere") for _ in range(4)]
+    assert [answer.status for answer in answers] == [404, 404, 404, 429]
 
 
 async def test_a_web_page_may_read_the_headers(serve: Serve, keys: Path) -> None:
