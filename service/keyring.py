@@ -26,7 +26,7 @@ class _Reading(NamedTuple):
 
 
 class Keyring:
-    """The caller of each key. `state` is `ok`, or why the keys of before are used instead of those in the file."""
+    """The caller of each key. `state` is `ok`, or why the previous keys are used instead of those in the file."""
 
     def __init__(self, settings: Settings) -> None:
         self.needs_key = settings.needs_key
@@ -54,18 +54,25 @@ class Keyring:
         before = self._seen
         while self._path:
             await asyncio.sleep(READ_SECONDS)
-            now = await asyncio.to_thread(_reading, self._path)
-            # A file that is just being written is not used until it stops changing.
-            if now == before != self._seen:
-                self._seen = now
-                await asyncio.to_thread(self._replace, self._path, now)
-            before = now
+            try:
+                before = await asyncio.to_thread(self._look, self._path, before)
+            except Exception:
+                # Such as a lack of memory or threads, which must not end the watch.
+                log.exception("API_KEYS_FILE could not be read now")
+
+    def _look(self, path: Path, before: _Reading) -> _Reading:
+        """Read the file, and use it if it changed; not while it is changing, since it may be half written."""
+        now = _reading(path)
+        if now == before != self._seen:
+            self._seen = now
+            self._replace(path, now)
+        return now
 
     def _replace(self, path: Path, reading: _Reading) -> None:
         try:
             self._use(path, reading)
         except ValueError as error:
-            self.state = f"API_KEYS_FILE cannot be used, the keys of before are: {error}"
+            self.state = f"API_KEYS_FILE cannot be used, so the previous keys stay valid: {error}"
             log.warning("%s", self.state)
         else:
             self.state = "ok"

@@ -30,7 +30,7 @@ async def readyz(request: web.Request) -> web.StreamResponse:
         scheduler=app[SWEEPER].state(),
         admission="draining" if app[ADMISSION].draining else "ok",
         emulator=_emulator(request),
-        # The keys of before stay valid, so a file that cannot be used is no reason to be taken out of service.
+        # The previous keys stay valid, so a file that cannot be used is no reason to be taken out of service.
         keys=app[KEYRING].state if app[SETTINGS].api_keys_file else None,
     )
     failed = [f"{name}: {state}" for name, state in checks if name != "keys" and state not in ("ok", None)]

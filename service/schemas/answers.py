@@ -187,7 +187,7 @@ class Checks(Answer):
     emulator: str | None = None
     """Absent when Gemini itself is called."""
     keys: str | None = None
-    """Absent without API_KEYS_FILE. While the file cannot be used, the keys of before stay valid."""
+    """Absent without API_KEYS_FILE. While the file cannot be used, the previous keys stay valid."""
 
 
 class ReadyAnswer(Answer):

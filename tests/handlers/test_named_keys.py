@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 
+from service.ledger.ledger import LedgerAccess
 from tests.conftest import Serve
 from tests.handlers.test_idempotency import JPEG
 from tests.helpers import Answer, QuickEmulator, Running, assert_problem, until
+from tests.ledger.conftest import access, postgres_url
+
+__all__ = ["access", "postgres_url"]
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -150,15 +154,21 @@ async def test_with_a_budget_of_its_own_a_key_may_ask_for_models_with_a_price_on
     assert (await thumbnails(service, OTHER, ("model", "another-model"))).status == 200
 
 
-async def test_a_hundred_racing_requests_never_pass_the_budget_of_their_name(serve: Serve, file: Path) -> None:
-    file.write_text(f"app:{ONE} budget=1\napp:{TWO}\n")
+async def test_a_hundred_racing_requests_never_pass_the_budget_of_their_name_over_two_services(
+    serve: Serve, file: Path, access: LedgerAccess
+) -> None:
+    file.write_text(f"app:{ONE} budget=0.5\napp:{TWO}\n")
     emulator = QuickEmulator()
-    service = await serve(emulator, api_keys_file=file, gemini_model=CHEAP)
-    answers = await asyncio.gather(*(thumbnails(service, (ONE, TWO)[n % 2], ("width", "64")) for n in range(100)))
+    shared: dict[str, Any] = {"api_keys_file": file, "gemini_model": CHEAP, "database_url": access.url or None}
+    service = await serve(emulator, **shared)
+    both = service, await serve(gemini_base_url=service.settings.gemini_base_url, **shared)
+    asked = [(both[n % 2], (ONE, TWO)[n // 2 % 2]) for n in range(100)]
+    answers = await asyncio.gather(*(thumbnails(each, key, ("width", "64")) for each, key in asked))
     statuses = [answer.status for answer in answers]
     assert set(statuses) == {200, 429}
     assert emulator.requests == statuses.count(200)
     await until(lambda: emulator.in_flight == 0)
     budget = (await get(service, "/api/usage", ONE))["key_budget"]
     assert budget["reserved_usd"] == 0
-    assert budget["spent_usd"] <= 1
+    # Seven reservations of twice the list price have room at once.
+    assert 7 * 0.0336 <= budget["spent_usd"] <= 0.5
