@@ -6,6 +6,7 @@ from io import BytesIO
 from PIL import Image
 
 from service.imaging.apng import encode_apng
+from service.imaging.avif import encode_avif
 from service.imaging.encode import avif_options, encode, webp_options
 from service.imaging.formats import AvifEncoding, Encoding, GifEncoding, JpegEncoding, PngEncoding, WebpEncoding
 from service.imaging.gif import encode_gif
@@ -35,7 +36,7 @@ def encode_animation(
         case WebpEncoding():
             return _webp(frames, timing, encoding, xmp)
         case AvifEncoding():
-            return _avif(frames, timing, encoding, xmp)
+            return encode_avif(frames, timing.durations, avif_options(encoding, xmp))
         case JpegEncoding():
             return encode(frames[0], encoding, matte, mark)
 
@@ -47,16 +48,3 @@ def _webp(frames: Sequence[Image.Image], timing: Timing, encoding: WebpEncoding,
         return file.getvalue()
 
     return encode_webp(frames, timing, still, srgb(), xmp)
-
-
-def _avif(frames: Sequence[Image.Image], timing: Timing, encoding: AvifEncoding, xmp: bytes) -> bytes:
-    file = BytesIO()
-    frames[0].save(
-        file,
-        "AVIF",
-        save_all=True,
-        append_images=frames[1:],
-        duration=timing.durations,
-        **avif_options(encoding, xmp),
-    )
-    return file.getvalue()

@@ -103,7 +103,7 @@ class FileMaker:
     def _animation(self, encoding: Encoding, timing: Timing) -> Fitted | ExportWarning:
         try:
             if isinstance(encoding, AvifEncoding):
-                check_avif(self._image.size)
+                check_avif(self._image.size, encoding.speed)
             data = encode_animation(self._images, timing, encoding, self._plan.matte, self._mark)
             return Fitted(data, self._image.size, encoding, frames=_frames(data, encoding.format))
         except Exception as fault:
