@@ -2,13 +2,12 @@
 
 import io
 import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image
 
-from tests.imaging.pictures import chunk
+from tests.imaging.animations import Film, Layer, apng, plain
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 COLOURS = (RED, GREEN, BLUE)
@@ -43,23 +42,9 @@ def long_gif(frames: int, size: tuple[int, int] = (1, 1), delay: int = 1) -> byt
     return head + frames * (one + b"\x02\x02\x44\x01\x00") + b"\x3b"
 
 
-def hidden_default(colours: Sequence[Colour] = COLOURS, size: tuple[int, int] = (64, 36)) -> bytes:
+def hidden_default(size: tuple[int, int] = (64, 36)) -> bytes:
     """An APNG whose default image, in white, is no frame of the animation."""
-    width, height = size
-
-    def pixels(colour: Colour) -> bytes:
-        return zlib.compress((b"\0" + bytes(colour) * width) * height)
-
-    parts = [
-        b"\x89PNG\r\n\x1a\n",
-        chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
-        chunk(b"acTL", struct.pack(">II", len(colours), 0)),
-        chunk(b"IDAT", pixels(WHITE)),
-    ]
-    for number, colour in enumerate(colours):
-        control = struct.pack(">IIIIIHHBB", 2 * number, width, height, 0, 0, 1, 10, 0, 0)
-        parts += [chunk(b"fcTL", control), chunk(b"fdAT", struct.pack(">I", 2 * number + 1) + pixels(colour))]
-    return b"".join([*parts, chunk(b"IEND", b"")])
+    return apng(Film(size, [Layer(plain(size, (*colour, 255))) for colour in COLOURS]), default=plain(size, "white"))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Animations through /api/exports, over HTTP and in Python: every frame or the first, limits, warnings, refusals."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from service.imaging.probe import probe
 from tests.animations import BLUE, COLOURS, GREEN, RED, WHITE, Shown, animation, hidden_default, long_gif, shown
 from tests.conftest import Serve, settings_in
 from tests.helpers import Field, Running, assert_problem, picture_bytes, upload
+from tests.imaging.animations import Film, Layer, apng, gif, plain, webp
 from tests.imaging.pictures import chunk
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -23,6 +25,12 @@ FORMATS = ("png", "jpeg", "webp", "avif", "gif")
 MOVING = ("png", "webp", "avif", "gif")
 KEEP = ("animate", "keep")
 ALL = ("formats", ",".join(FORMATS))
+
+
+# The second frame reaches beyond the canvas, to the right and downwards.
+BEYOND = Film(
+    (32, 18), [Layer(plain((32, 18), (*RED, 255))), Layer(plain((32, 18), (*BLUE, 255)), left=2, top=2)], plays=0
+)
 
 
 async def kept(service: Running, data: bytes, *fields: Field) -> dict[str, Any]:
@@ -297,6 +305,19 @@ async def test_a_frame_that_cannot_be_decoded_refuses_the_animation(service: Run
     for kind in ("GIF", "PNG", "WEBP"):
         data = animation(kind, size=(320, 180))
         await refused(service, data[: len(data) - len(data) // 6], "undecodable")
+
+
+@pytest.mark.parametrize("write", [apng, webp])
+async def test_a_frame_beyond_its_canvas_refuses_an_apng_and_a_webp(
+    service: Running, write: Callable[[Film], bytes]
+) -> None:
+    await refused(service, write(BEYOND), "undecodable")
+
+
+async def test_what_a_frame_of_a_gif_has_beyond_the_canvas_is_cut_off(service: Running) -> None:
+    answer = await kept(service, gif(BEYOND), ("formats", "png,gif"))
+    for name, file in (await files(service, answer)).items():
+        assert (file.size, file.colours) == ((32, 18), [RED, BLUE]), name
 
 
 async def test_durations_of_nothing_and_of_ages_are_kept(service: Running) -> None:

@@ -16,6 +16,7 @@ from service.imaging.formats import (
     AvifEncoding,
     Encoding,
     Format,
+    GifEncoding,
     JpegEncoding,
     PngEncoding,
     WebpEncoding,
@@ -80,6 +81,23 @@ def test_each_file_is_within_its_budget_and_says_how_it_was_encoded(tmp_path: Pa
         assert isinstance(made, MadeFile)
         assert made.quality is not None
         assert (tmp_path / made.format).read_bytes() == encode(image, at_quality(encoding, made.quality), WHITE)
+
+
+def test_a_gif_is_within_its_budget_by_its_size_alone(tmp_path: Path) -> None:
+    image, most = grainy(), 9_000
+    [as_asked] = made_with(tmp_path, image, Budgets(any=1_000_000), (GifEncoding(),))
+    [warning] = made_with(tmp_path, image, Budgets(any=most), (GifEncoding(),))
+    [smaller] = made_with(tmp_path, image, Budgets(any=most, may_resize=True), (GifEncoding(),))
+    assert isinstance(as_asked, MadeFile)
+    assert isinstance(smaller, MadeFile)
+    detail = f"the GIF takes at least {as_asked.size} bytes; {most} are allowed"
+    assert warning == ExportWarning("over_budget", detail, "gif")
+    assert 0.8 * most <= smaller.size <= most
+    width, height = smaller.pixels
+    assert height < image.height
+    assert width * image.height == pytest.approx(height * image.width, abs=image.width)
+    assert (smaller.quality, smaller.colors, smaller.frames) == (None, None, 1)
+    assert (tmp_path / "gif").stat().st_size == smaller.size
 
 
 def test_a_budget_that_nothing_meets_leaves_the_format_out_and_names_the_smallest_size(bench: Bench) -> None:
