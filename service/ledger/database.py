@@ -53,6 +53,9 @@ class Database(Protocol):
         """Release the lock of an owner whose row was removed."""
         ...
 
+    def try_lock(self, name: str) -> bool:
+        """Lock a name until the end of the transaction; False, without waiting, if another process has it."""
+
     def lock_schema(self) -> None:
         """Let one migration at a time run, until the end of its transaction."""
         ...

@@ -1,6 +1,7 @@
 """The ledger in PostgreSQL (extra `postgres`): for several machines, or where one is running anyway."""
 
 import contextlib
+import hashlib
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -78,6 +79,11 @@ class PostgresDatabase:
 
     def forget_owner(self, owner: str) -> None:
         self.run("SELECT pg_advisory_unlock(:number)", {"number": _lock_number(owner)})
+
+    def try_lock(self, name: str) -> bool:
+        """Take an advisory lock of the transaction."""
+        number = _lock_number(hashlib.sha256(name.encode()).hexdigest())
+        return bool(self.run("SELECT pg_try_advisory_xact_lock(:number)", {"number": number})[0][0])
 
     def lock_schema(self) -> None:
         self.run("SELECT pg_advisory_xact_lock(:number)", {"number": SCHEMA_LOCK})

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from service.metrics import OTHER, Metrics
 from service.server.accepting import Reserve, accepting
 from service.server.bodies import Bodies
 from service.server.keys import ADMISSION, METRICS, SETTINGS
-from service.server.problems import problem
+from service.server.problems import openai_error, problem
 from service.server.sockets import open_sockets
 from service.store.layout import request_id
 
@@ -28,6 +29,9 @@ KEEPALIVE_SECONDS = 30
 FRESH_SECONDS = 0.25
 # How long a client whose body was refused may read the response before the connection is closed.
 REFUSED_SECONDS = 1.0
+# What is kept of the bytes that came last: of a request that the parser refuses, only they tell the path.
+BEGIN_BYTES = 64
+_OPENAI_TARGET = re.compile(rb"\S+ (?:https?://[^/\s]*)?/v1[/?\s]")
 # For connections to close at shutdown; the drain has waited for the handlers already.
 CLOSE_SECONDS = 1
 
@@ -35,12 +39,13 @@ CLOSE_SECONDS = 1
 class Connection(web.RequestHandler):
     """A connection whose errors outside of handlers are problem+json, too, and are logged and counted."""
 
-    __slots__ = ("_metrics", "_public_url", "_since")
+    __slots__ = ("_begin", "_metrics", "_public_url", "_since")
 
     def __init__(self, *args: Any, metrics: Metrics | None, public_url: str | None, **options: Any) -> None:
         super().__init__(*args, **options)
         self._metrics = metrics
         self._public_url = public_url
+        self._begin = b""
         self._since = self._loop.time()
 
     @property
@@ -61,6 +66,10 @@ class Connection(web.RequestHandler):
             return await super().finish_response(request, resp, start_time)
         finally:
             self._since = self._loop.time()
+
+    def data_received(self, data: bytes) -> None:
+        self._begin = data[:BEGIN_BYTES]
+        super().data_received(data)
 
     def handle_error(
         self,
@@ -83,7 +92,8 @@ class Connection(web.RequestHandler):
         if self._metrics:
             self._metrics.answered(OTHER, OTHER, error.status, 0)
             self._metrics.failed(error.code)
-        answer = problem(error, own_id, public_url=self._public_url)
+        openai = _OPENAI_TARGET.match(self._begin)
+        answer = openai_error(error) if openai else problem(error, own_id, public_url=self._public_url)
         answer.headers.update({"X-Request-Id": own_id, "X-Content-Type-Options": "nosniff"})
         answer.force_close()
         return answer

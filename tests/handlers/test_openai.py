@@ -1,8 +1,11 @@
 """The OpenAI images API, asked by the official client: pictures, models, fields, and each class of error."""
 
 import asyncio
+import base64
 import json
+import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -13,7 +16,7 @@ from service.gemini.models import MODELS
 from service.server.keys import ADMISSION
 from tests.conftest import Serve
 from tests.handlers.openai_clients import KEY, PROMPT, assert_error, client_of, pictures
-from tests.helpers import CONTENT_TYPE, QuickEmulator, Running, decoded, form, picture_bytes, upload
+from tests.helpers import CONTENT_TYPE, QuickEmulator, Running, decoded, form, picture_bytes, until, until_async, upload
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -290,3 +293,51 @@ async def test_the_client_sends_one_picture_in_a_list_but_not_two(client: openai
     with pytest.raises(openai.BadRequestError) as refused:
         await client.images.edit(image=[("a.png", RED), ("b.png", RED)], prompt=PROMPT)
     assert refused.value.param == "image"
+
+
+async def test_a_request_that_was_cancelled_is_a_conflict(serve: Serve) -> None:
+    service = await serve(QuickEmulator(then="unavailable"), gemini_retry_seconds=60)
+    async with client_of(service) as client:
+        wanted = asyncio.create_task(client.images.generate(prompt=PROMPT))
+        await until(lambda: service.emulator.requests)
+        [request] = (await service.get("/api/thumbnails")).json["requests"]
+
+        async def cancelled() -> bool:
+            await service.ask("POST", f"/api/thumbnails/{request['request_id']}/cancel")
+            return wanted.done()
+
+        await until_async(cancelled)
+        with pytest.raises(openai.ConflictError) as refused:
+            await wanted
+    assert (refused.value.code, refused.value.response.headers["x-should-retry"]) == ("cancelled", "true")
+
+
+async def test_a_web_page_of_another_origin_is_refused(service: Running) -> None:
+    async with client_of(service, default_headers={"Origin": "https://evil.example"}) as client:
+        with pytest.raises(openai.PermissionDeniedError) as refused:
+            await client.images.generate(prompt=PROMPT)
+    assert (refused.value.type, refused.value.code) == ("permission_error", "cross_origin")
+
+
+@pytest.mark.parametrize("target", ["/v1/models", "/v1?x", "http://localhost/v1/models"])
+async def test_a_request_that_is_no_http_is_refused_in_the_same_form(service: Running, target: str) -> None:
+    answer = await service.raw(f"GET {target} HTTP/1.1\r\nHost: a\r\nHost : b\r\n\r\n".encode())
+    assert json.loads(answer.body)["error"]["code"] == "malformed_request"
+    assert answer.headers["X-Should-Retry"] == "false"
+    assert answer.headers["X-Request-Id"]
+    elsewhere = await service.raw(b"GET /v11/models HTTP/1.1\r\nHost : b\r\n\r\n")
+    assert elsewhere.headers["Content-Type"] == "application/problem+json"
+
+
+async def test_large_pictures_are_sent_whole(serve: Serve) -> None:
+    service = await serve()
+    body, key = json.dumps({"prompt": PROMPT, "n": 4, "size": "64x64"}), {"Idempotency-Key": "a"}
+    await service.post_body(GENERATIONS, body, JSON, key)
+    files = [Path(service.settings.storage_dir, "output", name) for name in service.area("output")]
+    large = {os.urandom(2_000_000 + number) for number in range(4)}
+    for file, data in zip(files, large, strict=True):
+        file.write_bytes(data)
+    answer = await service.post_body(GENERATIONS, body, JSON, key)
+    assert {base64.b64decode(each["b64_json"], validate=True) for each in answer.json["data"]} == large
+    files[0].unlink()
+    assert_error(await service.post_body(GENERATIONS, body, JSON, key), 404, "invalid_request_error", "not_found")
