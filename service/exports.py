@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -38,6 +39,7 @@ from service.imaging.plan import (
     Picture,
     Priority,
     Provenance,
+    StepTime,
     WorkerLimits,
 )
 from service.outcomes import refusal, require_files
@@ -45,6 +47,7 @@ from service.publishing import ExportSet, Publisher
 from service.rendering import Renderer
 from service.retention import sweep_area
 from service.settings import Settings, load_settings
+from service.spans import add_span, span
 from service.store.holds import Hold, held
 from service.store.layout import AREAS, PRIVATE, SHARED, Layout
 from service.store.local import LocalStore
@@ -67,10 +70,12 @@ class ExportResult(dict[str, dict[str, Any]]):
 
 @dataclass(slots=True)
 class ExportEvents:
-    """Callbacks: `warn(code)` for each warning, `worker(event)` of the pool, `notice(line)` for the operator."""
+    """Callbacks: `warn(code)` for each warning, `worker(event)` of the pool, `step(name, format, seconds)`
+    of each export, `notice(line)` for the operator."""
 
     warn: Callable[[str], None] = field(default=lambda code: None)
     worker: Callable[[str], None] = field(default=lambda event: None)
+    step: Callable[[str, Format | None, float], None] = field(default=lambda step, name, seconds: None)
     notice: Callable[[str], None] = log.warning
 
 
@@ -227,16 +232,25 @@ class ImageExportService:
 
         Their names begin with `stem`, or are random. Raises ImageError, NoExport, StorageFull, StorageUnavailable.
         """
-        async with held() as hold, self.publisher.temp_files([each.format for each in encodings], hold) as temps:
-            targets = [(encoding, self.store.local(temps[encoding.format])) for encoding in encodings]
-            outcome = require_files(await self._renderer.export(source, base, plan, targets, priority))
-            exports = await self.publisher.publish(outcome, temps, stem)
+        with span("export", priority=priority.name.lower()):
+            async with held() as hold, self.publisher.temp_files([each.format for each in encodings], hold) as temps:
+                targets = [(encoding, self.store.local(temps[encoding.format])) for encoding in encodings]
+                outcome = require_files(await self._renderer.export(source, base, plan, targets, priority))
+                start, clock = time.time(), time.perf_counter()
+                exports = await self.publisher.publish(outcome, temps, stem)
+                published = StepTime("publish", None, start, time.perf_counter() - clock)
+            self._report_steps((*outcome.steps, published))
         for warning in outcome.warnings:
             log.warning("warning: %s %s", warning.code, warning.format or "")
             self._events.warn(warning.code)
         return ExportSet(
             outcome.picture, outcome.size, outcome.composited, exports, outcome.warnings, mark=outcome.mark
         )
+
+    def _report_steps(self, steps: Iterable[StepTime]) -> None:
+        for each in steps:
+            self._events.step(each.step, each.format, each.seconds)
+            add_span(each.step, each.start, each.seconds, **({"format": each.format} if each.format else {}))
 
     async def export_all(
         self, source: Source, base: Base | None, plan: ExportPlan, encodings: Sequence[Encoding]

@@ -82,7 +82,7 @@ class Settings(BaseSettings):
     gemini_concurrency: int = Field(64, ge=1, le=10_000)
     gemini_max_reply_bytes: int = Field(96 * MIB, ge=1, le=1024 * MIB)
     gemini_replies_memory_mb: int = Field(256, ge=1, le=65_536)
-    gemini_emulator: bool | None = None
+    gemini_emulator: bool | Literal["auto"] | None = None
 
     database_url: SecretStr | None = None
     ledger_dir: Path | None = None
@@ -152,7 +152,7 @@ class Settings(BaseSettings):
         except ValueError:
             raise ValueError(f"must be a comma-separated list of {listed(FORMATS, 'and')}") from None
 
-    @field_validator("log_level", "log_format", "storage_mode", mode="before")
+    @field_validator("log_level", "log_format", "storage_mode", "gemini_emulator", mode="before")
     @classmethod
     def _lower_case(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
@@ -230,9 +230,10 @@ class Settings(BaseSettings):
     @property
     def emulates(self) -> bool:
         """Whether the local emulator is used instead of Gemini."""
-        if self.gemini_emulator is not None:
+        if isinstance(self.gemini_emulator, bool):
             return self.gemini_emulator
-        return self.gemini_api_key is None and self.gemini_base_url is None and self.is_loopback
+        local = self.is_loopback or self.gemini_emulator == "auto"
+        return self.gemini_api_key is None and self.gemini_base_url is None and local
 
     @property
     def secret_key(self) -> str:

@@ -147,6 +147,8 @@ def test_of_two_variables_the_error_names_the_one_that_counts(monkeypatch: pytes
         ({"GEMINI_BASE_URL": "http://127.0.0.1:9"}, False, False),
         ({"GOOGLE_GEMINI_BASE_URL": "http://127.0.0.1:9", "GOOGLE_API_KEY": "key"}, False, True),
         ({"GEMINI_EMULATOR": "false"}, False, False),
+        ({"HOST": "0.0.0.0", "GEMINI_EMULATOR": "Auto"}, True, True),
+        ({"HOST": "0.0.0.0", "GEMINI_EMULATOR": "auto", "GEMINI_API_KEY": "key"}, False, True),
         ({"GEMINI_EMULATOR": "true", "GEMINI_API_KEY": "key"}, True, True),
     ],
 )

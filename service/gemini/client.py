@@ -38,6 +38,7 @@ from service.gemini.transport import (
     UnexpectedStatus,
     session,
 )
+from service.spans import span
 
 GOOGLE = "https://generativelanguage.googleapis.com/"
 # Google rejects a shorter deadline, which the SDK sends as X-Server-Timeout; we enforce shorter ones ourselves.
@@ -111,7 +112,10 @@ class GeminiService:
         exchange = Exchange(body, self._access.max_reply_bytes, reference, self._access.secret, sent=sent)
         EXCHANGE.set(exchange)
         try:
-            with _translated(exchange):
+            with (
+                span("gemini.generate_content", "CLIENT", **{"gen_ai.request.model": call.model}),
+                _translated(exchange),
+            ):
                 async with asyncio.timeout(self._access.timeout):
                     await self._client.aio.models.generate_content(
                         model=call.model, contents=_contents(call), config=_config(call)

@@ -16,6 +16,7 @@ from yarl import URL
 from service.gemini.body import ReplyBody
 from service.gemini.coding import ACCEPTED, ContentDecoder, codings
 from service.gemini.refusals import ErrorStatus
+from service.spans import current_traceparent
 from service.tracing import NAMES
 
 # Passed to the SDK instead of a reference picture; the middleware replaces its base64 in the request.
@@ -109,6 +110,8 @@ def _connection_trace() -> aiohttp.TraceConfig:
 async def _pass_on_names(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
     """Send the trace context and the request id that the client's request came with."""
     request.headers.update(NAMES.get().headers)
+    if traceparent := current_traceparent():
+        request.headers["traceparent"] = traceparent
     return await handler(request)
 
 

@@ -1,6 +1,7 @@
 """The pipeline: the steps from a decoded picture, or each frame of an animation, to what is encoded, in their order."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -78,6 +79,9 @@ NORMALIZE: tuple[Step, ...] = (upright, to_srgb, flatten)
 FIT: tuple[Step, ...] = (resize, composite)
 STEPS = (*NORMALIZE, *FIT)
 
+# Gets the name of a step, and times the code inside its context.
+Watch = Callable[[str], AbstractContextManager[object]]
+
 BROKEN = "the embedded colour profile is broken or of another kind"
 
 
@@ -87,6 +91,7 @@ def finish(
     size: Size,
     base: Image.Image | None = None,
     decoded: Image.Image | None = None,
+    watch: Watch = nullcontext,
 ) -> tuple[Image.Image, tuple[ExportWarning, ...]]:
     """Decode a picture and run the steps: an image of `size`, in RGB, or RGBA if the plan keeps alpha; and warnings.
 
@@ -94,14 +99,16 @@ def finish(
     """
     recipe = Recipe(container, container.profile, size, plan, base, plan.focus)
     fault = container.profile_fault
-    image = decode(container) if decoded is None else decoded
+    with watch("decode"):
+        image = decode(container) if decoded is None else decoded
     for step in STEPS:
-        try:
-            image = step(image, recipe)
-        except ProfileError:
-            fault = fault or BROKEN
-            recipe = replace(recipe, profile=None)
-            image = step(image, recipe)
+        with watch("composite" if step is composite else "normalize"):
+            try:
+                image = step(image, recipe)
+            except ProfileError:
+                fault = fault or BROKEN
+                recipe = replace(recipe, profile=None)
+                image = step(image, recipe)
     return image, _profile_warnings(fault)
 
 

@@ -181,6 +181,16 @@ class Priority(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class StepTime:
+    """A step of a job: when it began, in Unix time, and its seconds; `format` None: all formats share it."""
+
+    step: str
+    format: Format | None
+    start: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class ExportOutcome:
     picture: Picture
     size: Size
@@ -188,6 +198,7 @@ class ExportOutcome:
     files: tuple[MadeFile, ...]
     warnings: tuple[ExportWarning, ...] = ()
     mark: Mark | None = None
+    steps: tuple[StepTime, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

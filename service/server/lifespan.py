@@ -37,6 +37,7 @@ from service.server.keys import (
 )
 from service.server.measuring import add_gauges, export_events, reports
 from service.settings import MIB, Settings
+from service.spans import set_up_spans
 from service.store import descriptors
 from service.store.hot import HotFiles
 from service.thumbnails import ThumbnailService
@@ -64,6 +65,14 @@ def _open_keyring(settings: Settings) -> Keyring:
     opened = Keyring(settings)
     opened.load()
     return opened
+
+
+@contextlib.asynccontextmanager
+async def spans(_: web.Application) -> AsyncIterator[None]:
+    """The export of OpenTelemetry spans, if it is asked for."""
+    end = await asyncio.to_thread(set_up_spans)
+    yield
+    await asyncio.to_thread(end)
 
 
 @contextlib.asynccontextmanager
@@ -165,4 +174,4 @@ async def sweeper(app: web.Application) -> AsyncIterator[None]:
     await app[SWEEPER].close()
 
 
-CONTEXTS = (keyring, exports, ledger, gemini, jobs, sweeper)
+CONTEXTS = (spans, keyring, exports, ledger, gemini, jobs, sweeper)

@@ -36,7 +36,7 @@ VERSION = _version()
 
 
 def export_events(metrics: Metrics) -> ExportEvents:
-    return ExportEvents(metrics.warned, metrics.worker)
+    return ExportEvents(metrics.warned, metrics.worker, metrics.step)
 
 
 def reports(metrics: Metrics) -> Reports:

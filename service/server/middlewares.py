@@ -1,7 +1,11 @@
 """The middlewares, outermost first: request id and access log, errors as responses, guard, admission."""
 
+import contextlib
 import logging
 import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
@@ -13,14 +17,19 @@ from service.server.keys import ADMISSION, METRICS, NEW_ID, REQUEST_ID, ROUTE, R
 from service.server.problems import CODE, refusal
 from service.server.routes import UNKNOWN, Handler, Route
 from service.server.sending import common_headers
+from service.spans import current_traceparent, exporting, span
 from service.store.layout import request_id
 from service.tracing import NAMES, UNNAMED, read_names
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 log = logging.getLogger(__name__)
 
 # What nginx logs when the client disconnected before the response.
 CLIENT_CLOSED_REQUEST = 499
 _FIRST_ERROR = 400
+_NO_SPAN = contextlib.nullcontext()
 
 
 @web.middleware
@@ -30,7 +39,10 @@ async def record(request: web.Request, handler: Handler) -> web.StreamResponse:
     request[ROUTE] = route = _route(request)
     start, response = time.perf_counter(), None
     try:
-        response = await handler(request)
+        with _spanned(request, route) as current:
+            response = await handler(request)
+            if current:
+                current.set_attribute("http.response.status_code", response.status)
         return response
     finally:
         _record_answer(request, route, response, time.perf_counter() - start)
@@ -44,6 +56,21 @@ def _identify(request: web.Request) -> None:
         NAMES.set(names)
     request[REQUEST_ID] = names.request_id or own_id
     REQUEST.set(request[REQUEST_ID])
+
+
+def _spanned(request: web.Request, route: Route) -> contextlib.AbstractContextManager["Span | None"]:
+    return _request_span(request, route) if exporting() else _NO_SPAN
+
+
+@contextlib.contextmanager
+def _request_span(request: web.Request, route: Route) -> Iterator["Span | None"]:
+    """A span of this request, below the one that its traceparent names; the log shows its trace."""
+    names, method = NAMES.get(), request.method
+    attributes = {"http.request.method": method, "http.route": route.label}
+    with span(f"{method} {route.label}", "SERVER", parent=names.traceparent, **attributes) as current:
+        if not names.traceparent:
+            NAMES.set(replace(names, traceparent=current_traceparent()))
+        yield current
 
 
 def _route(request: web.Request) -> Route:

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from service.server.connections import listening
 from service.server.keys import ADMISSION, JOBS, SETTINGS
+from service.server.notify import STOPPING, notify, notifying
 from service.settings import Settings
 from service.signals import on_stop_signal
 from service.store.disk import start_disk_threads
@@ -43,8 +44,10 @@ async def serve(app: web.Application) -> None:
             log.info("serving on %s", ", ".join(_url(host, port) for host, port in addresses))
             if sys.stderr.isatty():
                 log.info("open %s in a browser; Ctrl-C stops the service", _address_to_open(settings, addresses))
-            await stops.next()
-            await _drain(app, stops, settings.shutdown_grace_seconds)
+            async with notifying():
+                await stops.next()
+                notify(STOPPING)
+                await _drain(app, stops, settings.shutdown_grace_seconds)
     log.info("stopped")
 
 

@@ -22,6 +22,7 @@ from service.imaging.provenance import Mark
 from service.imaging.timing import Timing
 from service.workers.clock import CpuClock
 from service.workers.memory import check_avif
+from service.workers.times import StepTimes
 
 Made = MadeFile | ExportWarning
 
@@ -59,12 +60,14 @@ class FileMaker:
         clock: CpuClock,
         mark: Mark | None = None,
         timing: Timing | None = None,
+        times: StepTimes | None = None,
     ) -> None:
         self._images = images
         self._plan = plan
         self._clock = clock
         self._mark = mark
         self._timing = timing
+        self._times = times or StepTimes()
 
     @property
     def _image(self) -> Image.Image:
@@ -78,13 +81,16 @@ class FileMaker:
         saving: dict[str, Future[list[Made]]] = {}
         searches: list[tuple[str, OverAsAsked]] = []
         for encoding, path in targets:
-            asked = self.asked(encoding)
+            with self._times("encode", encoding.format):
+                asked = self.asked(encoding)
             if isinstance(asked, OverAsAsked):
                 searches.append((path, asked))
             else:
-                saving[path] = _disk.submit(_save, asked, encoding.format, path)
+                saving[path] = _disk.submit(self._save, asked, encoding.format, path)
         for path, over in searches:
-            saving[path] = _disk.submit(_save, self._search(over), over.encoding.format, path)
+            with self._times("encode", over.encoding.format):
+                found = self._search(over)
+            saving[path] = _disk.submit(self._save, found, over.encoding.format, path)
         return list(chain.from_iterable(saving[path].result() for _, path in targets))
 
     def asked(self, encoding: Encoding) -> Fitted | OverAsAsked | ExportWarning:
@@ -121,6 +127,10 @@ class FileMaker:
             return found
         detail = f"takes at least {found.least} bytes; {budget.bytes} are allowed"
         return ExportWarning("over_budget", f"the {TABLE[encoding.format].pillow} {detail}", encoding.format)
+
+    def _save(self, made: Fitted | ExportWarning, name: Format, path: str) -> list[Made]:
+        with self._times("write", name):
+            return _save(made, name, path)
 
     def _encode(self, image: Image.Image, encoding: Encoding) -> bytes:
         if isinstance(encoding, AvifEncoding):

@@ -44,6 +44,7 @@ from service.imaging.timing import Timing
 from service.workers.clock import CpuClock
 from service.workers.files import FileMaker, start_disk_thread, write
 from service.workers.memory import limit_memory, reuse_memory
+from service.workers.times import StepTimes
 
 _limits = WorkerLimits()
 
@@ -126,29 +127,34 @@ class _Base:
 
 
 def _export(job: ExportJob) -> ExportOutcome:
-    clock = CpuClock(_limits.cpu_seconds)
-    container = _read_container(job.source)
+    clock, times = CpuClock(_limits.cpu_seconds), StepTimes()
+    with times("decode"):
+        container = _read_container(job.source)
     picture = _picture(container)
     size = job.plan.frame.size(container.upright_size)
     remarks = tuple(picture_warnings(container, job.plan, size))
     animation = _animation(container, job.plan, size)
-    base = _base(job.base, job, size) if job.base else _Base()
+    base = _Base()
+    if job.base:
+        with times("base"):
+            base = _base(job.base, job, size)
     try:
-        images, step_warnings = _finish(container, animation, job.plan, size, base.image)
+        images, step_warnings = _finish(container, animation, job.plan, size, base.image, times)
     except MemoryError:
         if base.image is None:
             raise
         base = _without_base("both together need more memory than a worker has")
-        images, step_warnings = _finish(container, animation, job.plan, size)
+        images, step_warnings = _finish(container, animation, job.plan, size, None, times)
     composited, mark, warnings = base.image is not None, _mark(job.plan, container, base), base.warnings
     timing = animation.timing if animation and len(images) > 1 else None
     # Free memory for the encoders.
     del container, animation, base
-    made = FileMaker(images, job.plan, clock, mark, timing).make(job.targets)
+    made = FileMaker(images, job.plan, clock, mark, timing, times).make(job.targets)
     files = tuple(file for file in made if isinstance(file, MadeFile))
     failures = tuple(warning for warning in made if isinstance(warning, ExportWarning))
     warnings += (*remarks, *step_warnings, *failures, *_loop_warnings(files, timing))
-    return ExportOutcome(picture, size, composited, files, warnings, mark)
+    steps = tuple(each for each in times.taken() if composited or each.step != "composite")
+    return ExportOutcome(picture, size, composited, files, warnings, mark, steps)
 
 
 def _animation(container: Container, plan: ExportPlan, size: Size) -> Animation | None:
@@ -162,12 +168,18 @@ def _animation(container: Container, plan: ExportPlan, size: Size) -> Animation 
 
 
 def _finish(
-    container: Container, animation: Animation | None, plan: ExportPlan, size: Size, base: Image.Image | None = None
+    container: Container,
+    animation: Animation | None,
+    plan: ExportPlan,
+    size: Size,
+    base: Image.Image | None,
+    times: StepTimes,
 ) -> tuple[list[Image.Image], tuple[ExportWarning, ...]]:
     """The finished image, or the frames of the animation, and warnings."""
     if animation:
-        return finish_animation(container, animation, plan, size, base)
-    image, warnings = finish(container, plan, size, base)
+        with times("animate"):
+            return finish_animation(container, animation, plan, size, base)
+    image, warnings = finish(container, plan, size, base, watch=times)
     return [image], warnings
 
 

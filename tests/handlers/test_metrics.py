@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 from service.gemini.models import DEFAULT_MODEL
 from service.metrics import OPENMETRICS, TEXT, CallReport, Metrics, negotiated
 from tests.conftest import Serve
-from tests.helpers import QuickEmulator, Running
+from tests.helpers import QuickEmulator, Running, picture_bytes, upload
 
 on_one_loop = pytest.mark.asyncio(loop_scope="session")
 
@@ -144,6 +144,25 @@ async def test_a_call_that_is_sent_again_counts_as_a_retry(serve: Serve) -> None
     assert await service.counter("image_export_gemini_calls_total") == 1
     assert await service.counter("image_export_gemini_call_seconds_count") == 1
     assert await service.counter("image_export_pictures_total") == 1
+
+
+@on_one_loop
+async def test_every_step_of_an_export_is_timed_in_its_worker(serve: Serve) -> None:
+    service = await serve()
+    base = upload(picture_bytes(), "base")
+    await service.exports(upload(picture_bytes()), base, ("formats", "png,webp"), ("width", "16"))
+    steps = await step_counts(service)
+    shared = ("decode", "normalize", "base", "composite", "publish")
+    each = [(step, name) for step in ("encode", "write") for name in ("png", "webp")]
+    assert steps == dict.fromkeys([*((step, "-") for step in shared), *each], 1)
+    await service.exports(upload(picture_bytes()), ("formats", "png"), ("width", "16"))
+    assert (await step_counts(service))["composite", "-"] == 1
+
+
+async def step_counts(service: Running) -> dict[tuple[str, str], float]:
+    [family] = [each for each in await scraped(service) if each.name == "image_export_export_step_seconds"]
+    counts = [sample for sample in family.samples if sample.name.endswith("_count")]
+    return {(sample.labels["step"], sample.labels["format"]): sample.value for sample in counts}
 
 
 @on_one_loop

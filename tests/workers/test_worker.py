@@ -96,7 +96,7 @@ def test_inspecting_decodes_nothing(bench: Bench) -> None:
 
 
 def test_a_bug_is_returned_as_a_value_with_its_cause(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def mistaken(*_: object) -> None:
+    def mistaken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("of ours")
 
     monkeypatch.setattr(worker, "finish", mistaken)
