@@ -59,7 +59,7 @@ class ServiceError(Exception):
         self.billed = billed
         self.storage_path = storage_path
         self.usage = usage
-        self.param = param
+        self.param = None if param is None else without_surrogates(param)
 
     @property
     def worth_retrying(self) -> bool:

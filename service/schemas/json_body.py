@@ -83,7 +83,7 @@ def _object(pairs: list[tuple[str, Json]]) -> JsonObject:
     found: JsonObject = {}
     for name, value in pairs:
         if name in found:
-            raise DuplicateField(f"{name[:60]!r} came twice")
+            raise DuplicateField(f"{name[:60]!r} came twice", param=name[:60])
         found[name] = value
     return found
 

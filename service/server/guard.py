@@ -22,6 +22,7 @@ _PREFLIGHT = {
 }
 # Where browsers open pages and what belongs to them, whether it exists or not.
 _PAGES = re.compile(r"/(?:favicon\.ico|openapi\.json|docs|(?:docs|studio)/.*)", re.DOTALL)
+_CLIENT_HEADER = re.compile(r"x-stainless-[a-z-]{1,40}|openai-[a-z-]{1,40}")
 _SAFE_METHODS = (hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS)
 _PORTS = {"http": 80, "https": 443}
 # host[:port] (RFC 3986, 3.2) and nothing else: urlsplit also finds a host behind user information and before a path.
@@ -32,7 +33,7 @@ _AUTHORITY = re.compile(r"(?:[\w-]+(?:\.[\w-]+)*\.?|\[[0-9a-f:.]+\])(?::[0-9]{0,
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Require an API key where keys are set, else a known Host and Origin; answer CORS preflights."""
     if request.method == hdrs.METH_OPTIONS and _is_preflight(request):
-        return web.Response(status=204, headers=_PREFLIGHT)
+        return web.Response(status=204, headers=_preflight(request))
     request[CALLER] = _ANONYMOUS
     if request[ROUTE].access == "open":
         return await handler(request)
@@ -46,6 +47,14 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     elif await _access(request) != "open":
         _check_host(request)
     return await handler(request)
+
+
+def _preflight(request: web.Request) -> dict[str, str]:
+    """The answer to a preflight; also allows the headers by which OpenAI's clients describe themselves."""
+    asked = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS, "")
+    own = ", ".join(name for each in asked.split(",") if _CLIENT_HEADER.fullmatch(name := each.strip().lower()))
+    allowed = _PREFLIGHT[hdrs.ACCESS_CONTROL_ALLOW_HEADERS]
+    return _PREFLIGHT | ({hdrs.ACCESS_CONTROL_ALLOW_HEADERS: f"{allowed}, {own}"} if own else {})
 
 
 def _is_preflight(request: web.Request) -> bool:

@@ -12,8 +12,9 @@ def read_query(request: web.Request, allowed: Collection[str] = ()) -> dict[str,
     found: dict[str, str] = {}
     for name, value in request.query.items():
         if name not in allowed:
-            raise UnknownField(f"unknown parameter {name[:60]!r}; allowed: {', '.join(allowed) or 'none'}")
+            shown = name[:60]
+            raise UnknownField(f"unknown parameter {shown!r}; allowed: {', '.join(allowed) or 'none'}", param=shown)
         if name in found:
-            raise DuplicateField(f"{name} came twice")
+            raise DuplicateField(f"{name} came twice", param=name)
         found[name] = value
     return {name: value for name, value in found.items() if value}

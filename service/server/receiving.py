@@ -20,8 +20,10 @@ _UTF8 = ("utf-8", "utf8", "us-ascii")
 def media_type(request: web.Request) -> tuple[str, Mapping[str, str]]:
     """The type of the body, in lower case, and its parameters; raises UnknownField and UnsupportedEncoding."""
     if request.query_string:
-        name = next(iter(request.query), request.query_string)
-        raise UnknownField(f"query parameters are not read, here {name[:60]!r}: send every field in the body")
+        name = next(iter(request.query), request.query_string)[:60]
+        raise UnknownField(
+            f"query parameters are not read, here {name!r}: send every field in the body", param=name[:60]
+        )
     if "Content-Encoding" in request.headers:
         raise UnsupportedEncoding("send the body without Content-Encoding")
     kind, parameters = parse_options_header(request.headers.get("Content-Type", ""))

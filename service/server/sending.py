@@ -15,7 +15,7 @@ from service.server.keys import REQUEST_ID, SETTINGS
 
 _EXPOSED = (
     "X-Request-Id, Retry-After, Content-Range, ETag, Location, Preference-Applied, Idempotency-Replayed, RateLimit,"
-    " RateLimit-Policy"
+    " RateLimit-Policy, X-Should-Retry"
 )
 
 

@@ -215,18 +215,24 @@ async def test_keys_hosts_routes_and_methods_are_refused_in_the_same_form(serve:
 
 
 @pytest.mark.parametrize(
-    ("body", "kind", "code"),
+    ("body", "kind", "code", "param"),
     [
-        (b"{", JSON, "malformed_body"),
-        (b'{"prompt": "a", "prompt": "b"}', JSON, "duplicate_field"),
-        (b'{"prompt": "\\ud800"}', JSON, "not_utf8"),
-        (b" " * (1024 * 1024 + 1), JSON, "too_large"),
-        (form(("prompt", PROMPT)), CONTENT_TYPE, "unsupported_media_type"),
+        (b"{", JSON, "malformed_body", None),
+        (b'{"prompt": "a", "prompt": "b"}', JSON, "duplicate_field", "prompt"),
+        (b'{"prompt": "\\ud800"}', JSON, "not_utf8", None),
+        (b" " * (1024 * 1024 + 1), JSON, "too_large", None),
+        (form(("prompt", PROMPT)), CONTENT_TYPE, "unsupported_media_type", None),
     ],
 )
-async def test_a_bad_body_is_400(service: Running, body: bytes, kind: str, code: str) -> None:
+async def test_a_bad_body_is_400(service: Running, body: bytes, kind: str, code: str, param: str | None) -> None:
     answer = await service.post_body(GENERATIONS, body, kind)
-    assert_error(answer, 400, "invalid_request_error", code)
+    assert_error(answer, 400, "invalid_request_error", code, param)
+
+
+async def test_a_query_parameter_is_named(service: Running) -> None:
+    for method, path in (("GET", "/v1/models"), ("POST", GENERATIONS)):
+        answer = await service.ask(method, f"{path}?limit=3")
+        assert_error(answer, 400, "invalid_request_error", "unknown_parameter", "limit")
 
 
 async def test_a_full_service_may_be_asked_again(serve: Serve) -> None:

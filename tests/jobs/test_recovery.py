@@ -18,7 +18,7 @@ from service.encodings import default_encodings
 from service.errors import OutcomeUnknown, RawMissing
 from service.imaging.formats import FORMATS, TABLE, JpegEncoding
 from service.jobs import recovery
-from service.jobs.job import ROUTE
+from service.jobs.job import GENERATIONS, ROUTE
 from service.ledger.ledger import Ledger, ledger_access, open_ledger
 from service.ledger.steps import CallId, Failure, NewRequest, Receipt
 from service.orders import Order
@@ -220,8 +220,10 @@ async def test_exports_of_every_format_are_made_again_under_their_names(dead: De
     assert service.area("temp") == []
 
 
-@pytest.mark.parametrize("changes", [{"mode": "async"}, {"idempotency_key": "a"}])
-async def test_planned_calls_with_a_key_or_async_are_sent(dead: Dead, serve: Serve, changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize("changes", [{"mode": "async"}, {"idempotency_key": "a"}, {"route": GENERATIONS}])
+async def test_planned_calls_that_outlive_their_client_are_sent(
+    dead: Dead, serve: Serve, changes: dict[str, Any]
+) -> None:
     request = dead.request(2, **changes)
     async with dead.ledger():
         dead.put(f"temp/{request.id}_1.part", b"left by a call that was refused")

@@ -287,6 +287,10 @@ async def test_a_preflight_is_answered_for_cors_origins(serve: Serve, keys: str)
         assert answer.headers["Access-Control-Allow-Origin"] == "https://app.example"
         assert "POST" in answer.headers["Access-Control-Allow-Methods"]
         assert {"Authorization", "Content-Type"} <= {*answer.headers["Access-Control-Allow-Headers"].split(", ")}
+    own = asking | {"Access-Control-Request-Headers": "authorization, x-stainless-retry-count, x-evil"}
+    answer = await service.ask("OPTIONS", "/v1/images/generations", headers=own)
+    assert "x-stainless-retry-count" in answer.headers["Access-Control-Allow-Headers"]
+    assert "x-evil" not in answer.headers["Access-Control-Allow-Headers"]
     stranger = await service.ask("OPTIONS", "/api/exports", headers=asking | {"Origin": "https://evil.example"})
     assert stranger.status in (401, 405)
     assert "Access-Control-Allow-Origin" not in stranger.headers
