@@ -220,7 +220,9 @@ async def test_an_avif_is_exported_again_as_before(service: Running) -> None:
     assert second["file_path"] != first["file_path"]
 
 
-@pytest.mark.parametrize("fields", [[("script", "x")], [("provenance", "generated")], [("width", "0")]])
+@pytest.mark.parametrize(
+    "fields", [[("script", "x")], [("provenance", "generated")], [("animate", "keep")], [("width", "0")]]
+)
 async def test_exporting_again_takes_export_fields_only(service: Running, fields: Any) -> None:
     answer = await service.thumbnails(JPEG)
     url = f"/api/thumbnails/{answer.json['request_id']}/variations/var-1/exports"

@@ -1,6 +1,8 @@
 """Animations in a worker: what fails alone, what is refused, and what is kept in memory."""
 
+import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,14 +10,16 @@ from PIL import Image
 
 from service.imaging.animated import encode_animation
 from service.imaging.containers.container import Container
-from service.imaging.errors import TooManyPixels, Undecodable
+from service.imaging.errors import TooCostly, TooManyPixels, Undecodable
 from service.imaging.formats import AvifEncoding, Encoding, GifEncoding, JpegEncoding, PngEncoding, WebpEncoding
 from service.imaging.frame import Frame
 from service.imaging.plan import ExportOutcome, ExportPlan, WorkerLimits
 from service.workers import files, worker
-from tests.animations import BLUE, COLOURS, RED, WHITE, animation, shown
+from service.workers.pool import WorkerPool
+from tests.animations import BLUE, COLOURS, RED, WHITE, animation, long_gif, shown
 from tests.helpers import picture_bytes
 from tests.imaging.workbench import Bench
+from tests.workers.pools import Pools
 
 KEEP = ExportPlan(animate="keep")
 MOVING: tuple[Encoding, ...] = (PngEncoding(), WebpEncoding(), AvifEncoding(), GifEncoding())
@@ -113,3 +117,29 @@ def test_a_frame_of_another_mode_is_brought_to_that_of_the_others(bench: Bench) 
 def test_the_frames_of_a_plan_without_keep_are_not_read(bench: Bench) -> None:
     outcome = bench.export(animation("GIF", COLOURS), encodings=EVERY)
     assert {file.frames for file in outcome.files} == {1}
+
+
+@pytest.mark.slow
+async def test_an_animation_at_the_limit_takes_little_more_memory_than_its_frames(bench: Bench, pools: Pools) -> None:
+    limit = WorkerLimits().animation_pixels
+    data = long_gif(limit // 500**2, (500, 500))
+    pool = pools()
+    outcome = await pool.run(bench.job(data, KEEP, encodings=EVERY), "a")
+    assert isinstance(outcome, ExportOutcome)
+    assert len(outcome.files) == len(EVERY)
+    [pid] = pool.pids
+    status = await asyncio.to_thread(Path(f"/proc/{pid}/status").read_text)
+    peak = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+    assert peak < 4 * limit + 200_000_000
+
+
+async def test_too_little_memory_for_the_frames_is_too_costly_and_the_worker_lives(bench: Bench) -> None:
+    pool = WorkerPool(1, WorkerLimits(memory_bytes=256 << 20))
+    try:
+        await pool.start()
+        [pid] = pool.pids
+        outcome = await pool.run(bench.job(long_gif(49, (1000, 1000)), KEEP, encodings=(GifEncoding(),)), "a")
+        assert isinstance(outcome, TooCostly)
+        assert pool.pids == [pid]
+    finally:
+        await pool.close()
