@@ -1,6 +1,7 @@
 """API keys, the Host and Origin checks that protect an open port, and CORS preflights."""
 
 import re
+from contextvars import ContextVar
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -8,7 +9,8 @@ from aiohttp import hdrs, web
 
 from service.callers import KEY_NAME, NAMELESS, Caller, Rate
 from service.errors import CrossOrigin, RateLimited, Unauthorized
-from service.server.keys import BUCKETS, CALLER, KEYRING, LEVEL, METRICS, ROUTE, ROUTES, SETTINGS
+from service.ledger.buckets import Level
+from service.server.keys import BUCKETS, CALLER, KEYRING, METRICS, ROUTE, ROUTES, SETTINGS
 from service.server.routes import UNKNOWN, Access, Handler
 from service.values import is_loopback
 
@@ -20,6 +22,9 @@ _PREFLIGHT = {
     " X-Request-Id, traceparent",
     "Access-Control-Max-Age": "600",
 }
+# What is left of the caller's rate, in the context of its request. A key of the request that most requests lack would
+# cost each download 1 % of its instructions.
+LEVEL: ContextVar[Level | None] = ContextVar("level", default=None)
 # Where browsers open pages and what belongs to them, whether it exists or not.
 _PAGES = re.compile(r"/(?:favicon\.ico|openapi\.json|docs|(?:docs|studio)/.*)", re.DOTALL)
 _CLIENT_HEADER = re.compile(r"x-stainless-[a-z-]{1,40}|openai-[a-z-]{1,40}")
@@ -85,7 +90,8 @@ def _check_key(request: web.Request) -> Caller:
 
 async def _check_rate(request: web.Request, caller: Caller, rate: Rate) -> None:
     """Count the request; raises RateLimited."""
-    level = request[LEVEL] = await request.app[BUCKETS].take(caller.principal, rate)
+    level = await request.app[BUCKETS].take(caller.principal, rate)
+    LEVEL.set(level)
     if not level.granted:
         request.app[METRICS].rate_limited(caller.name)
         raise RateLimited(
@@ -94,13 +100,8 @@ async def _check_rate(request: web.Request, caller: Caller, rate: Rate) -> None:
         )
 
 
-def rate_headers(request: web.Request) -> dict[str, str]:
-    """The headers of draft-ietf-httpapi-ratelimit-headers-10, if the caller has a rate; `t` is when one more comes."""
-    # Not LEVEL alone: to find that it is missing would cost each download more than all other headers do.
-    caller = request.get(CALLER)
-    level = request.get(LEVEL) if caller and caller.limits.rate else None
-    if level is None:
-        return {}
+def rate_headers(level: Level) -> dict[str, str]:
+    """The headers of draft-ietf-httpapi-ratelimit-headers-10; `t` is when one more comes."""
     return {
         "RateLimit-Policy": f'"key";q={level.rate.count};w={level.rate.seconds}',
         "RateLimit": f'"key";r={level.remaining};t={level.seconds_to_next}',

@@ -9,7 +9,7 @@ from service.exports import ImageExportService
 from service.gemini.client import GeminiService
 from service.jobs.jobs import JobService
 from service.keyring import Keyring
-from service.ledger.buckets import Buckets, Level
+from service.ledger.buckets import Buckets
 from service.ledger.ledger import Ledger
 from service.metrics import Metrics
 from service.scheduler import Sweeper
@@ -44,5 +44,3 @@ ORDER_ID: Final = web.RequestKey("order_id", str)
 ROUTE: Final = web.RequestKey("route", Route)
 # Set by the guard: the API key's caller, which decides whose requests it may see.
 CALLER: Final = web.RequestKey("caller", Caller)
-# Set by the guard where the caller's key has a rate.
-LEVEL: Final = web.RequestKey("level", Level)

@@ -12,7 +12,7 @@ from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from service.errors import ExpectationFailed, MalformedRequest, MethodNotAllowed, NotFound, ServiceError
 from service.logs import REQUEST, log_access
 from service.metrics import OTHER
-from service.server.guard import guard, rate_headers
+from service.server.guard import LEVEL, guard, rate_headers
 from service.server.keys import ADMISSION, METRICS, NEW_ID, REQUEST_ID, ROUTE, ROUTES
 from service.server.problems import CODE, refusal
 from service.server.routes import UNKNOWN, Handler, Route
@@ -173,7 +173,9 @@ async def add_common_headers(request: web.Request, response: web.StreamResponse)
     """An `on_response_prepare` signal: add the common headers, which a `PreparedResponse` has already."""
     if isinstance(response, web.HTTPException):
         _rewrite(response, request)
-    response.headers.update(common_headers(request) | rate_headers(request))
+    response.headers.update(common_headers(request))
+    if level := LEVEL.get():
+        response.headers.update(rate_headers(level))
 
 
 def _rewrite(error: web.HTTPException, request: web.Request) -> None:
