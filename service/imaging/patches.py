@@ -20,7 +20,7 @@ class Patch:
 
     image   RGB
     drawn   255 where it is drawn, 0 where the canvas stays; None: everywhere
-    opaque  the frame has no transparent pixel here, so that all may be drawn
+    opaque  all may be drawn: the frame has no transparent pixel here, and does not clear it
     clears  the rectangle becomes transparent when the frame ends
     """
 
@@ -67,12 +67,13 @@ def patches(frames: Iterable[Shown]) -> Iterator[tuple[Patch, int]]:
 
 
 def _patch(frame: Image.Image, box: Box, drawn: Image.Image | None, *, clears: bool) -> Patch:
-    alpha = _alpha(frame)
+    """Where a frame clears, its patch needs a transparent colour: without one, Pillow and libvips clear to a colour."""
+    alpha, mask = _alpha(frame), drawn.crop(box) if drawn else None
     return Patch(
         image=frame.crop(box).convert("RGB"),
         box=box,
-        drawn=None if drawn is None or _full(drawn.crop(box)) else drawn.crop(box),
-        opaque=alpha is None or _full(alpha.crop(box)),
+        drawn=mask if mask and (clears or not _full(mask)) else None,
+        opaque=not clears and (alpha is None or _full(alpha.crop(box))),
         clears=clears,
     )
 

@@ -1,6 +1,7 @@
 """Generated animations, and what Pillow reads of a file."""
 
 import math
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -53,6 +54,25 @@ def drawn(count: int) -> list[Image.Image]:
         draw.rectangle((0, 0, SIZE[0], 10), (40, 60, 90))
         draw.rectangle((8, 30, 12 + 8 * step, 40), (30, 140, 60))
         frames.append(frame)
+    return frames
+
+
+def random_frames(numbers: random.Random) -> list[Image.Image]:
+    """A few small frames of at most 40 colours and two levels of alpha, most of them like the one before in part."""
+    size = numbers.randint(1, 20), numbers.randint(1, 20)
+    colours = [bytes(numbers.choices(range(256), k=3)) for _ in range(numbers.choice((1, 3, 40)))]
+    alphas = numbers.choice((b"\xff", b"\0\xff"))
+
+    def noise(width: int, height: int) -> Image.Image:
+        pixels = (numbers.choice(colours) + bytes((numbers.choice(alphas),)) for _ in range(width * height))
+        return Image.frombytes("RGBA", (width, height), b"".join(pixels))
+
+    frames = [noise(*size)]
+    for _ in range(numbers.randint(1, 5)):
+        frame = frames[-1].copy()
+        patch = noise(1, 1).resize((numbers.randint(1, size[0]), numbers.randint(1, size[1])))
+        frame.paste(patch, (numbers.randrange(size[0]), numbers.randrange(size[1])))
+        frames.append(numbers.choice((frame, frame, noise(*size))))
     return frames
 
 

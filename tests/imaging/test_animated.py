@@ -1,17 +1,25 @@
 """Animations in every format: frames, times, plays and marks, as other programs read them."""
 
+import json
+import random
+import shutil
+import subprocess
+from collections.abc import Iterable
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 import pyvips
 from PIL import Image
 
 from service.imaging.animated import encode_animation
+from service.imaging.compose import composed
 from service.imaging.formats import AvifEncoding, Encoding, GifEncoding, JpegEncoding, PngEncoding, WebpEncoding
+from service.imaging.probe import probe
 from service.imaging.provenance import COMPOSITE, mark_of
 from service.imaging.timing import Timing
 from tests.imaging import moving
-from tests.imaging.moving import largest_error, played, psnr
+from tests.imaging.moving import largest_error, played, psnr, visible
 
 WHITE = (255, 255, 255)
 ANIMATED: list[Encoding] = [
@@ -115,3 +123,40 @@ def test_files_carry_nothing_of_the_frames_metadata(encoding: Encoding) -> None:
         "version": b"x",
     }
     assert encoded(frames, encoding) == expected
+
+
+def merged(frames: Iterable[Image.Image], durations: Iterable[int]) -> list[tuple[bytes, int]]:
+    """What is visible, and how long."""
+    found: list[tuple[bytes, int]] = []
+    for frame, duration in zip(frames, durations, strict=True):
+        pixels = visible(frame).tobytes()
+        before = found.pop()[1] if found and found[-1][0] == pixels else 0
+        found.append((pixels, before + duration))
+    return found
+
+
+@pytest.mark.parametrize("encoding", [*LOSSLESS, GifEncoding()])
+@pytest.mark.parametrize("seed", range(12))
+def test_random_animations_come_back_exactly(encoding: Encoding, seed: int) -> None:
+    numbers = random.Random(seed)
+    frames = moving.random_frames(numbers)
+    durations = tuple(numbers.choices((0, 10, 50, 70_000, 700_000, 20_000_000), k=len(frames)))
+    data = encoded(frames, encoding, Timing(durations, plays=2))
+    expected, read = merged(frames, durations), played(data)
+    # Pillow shows no duration of an animation of one frame.
+    assert merged(read.frames, read.durations) == expected or len(expected) == 1
+    animation = probe(data, 10**6).animation
+    assert animation is None or merged(composed(animation), animation.timing.durations) == expected
+
+
+@pytest.mark.skipif(shutil.which("exiftool") is None, reason="exiftool is not installed")
+def test_exiftool_reads_the_mark_and_finds_nothing_wrong(tmp_path: Path) -> None:
+    for number, encoding in enumerate(ANIMATED):
+        data = encode_animation(moving.sprites(2), Timing((40, 40)), encoding, WHITE, COMPOSITE)
+        (tmp_path / f"{number}.{encoding.format}").write_bytes(data)
+    command = ["exiftool", "-json", "-XMP:all", "-Warning", "-Error", str(tmp_path)]
+    tags = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert len(tags) == len(ANIMATED)
+    for found in tags:
+        assert found.pop("DigitalSourceType").endswith("/" + COMPOSITE)
+        assert set(found) == {"SourceFile"}

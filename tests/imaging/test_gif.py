@@ -6,6 +6,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+import pyvips
 from PIL import Image, ImageChops
 
 from service.imaging.gif import encode_gif
@@ -73,6 +74,16 @@ def test_a_pixel_becomes_transparent_again() -> None:
         expected = Image.new("RGBA", frame.size)
         expected.paste(frame.convert("RGB"), mask=opaque)
         assert largest_error(expected, shown) == 0
+
+
+def test_what_is_cleared_becomes_transparent_in_every_reader() -> None:
+    """Also where the patch before drew all of its rectangle."""
+    full, gone = Image.new("RGBA", (8, 8), "red"), Image.new("RGBA", (8, 8), "red")
+    gone.paste((0, 0, 0, 0), (0, 0, 4, 8))
+    data = encode_gif([full, gone, full, gone], Timing((40,) * 4))
+    assert [largest_error(*pair) for pair in zip([full, gone] * 2, played(data).frames, strict=True)] == [0] * 4
+    pages = pyvips.Image.new_from_buffer(data, "", n=-1).write_to_memory()
+    assert pages == b"".join(frame.tobytes() for frame in [full, gone] * 2)
 
 
 def test_what_does_not_change_is_stored_once() -> None:
