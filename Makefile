@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
-.PHONY: run demo test test-slow coverage check bench chaos fuzz clean
+.PHONY: run demo docs test test-slow coverage check bench chaos fuzz clean
 
 run: $(VENV)/.run
 	$(BIN)/python -m service serve
@@ -39,6 +39,10 @@ chaos: $(VENV)/.test
 
 fuzz: $(VENV)/.test
 	$(BIN)/python -m tests.imaging.fuzz --seconds $(or $(SECONDS),600)
+
+# The tables of docs/api.md, from the description of the API.
+docs: $(VENV)/.test
+	$(BIN)/python -m tests.api_page
 
 # Line and branch coverage of `service`, by file and in total.
 coverage: $(VENV)/.test

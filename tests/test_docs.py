@@ -12,6 +12,7 @@ from PIL import Image
 from service.cli import export, generate
 from service.schemas.requests import PICTURE_FIELDS, THUMBNAIL_FIELDS
 from service.schemas.warnings import WARNINGS
+from tests import api_page
 from tests.helpers import bare_environment
 
 ROOT = Path(__file__).parents[1]
@@ -44,6 +45,10 @@ def test_every_field_has_its_row_and_its_option() -> None:
     assert {*re.findall(r"`([a-z_]+)`", cells)} == fields | {"image", "base"}
     options = {option.name for command in (generate, export) for option in command.params}
     assert fields - options == {"width", "height"}
+
+
+def test_the_tables_of_the_api_page_are_those_of_the_description() -> None:
+    assert api_page.written(_page("docs/api.md")) == _page("docs/api.md"), "run python -m tests.api_page"
 
 
 def test_every_link_between_pages_leads_to_a_file() -> None:

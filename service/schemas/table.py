@@ -4,7 +4,8 @@ import re
 from typing import Any, get_args
 
 from service.gemini import models
-from service.imaging.formats import Subsampling
+from service.imaging.formats import FORMATS as FORMAT_NAMES
+from service.imaging.formats import Subsampling, listed
 from service.imaging.frame import MAX_SIDE
 from service.imaging.plan import DEFAULT_SHARE, WHOLE_SHARE, Alpha, Animate, Fit, Provenance
 from service.schemas.fields import Field
@@ -80,7 +81,7 @@ BLEND = Field(
     default=DEFAULT_SHARE / WHOLE_SHARE,
 )
 FORMATS = Field(
-    "formats", FormatList(), "The formats of the exports, comma-separated",
+    "formats", FormatList(), f"The formats of the exports, of {listed(FORMAT_NAMES, 'and')}, comma-separated",
     default=lambda settings: ",".join(settings.formats),
 )  # fmt: skip
 MAX_BYTES = Field(
