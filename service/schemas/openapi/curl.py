@@ -9,6 +9,11 @@ from service.schemas.media_types import JSON, MULTIPART
 _PICTURE = "@picture.png"
 
 
+def own_parameters(operation: dict[str, Any]) -> list[dict[str, Any]]:
+    """Those that are not common to all operations."""
+    return [each for each in operation["parameters"] if "$ref" not in each]
+
+
 def command(method: str, path: str, operation: dict[str, Any], document: dict[str, Any]) -> str:
     """The command with the description's examples; `$KEY` stands for the API key where one is needed."""
     words = ["curl"]
@@ -42,12 +47,12 @@ def _is_text(operation: dict[str, Any]) -> bool:
 def _url(path: str, operation: dict[str, Any], document: dict[str, Any]) -> str:
     """The address, with examples in place of the path's parameters and of the query's required ones."""
     base = document["servers"][0]["url"]
-    for parameter in operation.get("parameters", ()):
+    for parameter in own_parameters(operation):
         if parameter["in"] == "path":
             path = path.replace(f"{{{parameter['name']}}}", str(parameter["example"]))
     query = "&".join(
         f"{each['name']}={each['example']}"
-        for each in operation.get("parameters", ())
+        for each in own_parameters(operation)
         if each["in"] == "query" and each.get("required")
     )
     return ("http://127.0.0.1:8000" if base == "/" else base) + path + (f"?{query}" if query else "")

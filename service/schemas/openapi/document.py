@@ -12,9 +12,9 @@ from service.schemas.openai_answers import CompletedEvent, ErrorEvent, OpenAIErr
 from service.schemas.openapi.bodies import body_schemas, request_body
 from service.schemas.openapi.error_answers import error_answers, error_examples
 from service.schemas.openapi.notes import as_commonmark
-from service.schemas.openapi.operation import Endpoint, Header, Operation, Parameter, Success
+from service.schemas.openapi.operation import EVENT_STREAM, Endpoint, Header, Operation, Parameter, Success
 from service.schemas.openapi.operations import OPERATIONS, TAGS
-from service.schemas.openapi.parameters import HEADERS, common_headers
+from service.schemas.openapi.parameters import COMMON, HEADERS, common_headers
 from service.schemas.status import EVENTS
 from service.settings import Settings
 
@@ -58,6 +58,7 @@ def describe(endpoints: Iterable[Endpoint], settings: Settings, version: str) ->
         "paths": paths,
         "components": {
             "schemas": _schemas(settings),
+            "parameters": {each.name: _parameter(each) for each in COMMON},
             "examples": error_examples(operations),
             "headers": {header.name: _header(header) for header in HEADERS.values()},
             "securitySchemes": {
@@ -75,8 +76,10 @@ def _operation(endpoint: Endpoint, operation: Operation, settings: Settings) -> 
     }
     if operation.about:
         described["description"] = operation.about
-    if operation.parameters:
-        described["parameters"] = [_parameter(each) for each in operation.parameters]
+    described["parameters"] = [
+        *(_parameter(each) for each in operation.parameters),
+        *({"$ref": f"#/components/parameters/{each.name}"} for each in COMMON),
+    ]
     if operation.body:
         described["requestBody"] = request_body(operation.body)
     answers = {str(each.status): _success(each, endpoint) for each in operation.answers}
@@ -128,9 +131,22 @@ def _success(answer: Success, endpoint: Endpoint) -> dict[str, Any]:
         content[JSON] = {"schema": {"$ref": f"#/components/schemas/{answer.model.__name__}"}}
     for kind in answer.types:
         content[kind] = {"schema": {"type": "string"}} if kind.startswith("text/") else {}
+    if answer.events:
+        content[EVENT_STREAM] = {"schema": {"oneOf": [_event(*each) for each in answer.events.items()]}}
     for kind, example in answer.examples.items():
         content[kind]["example"] = example
     return {**described, "content": content} if content else described
+
+
+def _event(name: str, model: type[BaseModel]) -> dict[str, Any]:
+    """One event of a stream, which clients generated from a schema of OpenAPI 3.1 take for the schema of the stream."""
+    data = {
+        "type": "string",
+        "contentMediaType": JSON,
+        "contentSchema": {"$ref": f"#/components/schemas/{model.__name__}"},
+    }
+    members = {"id": {"type": "string"}, "event": {"const": name}, "data": data}
+    return {"type": "object", "properties": members, "required": ["event", "data"], "additionalProperties": False}
 
 
 def _header(header: Header) -> dict[str, Any]:

@@ -13,6 +13,10 @@ and `max_bytes` an object such as `{"png": 200000}`. In forms `formats` may come
 Where API keys are set, every operation that names them wants `Authorization: Bearer …`. Where none are set,
 the Host of a request must be loopback, localhost or that of `PUBLIC_URL`, and so must the Origin of a POST,
 unless `CORS_ORIGINS` has it.""",
+    "Request ids": """\
+Every answer has `X-Request-Id`, and the log has the same id. A client may send its own, of 1 to 64 of the
+characters `A-Za-z0-9._-`, and a `traceparent` (W3C Trace Context). The id of an order, which `request_id` holds, is
+always made by the service.""",
     "Idempotent requests": """\
 A client that lost its connection sends the same request with the same `Idempotency-Key` again: while the
 request runs, the repetition waits for its answer; afterwards it gets the stored answer. Either has

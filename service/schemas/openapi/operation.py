@@ -81,13 +81,17 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Success:
-    """An answer that is no error: a model as JSON, and content of other media types; an example of each by its type."""
+    """An answer that is no error: a model as JSON, and content of other media types; an example of each by its type.
+
+    events  the models of the data of a stream's events, by their names
+    """
 
     status: int
     about: str
     model: type[BaseModel] | None = None
     types: tuple[str, ...] = ()
     headers: tuple[Header, ...] = ()
+    events: Mapping[str, type[BaseModel]] = field(default_factory=dict)
     examples: Mapping[str, object] = field(default_factory=dict)
 
 

@@ -7,11 +7,11 @@ from service.imaging.formats import FORMATS, READABLE, TABLE
 from service.schemas import openai_table, table
 from service.schemas.answers import ExportsAnswer, HealthAnswer, ReadyAnswer, ThumbnailsAnswer
 from service.schemas.media_types import JSON, MULTIPART, URLENCODED
-from service.schemas.openai_answers import ImagesAnswer, ModelAnswer, ModelList
+from service.schemas.openai_answers import CompletedEvent, ErrorEvent, ImagesAnswer, ModelAnswer, ModelList
 from service.schemas.openapi import examples, parameters, problems
 from service.schemas.openapi.operation import EVENT_STREAM, Body, File, Operation, Success
 from service.schemas.openapi.parameters import HEADERS
-from service.schemas.status import StatusAnswer, StatusList, UsageAnswer
+from service.schemas.status import EVENTS, StatusAnswer, StatusList, UsageAnswer
 
 TAGS: Mapping[str, str] = {
     "thumbnails": "Requests that generate pictures with Gemini.",
@@ -83,7 +83,11 @@ _IMAGES = Success(
     "The pictures; with `stream=true` as server-sent events: one `image_generation.completed` (CompletedEvent) for each"
     " picture, then an `error` (ErrorEvent) for each that failed",
     ImagesAnswer,
-    types=(EVENT_STREAM,),
+    events={
+        "image_generation.completed": CompletedEvent,
+        "image_edit.completed": CompletedEvent,
+        "error": ErrorEvent,
+    },
     headers=_REPLAYED,
     examples={JSON: examples.IMAGES, EVENT_STREAM: examples.IMAGE_EVENTS},
 )
@@ -171,7 +175,7 @@ OPERATIONS: Mapping[str, Operation] = {
             Success(
                 200,
                 "The events",
-                types=(EVENT_STREAM,),
+                events={str(kind): model for kind, model in EVENTS.items()},
                 headers=(HEADERS["Cache-Control"],),
                 examples={EVENT_STREAM: examples.EVENTS},
             ),

@@ -8,7 +8,7 @@ from service.error_codes import classes
 from service.errors import ServiceError
 from service.schemas.media_types import JSON, MULTIPART
 from service.schemas.openai_answers import CODES
-from service.schemas.openapi.curl import command
+from service.schemas.openapi.curl import command, own_parameters
 from service.schemas.openapi.html import Markup, code, element, inline, joined, link, prose, table
 from service.schemas.openapi.notes import ABOUT, NOTES, anchor
 from service.schemas.openapi.types import in_words
@@ -105,10 +105,10 @@ def _operation(method: str, path: str, operation: dict[str, Any], document: dict
         prose(operation.get("description", "")) if "description" in operation else "",
         element("pre", code(command(method, path, operation, document)), tabindex="0"),
     ]
-    if "parameters" in operation:
+    if parameters := own_parameters(operation):
         rows = [
             (code(each["name"]), each["in"], in_words(each["schema"]), inline(each["description"]))
-            for each in operation["parameters"]
+            for each in parameters
         ]
         parts.append(table("Parameters", ("parameter", "in", "type", "meaning"), rows))
     if "requestBody" in operation:

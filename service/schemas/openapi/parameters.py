@@ -50,6 +50,15 @@ EXPIRES = query("expires", "When the link expires, in seconds since 1970", {"typ
 SIGNATURE = query("signature", "HMAC-SHA256 of the link", {"type": "string"}, "5f" * 32)
 
 IF_NONE_MATCH = header("If-None-Match", "304 if the file has one of these ETags", _TEXT)
+# Those that every operation takes.
+COMMON = (
+    header(
+        "X-Request-Id",
+        "The id of the exchange in the log and in the answer's header; another than such a one is replaced",
+        {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+    ),
+    header("traceparent", "The trace that the exchange belongs to (W3C Trace Context)", _TEXT),
+)
 CONDITIONS = (
     IF_NONE_MATCH,
     header("Range", "One range of bytes; several are answered with the whole file", _TEXT, "bytes=0-1023"),
