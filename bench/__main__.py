@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-ALL = ("codecs", "avif", "budgets", "options", "service", "bases", "load", "downloads")
+ALL = ("codecs", "avif", "budgets", "animation", "options", "service", "bases", "load", "downloads")
 
 
 def main() -> None:
