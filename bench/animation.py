@@ -1,4 +1,4 @@
-"""Animations beside Pillow and sharp: CPU, bytes, quality and memory: `python -m bench.animation`, four minutes.
+"""Animations beside Pillow and sharp: CPU, bytes, quality and memory: `python -m bench.animation`, ten minutes.
 
 Scenes of 48 frames of 640 x 360, as lossless WebP, are exported in 320 x 180: by a worker's whole job (decode, compose,
 resize, encode, write), by Pillow's own calls, and by sharp. Each run is a process of its own; rounds of all alternate.
