@@ -111,6 +111,7 @@ class Admission:
     def answering(self) -> Iterator[None]:
         """Let a drain wait until the answer of a request is sent, which may take longer than its work."""
         self._answers += 1
+        self._empty.clear()
         try:
             yield
         finally:
@@ -130,8 +131,13 @@ class Admission:
         self.reserved -= ticket.reserved
         self._check_empty()
 
+    @property
+    def unfinished(self) -> int:
+        """How many requests are admitted or, where these are more, have an answer that is being sent."""
+        return max(sum(self.inside.values()), self._answers)
+
     def _check_empty(self) -> None:
-        if not (any(self.inside.values()) or self._answers):
+        if not self.unfinished:
             self._empty.set()
 
     def check_space(self, wanted: int, free: int) -> None:

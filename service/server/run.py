@@ -88,15 +88,15 @@ async def _drain(app: web.Application, stops: _StopSignals, seconds: float) -> N
     admission = app[ADMISSION]
     admission.drain()
     app[JOBS].drain()
-    inside = sum(admission.inside.values())
-    if not inside and not app[JOBS].running:
+    unfinished = admission.unfinished or app[JOBS].running
+    if not unfinished:
         return
-    log.info("draining: waiting at most %g seconds for %d requests", seconds, inside or app[JOBS].running)
+    log.info("draining: waiting at most %g seconds for %d requests", seconds, unfinished)
     waits = [asyncio.ensure_future(_finished(app)), asyncio.ensure_future(stops.next())]
     await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()
-    if left := sum(admission.inside.values()):
+    if left := admission.unfinished:
         log.warning("stopping with %d requests unfinished", left)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from service.server.admission import VARIATION_BYTES, Admission
 from service.server.keys import ADMISSION, EXPORTS
+from service.server.run import _drain, _StopSignals
 from service.settings import MIB
 from service.store.layout import AREAS
 from service.store.local import LocalStore
@@ -264,3 +265,14 @@ async def test_the_probes_of_admission_control_leave_no_file(service: Running) -
     with service.nothing_spent_or_left():
         await asyncio.gather(*(service.exports() for _ in range(10)))
     assert not [name for area in AREAS for name in os.listdir(service.settings.area(area)) if "probe" in name]
+
+
+async def test_a_drain_waits_for_an_answer_that_is_still_being_sent(serve: Serve) -> None:
+    service = await serve()
+    admission = service.app[ADMISSION]
+    with admission.answering():
+        draining = asyncio.create_task(_drain(service.app, _StopSignals(), 60))
+        await until(lambda: admission.draining)
+        await asyncio.sleep(0.05)
+        assert not draining.done()
+    await draining
