@@ -13,7 +13,7 @@ _KINDS = {dict: "an object", list: "an array", type(None): "null"}
 def fields_of_json(body: JsonObject, collected: Collected) -> Fields:
     """Raises UnknownField, and InvalidField for a value of another type, and for a file. `null` counts as absent."""
     for name, value in body.items():
-        collected.begin(name)
+        name = collected.begin(name)
         if value is not None and value != []:
             collected.refuse_file(name)
             collected.add(name, _text(name, value))

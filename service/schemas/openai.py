@@ -14,7 +14,7 @@ from service.orders import Order, default_frame
 from service.schemas import openai_table as table
 from service.schemas.collecting import Collected
 from service.schemas.fields import Fields, not_allowed
-from service.schemas.json_body import JsonObject
+from service.schemas.json_body import Json, JsonObject
 from service.schemas.json_fields import fields_of_json
 from service.schemas.requests import read_script
 from service.settings import Settings
@@ -38,9 +38,14 @@ class ImageRequest:
 
 
 def read_json_fields(body: JsonObject) -> Fields:
-    """The fields of a JSON body, those without a meaning of any type; raises RequestError."""
-    plain = {name: json.dumps(value) if name in _IGNORED and value else value for name, value in body.items()}
+    """The fields of a JSON body; a field that is ignored may have any value. Raises RequestError."""
+    plain = {name: _as_text(value) if name in _IGNORED else value for name, value in body.items()}
     return fields_of_json(plain, Collected(FIELDS, long=LONG))
+
+
+def _as_text(value: Json) -> Json:
+    """An object or a list as text, which `fields_of_json` would refuse."""
+    return json.dumps(value) if isinstance(value, (dict, list)) else value
 
 
 def read_image_request(

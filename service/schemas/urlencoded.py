@@ -25,7 +25,7 @@ def fields_of_urlencoded(body: bytes, collected: Collected) -> Fields:
 
 
 def _add(collected: Collected, name: str, value: bytes) -> None:
-    collected.begin(name)
+    name = collected.begin(name)
     if value:
         collected.refuse_file(name)
     collected.check_length(name, len(value) - 2 * value.count(b"%"))

@@ -121,7 +121,7 @@ async def test_quality_is_the_size_that_the_model_draws(
 
 
 async def test_fields_without_a_meaning_and_null_are_accepted(client: openai.AsyncOpenAI) -> None:
-    ignored: Any = {"moderation": "low", "user": "me", "style": None, "input_fidelity": {"any": ["thing"]}}
+    ignored: Any = {"moderation": "low", "user": {}, "style": None, "input_fidelity": {"any": ["thing"]}}
     nothing: Any = {"n": None, "size": None, "quality": None, "stream": None, "response_format": None}
     answer = await client.images.generate(
         prompt=PROMPT, extra_body=ignored | nothing | {"partial_images": 3, "background": "opaque"}
