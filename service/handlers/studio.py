@@ -62,7 +62,7 @@ def _config(settings: Settings) -> dict[str, Any]:
             "types": [row.mime for row in TABLE.values() if row.reader],
             "sniff_bytes": SNIFF_BYTES,
             # As text, in which every character is a byte; JavaScript reads these patterns as Python does.
-            "magic": [row.reader.magic.pattern.decode("latin-1") for row in TABLE.values() if row.reader],
+            "magic": {name: row.reader.magic.pattern.decode("latin-1") for name, row in TABLE.items() if row.reader},
         },
         "default_model": settings.gemini_model,
         "ratios": models.RATIOS,

@@ -14,6 +14,16 @@ export class Failure extends Error {
   }
 }
 
+export const problemOf = (error) => (error instanceof Failure ? error.problem : pageFault(error));
+
+const pageFault = (error) => ({
+  title: "The page failed",
+  detail: `${error}.`,
+  code: "page",
+  billed: null,
+  retryable: false,
+});
+
 // Timestamps in responses come from the service's clock, which may differ from the browser's.
 let clockOffset = 0;
 export const serviceTime = () => Date.now() + clockOffset;
@@ -26,21 +36,24 @@ export function newKey() {
 // Starts a request, or returns the status of the one with this Idempotency-Key.
 export function submit(body, key, signal) {
   const headers = { "Idempotency-Key": key, Prefer: "respond-async" };
-  return json("", { method: "POST", body, headers, signal });
+  return json("thumbnails", { method: "POST", body, headers, signal });
 }
+
+// Exports the uploaded picture of `body`, without Gemini.
+export const exportPicture = (body, signal) => json("exports", { method: "POST", body, signal });
 
 export async function findByKey(key) {
-  return (await json(`?idempotency_key=${key}`)).requests[0];
+  return (await json(`thumbnails?idempotency_key=${key}`)).requests[0];
 }
 
-export const listNewest = async (limit) => (await json(`?limit=${limit}`)).requests;
-export const getStatus = (id) => json(`/${id}`);
-export const cancelRequest = (id) => json(`/${id}/cancel`, { method: "POST" });
+export const listNewest = async (limit) => (await json(`thumbnails?limit=${limit}`)).requests;
+export const getStatus = (id) => json(`thumbnails/${id}`);
+export const cancelRequest = (id) => json(`thumbnails/${id}/cancel`, { method: "POST" });
 
 // Yields the events after number `after` as { number, kind, data }, and heartbeats without data.
 // By fetch, because EventSource cannot send an Authorization header.
 export async function* readEvents(id, after) {
-  const response = await call(`/${id}/events`, { headers: { "Last-Event-ID": String(after) } });
+  const response = await call(`thumbnails/${id}/events`, { headers: { "Last-Event-ID": String(after) } });
   if (response.status === 204) return;
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
@@ -84,7 +97,7 @@ async function call(path, options = {}) {
   const headers = key ? { ...options.headers, Authorization: `Bearer ${key}` } : options.headers;
   let response;
   try {
-    response = await fetch(`api/thumbnails${path}`, { cache: "no-store", ...options, headers });
+    response = await fetch(`api/${path}`, { cache: "no-store", ...options, headers });
   } catch (error) {
     throw options.signal?.aborted ? error : unreachable();
   }

@@ -1,14 +1,15 @@
-// One variation: waiting, sent, received, then done, failed or cancelled.
+// One variation, or one picture exported alone: waiting, sent, received, then done, failed or cancelled.
 
 import { serviceTime } from "./api.js";
-import { announce, at, bytes, config, copyOf, cost, duration, FORMATS, label, make, moment, pixels, variations } from "./page.js";
+import { announce, at, bytes, config, copyOf, cost, duration, FORMATS, frames, label, make, moment, paragraph, pixels, variations } from "./page.js";
+import { Preview } from "./preview.js";
 
 const STEPS = { sent: "showSent", received: "showReceived", exported: "showDone", failed: "showEnd" };
 
 export class Card {
-  constructor(run, number, ratio) {
+  constructor(run, name, ratio) {
     this.run = run;
-    this.name = `Variation ${number}`;
+    this.name = name;
     this.isEmulated = config.emulator;
     this.root = copyOf("card");
     const [width, height] = ratio.split(":");
@@ -63,6 +64,11 @@ export class Card {
     if (this.state !== "received") this.enter("received", this.age(), ...inProgress("Drawn and kept. Exporting…"));
   }
 
+  showExporting() {
+    this.sentAt = serviceTime();
+    this.enter("sent", this.age(), ...inProgress("Exporting…"));
+  }
+
   age(until = serviceTime()) {
     return this.sentAt === null ? "" : duration(until - this.sentAt);
   }
@@ -74,23 +80,19 @@ export class Card {
   showDone({ variation }) {
     const files = FORMATS.map((format) => variation.exports[format]).filter(Boolean);
     const there = files.filter((file) => file.url);
-    const shown = there.find((file) => file.format === "WEBP") ?? there[0] ?? files[0];
+    const preview = new Preview(this.part(".frame"), there, this.name, this.run.script.slice(0, 100));
+    const shown = preview.file ?? files[0];
     // The size that was asked for: a byte budget may have made some files smaller.
     const size = variation.metadata.normalized_to;
     this.part(".frame").style.aspectRatio = `${shown.width} / ${shown.height}`;
-    const facts = [pixels(...size), cost(variation.metadata.cost_usd)];
-    this.enter("done", facts.join(" · "), shown.url ? this.picture(shown) : paragraph("Its files have been removed."));
-    this.part(".card-more").append(...warningsOf(variation), ...(there.length ? [fileList(this.name, there, size)] : []));
-    if (shown.url) this.part(".card-more").append(keptUntil(shown.url));
+    const facts = [pixels(...size), ...frames(shown), cost(variation.metadata.cost_usd)];
+    this.enter("done", facts.join(" · "), paragraph("Its files have been removed."));
+    this.part(".card-more").append(...warningsOf(variation));
+    if (there.length) {
+      preview.show();
+      this.part(".card-more").append(...preview.buttons(), fileList(this.name, there, size), keptUntil(shown.url));
+    }
     this.tell(`${this.name} is ready.`);
-  }
-
-  picture(shown) {
-    const image = make("img", { loading: "lazy", src: shown.url, alt: `${this.name}: ${this.run.script.slice(0, 100)}` });
-    image.addEventListener("error", () => {
-      this.part(".frame").replaceChildren(paragraph("The picture is made, but its link cannot be loaded here."));
-    });
-    return make("a", { href: shown.url, target: "_blank", rel: "noopener", title: "Open in full size" }, image);
   }
 
   // A variation that ended without exports: failed or cancelled.
@@ -130,7 +132,7 @@ export class Card {
   }
 
   showCancelled() {
-    this.enter("cancelled", "never sent");
+    this.enter("cancelled", this.run.cancelledState);
     this.addButtons(this.resubmitButton("Send it"));
   }
 
@@ -153,7 +155,6 @@ export class Card {
   }
 }
 
-const paragraph = (textContent) => make("p", { textContent });
 const inProgress = (words) => [paragraph(words), make("div", { className: "bar" })];
 
 function askForKey() {
@@ -190,7 +191,7 @@ function fileList(name, files, size) {
 }
 
 function fileRow(name, file, size) {
-  const facts = [bytes(file.size), ...changes(file, size)];
+  const facts = [bytes(file.size), ...frames(file), ...changes(file, size)];
   const words = [make("span", { textContent: label(file.format) })];
   words.push(make("span", { className: "hint", textContent: facts.join(" · ") }));
   const link = make("a", { href: file.url, download: file.file_path.split("/").pop() }, ...words);

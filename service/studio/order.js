@@ -1,6 +1,7 @@
 // The form: its choices, its checks, the base picture, and the body of the request that it describes.
 
 import { at, bytes, config, dollars, FORMATS, KILOBYTE, label, make } from "./page.js";
+import { asItMayMove } from "./preview.js";
 
 // Each has a setting, which is the default.
 const ENCODING_FIELDS = ["jpeg_quality", "webp_quality", "avif_quality", "png_compression"];
@@ -40,7 +41,8 @@ function checkScript() {
 
 function scriptFault(excess) {
   if (excess > 0) return `The script is too long by ${excess.toLocaleString()}.`;
-  return at("script").value.trim() ? "" : "Write what the thumbnail is about.";
+  if (at("script").value.trim()) return "";
+  return `Write what the thumbnail is about${base ? ", or export this picture only: that needs no script" : ""}.`;
 }
 
 const chosenFormats = () => [...at("formats").querySelectorAll(":checked")].map((box) => box.value);
@@ -70,10 +72,15 @@ function readFocus() {
 }
 
 function showBudget() {
-  at("allow_resize").disabled = !at("max_kilobytes").value;
+  const isLimited = at("max_kilobytes").value !== "";
+  at("allow_resize").disabled = !isLimited;
+  at("animate").disabled = isLimited;
+  at("animate-hint").hidden = !isLimited;
 }
 
 // The base picture
+
+const WITH_BASE = ["preview", "image-remove", "base-options", "alone"];
 
 let base = null;
 
@@ -89,20 +96,27 @@ async function takeBase(file) {
   if (!data) {
     return refuseBase(`${file.name} has ${bytes(file.size)}; at most ${bytes(config.max_upload_bytes)} are allowed.`);
   }
-  if (!isPicture(data)) return refuseBase(`${file.name} is not a ${config.pictures.named} picture.`);
-  base = new File([data], file.name);
-  showBase();
+  const format = formatOf(data);
+  if (!format) return refuseBase(`${file.name} is not a ${config.pictures.named} picture.`);
+  const taken = (base = new File([data], file.name));
+  // A JPEG is never an animation.
+  const mayMove = format !== "jpeg";
+  const shown = mayMove ? await asItMayMove(base) : base;
+  if (base === taken) showBase(shown, mayMove);
 }
 
 // Determined by magic bytes, as in the service, not by the file name.
-function isPicture(data) {
+function formatOf(data) {
   const head = String.fromCharCode(...data.subarray(0, config.pictures.sniff_bytes));
-  return config.pictures.magic.some((pattern) => new RegExp(`^(?:${pattern})`, "s").test(head));
+  const isOf = (pattern) => new RegExp(`^(?:${pattern})`, "s").test(head);
+  return Object.keys(config.pictures.magic).find((name) => isOf(config.pictures.magic[name]));
 }
 
-function showBase() {
-  at("preview").src = URL.createObjectURL(base);
-  for (const id of ["preview", "image-remove", "base-options"]) at(id).hidden = false;
+function showBase(shown, mayMove) {
+  at("preview").src = URL.createObjectURL(shown);
+  for (const id of WITH_BASE) at(id).hidden = false;
+  at("animate-field").hidden = !mayMove;
+  checkScript();
   at("drop-text").hidden = true;
   at("image-hint").textContent = `${base.name}, ${bytes(base.size)}`;
 }
@@ -113,7 +127,8 @@ function dropBase() {
   // Reset, so that choosing the same file again fires a change event.
   at("image").value = "";
   at("preview").removeAttribute("src");
-  for (const id of ["preview", "image-remove", "base-options"]) at(id).hidden = true;
+  for (const id of WITH_BASE) at(id).hidden = true;
+  checkScript();
   at("drop-text").hidden = false;
   at("image-hint").textContent = `${config.pictures.named}, at most ${bytes(config.max_upload_bytes)}`;
   at("image-refusal").textContent = "";
@@ -146,9 +161,39 @@ export function readOrder() {
   // A Blob is sent as it is; in a text field each LF would become CRLF.
   body.append("script", new Blob([at("script").value]), "script.txt");
   body.append("count", at("count").value);
-  for (const name of ["aspect_ratio", "model", "image_size", "width", "height", "fit", "matte", ...ENCODING_FIELDS]) {
-    if (at(name).value) body.append(name, at(name).value);
+  appendFilled(body, ["aspect_ratio", "model", "image_size"]);
+  appendExportFields(body);
+  if (base) {
+    body.append("image", base);
+    body.append("blend", Number(at("blend").value) / 100);
+    body.append("reference", at("reference").checked);
   }
+  return { body, script: at("script").value.trim(), ratio: at("aspect_ratio").value };
+}
+
+// The export of the uploaded picture alone.
+export function readPicture() {
+  const body = new FormData();
+  appendExportFields(body);
+  body.append("image", base);
+  if (!at("animate-field").hidden && !at("animate").disabled) {
+    body.append("animate", at("animate").checked ? "keep" : "first");
+  }
+  const { naturalWidth, naturalHeight } = at("preview");
+  return { body, script: `Export of ${base.name}`, ratio: naturalWidth ? `${naturalWidth}:${naturalHeight}` : "16:9" };
+}
+
+// Whether these are valid, and the first that is not is shown. The script is not among them.
+export function checkExportFields() {
+  return [at("key"), ...at("options").querySelectorAll("input, select")].every((field) => field.reportValidity());
+}
+
+function appendFilled(body, names) {
+  for (const name of names) if (at(name).value) body.append(name, at(name).value);
+}
+
+function appendExportFields(body) {
+  appendFilled(body, ["width", "height", "fit", "matte", ...ENCODING_FIELDS]);
   for (const name of ["progressive", "webp_lossless"]) body.append(name, at(name).checked);
   if (readFocus()) body.append("focus", readFocus());
   if (at("max_kilobytes").value) {
@@ -156,12 +201,6 @@ export function readOrder() {
     body.append("allow_resize", at("allow_resize").checked);
   }
   body.append("formats", chosenFormats().join(","));
-  if (base) {
-    body.append("image", base);
-    body.append("blend", Number(at("blend").value) / 100);
-    body.append("reference", at("reference").checked);
-  }
-  return { body, script: at("script").value.trim(), ratio: at("aspect_ratio").value };
 }
 
 // The same request for one variation.

@@ -11,6 +11,8 @@ export function make(tag, properties = {}, ...children) {
   return made;
 }
 
+export const paragraph = (textContent) => make("p", { textContent });
+
 export const copyOf = (id) => at(id).content.firstElementChild.cloneNode(true);
 
 // For screen readers: a live region that is not visible.
@@ -34,6 +36,9 @@ export function duration(milliseconds) {
 export const dollars = (amount) => `$${amount.toFixed(amount < 0.1 ? 4 : 2)}`;
 
 export const pixels = (width, height) => `${width} × ${height}`;
+
+// What there is to say of a file's frames: of a still nothing.
+export const frames = (file) => (file.frames > 1 ? [`${file.frames} frames`] : []);
 
 export function cost(amount) {
   if (amount === 0) return "free";

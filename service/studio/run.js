@@ -23,12 +23,12 @@ export class Run {
     this.part("h2").textContent = script.slice(0, 200);
     this.part("progress").max = count;
     this.part(".cancel").addEventListener("click", () => this.cancel());
-    this.cards = Array.from({ length: count }, (_, index) => new Card(this, index + 1, ratio));
+    this.cards = Array.from({ length: count }, (_, index) => new Card(this, this.nameOf(index + 1), ratio));
     this.part(".cards").append(...this.cards.map((card) => card.root));
   }
 
   static ofOrder(order, count) {
-    return new Run({ ...order, count, startedAt: serviceTime(), order });
+    return new this({ ...order, count, startedAt: serviceTime(), order });
   }
 
   static ofStatus(status) {
@@ -44,6 +44,26 @@ export class Run {
     return this.root.querySelector(selector);
   }
 
+  nameOf(number) {
+    return `Variation ${number}`;
+  }
+
+  get button() {
+    return at("generate");
+  }
+
+  get startedWords() {
+    return `Asked for ${variations(this.cards.length)}.`;
+  }
+
+  get cancelledState() {
+    return "never sent";
+  }
+
+  get cancelledWords() {
+    return this.cards.every((card) => card.state === "cancelled") ? ALL_CANCELLED : SOME_SENT;
+  }
+
   add(cards, body) {
     const submission = new Submission(this, cards, body);
     this.submissions.push(submission);
@@ -55,7 +75,7 @@ export class Run {
     this.add(this.cards, this.order.body).start();
     this.show();
     this.focus();
-    announce(`Asked for ${variations(this.cards.length)}.`);
+    announce(this.startedWords);
   }
 
   resubmit(card) {
@@ -144,7 +164,7 @@ export class Run {
     const results = await Promise.allSettled(active.map((submission) => submission.cancel()));
     const failed = results.find(({ status }) => status === "rejected");
     this.part(".cancel").disabled = false;
-    this.note = failed ? "" : this.cards.every((card) => card.state === "cancelled") ? ALL_CANCELLED : SOME_SENT;
+    this.note = failed ? "" : this.cancelledWords;
     this.show();
     if (failed) this.showNote(`Not cancelled. ${failed.reason.message}.`);
     this.focus();
@@ -155,10 +175,10 @@ let clock = null;
 
 function showRunning() {
   const mine = [...running].filter((run) => run.order);
-  // A run that is disconnected does not lock the form: the service may be away for long.
-  const isLocked = mine.some((run) => !run.isDisconnected);
-  at("generate").disabled = isLocked;
-  at("generate").textContent = isLocked ? "Generating…" : "Generate";
+  // A run that is disconnected does not lock its button: the service may be away for long.
+  const locked = new Set(mine.filter((run) => !run.isDisconnected).map((run) => run.button));
+  for (const button of [at("generate"), at("export")]) button.disabled = locked.has(button);
+  at("generate").textContent = at("generate").disabled ? "Generating…" : "Generate";
   at("empty").hidden = at("results").querySelector(".run") !== null;
   document.title = mine.length ? `${mine[0].summary()} · ${PAGE_TITLE}` : PAGE_TITLE;
   if (running.size) clock ??= setInterval(() => running.forEach((run) => run.tick()), 500);

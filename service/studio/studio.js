@@ -1,8 +1,9 @@
 // The page: starts runs from the form, remembers the API key, and shows earlier requests after a reload.
 
-import { Failure, listNewest } from "./api.js";
-import { prepareForm, readOrder } from "./order.js";
+import { listNewest, problemOf } from "./api.js";
+import { checkExportFields, prepareForm, readOrder, readPicture } from "./order.js";
 import { announce, at, config } from "./page.js";
+import { PictureRun } from "./picture.js";
 import { Run } from "./run.js";
 
 const KEY_SLOT = "image-export-key";
@@ -12,10 +13,16 @@ const runs = [];
 let earlier = [];
 let loads = 0;
 
-function start(event) {
+function generate(event) {
   event.preventDefault();
-  if (at("generate").disabled) return;
-  const run = Run.ofOrder(readOrder(), Number(at("count").value));
+  if (!at("generate").disabled) start(Run.ofOrder(readOrder(), Number(at("count").value)));
+}
+
+function exportPicture() {
+  if (checkExportFields()) start(PictureRun.ofOrder(readPicture(), 1));
+}
+
+function start(run) {
   runs.push(run);
   run.start();
 }
@@ -43,7 +50,7 @@ function addEarlier(statuses) {
 }
 
 function showEarlierFailure(error) {
-  const { title, detail } = error instanceof Failure ? error.problem : { title: "The page failed", detail: error };
+  const { title, detail } = problemOf(error);
   at("earlier-text").textContent = `Earlier requests cannot be shown. ${title}: ${detail}`;
   at("earlier").hidden = false;
   announce(at("earlier-text").textContent);
@@ -72,7 +79,8 @@ at("key").value = rememberedKey();
 at("key").addEventListener("input", rememberKey);
 at("key").addEventListener("change", showEarlier);
 at("earlier-again").addEventListener("click", showEarlier);
-at("order").addEventListener("submit", start);
+at("order").addEventListener("submit", generate);
+at("export").addEventListener("click", exportPicture);
 // Once the service has the request, leaving the page loses nothing.
 addEventListener("beforeunload", (event) => runs.some((run) => run.isUploading) && event.preventDefault());
 prepareForm();

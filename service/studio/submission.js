@@ -1,6 +1,6 @@
 // One request to the service: submitted with an Idempotency-Key, and followed to its end.
 
-import { cancelRequest, Failure, findByKey, getStatus, newKey, readEvents, submit } from "./api.js";
+import { cancelRequest, findByKey, getStatus, newKey, problemOf, readEvents, submit } from "./api.js";
 
 // Browsers open at most six HTTP/1.1 connections per host, for all tabs together. Other requests are polled.
 const MAX_STREAMS = 2;
@@ -150,7 +150,7 @@ export class Submission {
   }
 
   problemOf(error) {
-    const problem = error instanceof Failure ? error.problem : pageFault(error);
+    const problem = problemOf(error);
     // This problem's `billed` is about the GET of the status, not about the calls.
     if (this.id !== null) return { ...problem, billed: null, request_id: this.id };
     return problem.billed === false ? problem : { ...problem, detail: `${problem.detail} ${SAFE_TO_REPEAT}` };
@@ -180,11 +180,3 @@ function pause(milliseconds) {
     addEventListener("online", end);
   });
 }
-
-const pageFault = (error) => ({
-  title: "The page failed",
-  detail: `${error}. The request goes on at the service.`,
-  code: "page",
-  billed: null,
-  retryable: false,
-});

@@ -79,6 +79,19 @@ async def opened(url: str, folder: Path) -> AsyncIterator[Tab]:
         await process.wait()
 
 
+CHOOSE = """(() => {
+  const input = document.getElementById("image"), files = new DataTransfer();
+  files.items.add(new File([new Uint8Array(%s)], "picture"));
+  input.files = files.files;
+  input.dispatchEvent(new Event("change"));
+})()"""
+
+
+async def choose_file(tab: Tab, data: bytes) -> None:
+    """Choose a file named "picture" as the base."""
+    await tab.run(CHOOSE % list(data))
+
+
 async def generate(tab: Tab, count: int = 1, script: str = "A title") -> None:
     """Fill the studio's form and press Generate."""
     await tab.run(

@@ -16,6 +16,8 @@ from service.schemas.table import MAX_SCRIPT
 from service.server.lifespan import keyring
 from service.settings import Settings
 
+MODULES = ("api", "card", "order", "page", "picture", "preview", "run", "submission")
+
 AiohttpClient = Callable[..., Awaitable[TestClient[Any, Any]]]
 Studio = Callable[..., Awaitable[TestClient[Any, Any]]]
 
@@ -104,7 +106,10 @@ async def test_files_that_the_page_names_are_served_from_here(studio: Studio) ->
 @pytest.mark.parametrize(
     ("name", "kind"),
     [("studio.css", "text/css"), ("studio.js", "text/javascript"), ("favicon.svg", "image/svg+xml")]
-    + [(f"{name}.js", "text/javascript") for name in ("api", "card", "order", "page", "run", "submission")],
+    + [
+        (f"{name}.js", "text/javascript")
+        for name in ("api", "card", "order", "page", "picture", "preview", "run", "submission")
+    ],
 )
 async def test_file_has_its_type_and_the_policy(studio: Studio, name: str, kind: str) -> None:
     response = await (await studio()).get(f"/studio/{name}")

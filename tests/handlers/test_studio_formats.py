@@ -3,17 +3,11 @@
 import pytest
 
 from service.imaging.formats import DEFAULT_FORMATS, FORMATS
-from tests.handlers.browser import Tab
+from tests.handlers.browser import Tab, choose_file
 from tests.imaging import pictures
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-CHOOSE = """(async () => {
-  const input = document.getElementById("image"), files = new DataTransfer();
-  files.items.add(new File([new Uint8Array(%s)], "base"));
-  input.files = files.files;
-  input.dispatchEvent(new Event("change"));
-})()"""
 HINT = "document.getElementById('image-hint').textContent"
 REFUSAL = "document.getElementById('image-refusal').textContent"
 
@@ -33,7 +27,7 @@ async def test_every_format_is_offered_and_chosen(tab: Tab) -> None:
 
 async def test_a_base_is_recognized_by_its_first_bytes(tab: Tab) -> None:
     for data in (pictures.png(8, pictures.RGB), pictures.jpeg(), pictures.webp(), pictures.gif()):
-        await tab.run(CHOOSE % list(data))
-        await tab.wait_for(f"{HINT}.startsWith('base,')")
-    await tab.run(CHOOSE % list(b"II*\0" + bytes(20)))
-    await tab.wait_for(f"{REFUSAL} === 'base is not a PNG, JPEG, WebP or GIF picture.'")
+        await choose_file(tab, data)
+        await tab.wait_for(f"{HINT}.startsWith('picture,')")
+    await choose_file(tab, b"II*\0" + bytes(20))
+    await tab.wait_for(f"{REFUSAL} === 'picture is not a PNG, JPEG, WebP or GIF picture.'")
