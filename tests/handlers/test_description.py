@@ -145,13 +145,15 @@ async def test_it_is_served_and_unchanged_while_the_service_runs(service: Runnin
 
 
 @on_one_loop
-async def test_it_obeys_the_host_rule_where_no_keys_are_set(service: Running) -> None:
-    assert_problem(await service.get("/openapi.json", Host="evil.example"), 403, "cross_origin")
+@pytest.mark.parametrize("path", ["/openapi.json", "/docs"])
+async def test_it_obeys_the_host_rule_where_no_keys_are_set(service: Running, path: str) -> None:
+    assert_problem(await service.get(path, Host="evil.example"), 403, "cross_origin")
 
 
 @on_one_loop
 async def test_it_needs_no_key_and_says_where_one_is_needed(serve: Serve) -> None:
     guarded = await serve(api_keys="k" * 16, max_variations=7, public_url="https://pictures.example/api")
+    assert (await guarded.get("/docs", Host="any.example")).status == 200
     answer = await guarded.get("/openapi.json", Host="any.example")
     assert answer.status == 200
     paths = answer.json["paths"]
