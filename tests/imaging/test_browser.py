@@ -4,7 +4,7 @@ import base64
 import itertools
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,8 +18,6 @@ from service.imaging.timing import Timing
 from tests.handlers.browser import opened
 from tests.imaging import moving
 from tests.imaging.moving import largest_error, played
-
-pytestmark = pytest.mark.slow
 
 PAGE = Path(__file__).with_name("decode.html")
 DURATIONS = (100, 40, 70, 1000)
@@ -54,10 +52,11 @@ def on_black(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
 
 
-async def test_chromium_shows_what_was_encoded(address: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scenes", [SCENES[:1], pytest.param(SCENES[1:], marks=pytest.mark.slow)])
+async def test_chromium_shows_what_was_encoded(address: str, tmp_path: Path, scenes: Sequence[moving.Scene]) -> None:
     async with opened(f"{address}/{PAGE.name}", tmp_path) as tab:
         await tab.wait_for("window.decoded")
-        for scene, (name, encoding) in itertools.product(SCENES, FORMATS.items()):
+        for scene, (name, encoding) in itertools.product(scenes, FORMATS.items()):
             frames = scene(len(DURATIONS))
             file = f"{scene.__name__}-{name}{TABLE[encoding.format].suffix}"
             data = encode_animation(frames, Timing(DURATIONS, plays=3), encoding, (255, 255, 255))
