@@ -11,9 +11,10 @@ from itertools import count
 
 from PIL import Image
 
-from service.imaging.changes import FIRST_PIXEL, Box, changed_box, common_mode, distinct, in_mode
+from service.imaging.changes import FIRST_PIXEL, changed_box, common_mode, distinct, in_mode
 from service.imaging.containers.png import END, png_chunk
 from service.imaging.formats import PngEncoding
+from service.imaging.frame import Box
 from service.imaging.indexed import Palette, exact_palette
 from service.imaging.png import PLAIN, Form, compressed, effort_of, indexed_form, metadata_chunks, preamble
 from service.imaging.timing import Timing

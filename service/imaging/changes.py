@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from PIL import Image, ImageChops
 
-Box = tuple[int, int, int, int]
+from service.imaging.frame import Box
+
 # What a frame draws that only lengthens the one before.
 FIRST_PIXEL = (0, 0, 1, 1)
 

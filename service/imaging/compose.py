@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from service.imaging.containers.animation import Animation, Box, Cel
+from service.imaging.containers.animation import Animation, Cel
 from service.imaging.decode import decode, narrow
 from service.imaging.errors import Undecodable
-from service.imaging.frame import Size
+from service.imaging.frame import Box, Size
 from service.imaging.normalize import to_srgb
 
 _OPAQUE = ("L", "RGB")

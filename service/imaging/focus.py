@@ -7,8 +7,9 @@ from PIL import Image, ImageChops, ImageFilter
 from service.imaging.frame import Frame, Size
 from service.imaging.plan import WHOLE_SHARE, Focus
 
-Box = tuple[float, float, float, float]
-Crop = Focus | Box
+# Left, top, right and bottom edge, between pixels.
+CropBox = tuple[float, float, float, float]
+Crop = Focus | CropBox
 
 # Detail is what a blur takes away from a thumbnail.
 _THUMBNAIL = Frame(longest=192)
@@ -17,7 +18,7 @@ _BLUR = ImageFilter.GaussianBlur(2)
 _NOISE = 4
 
 
-def cover_box(image: Image.Image, size: Size, crop: Crop) -> Box:
+def cover_box(image: Image.Image, size: Size, crop: Crop) -> CropBox:
     """The largest box (left, top, right, bottom) of the ratio of `size`, around the focus as far as the edges allow.
 
     A box that was found before, for another frame of an animation, stays as it is.

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from service.imaging.errors import ImpossibleFrame
 
 Size = tuple[int, int]
+# Left, top, right and bottom edge of a rectangle of pixels.
+Box = tuple[int, int, int, int]
 
 MAX_SIDE = 8192
 

@@ -10,8 +10,8 @@ from io import BytesIO
 
 from PIL import Image
 
-from service.imaging.changes import Box, distinct
-from service.imaging.frame import Size
+from service.imaging.changes import distinct
+from service.imaging.frame import Box, Size
 from service.imaging.gif_palettes import Indexed, Palettes
 from service.imaging.patches import patches, sharp
 from service.imaging.timing import Timing, quantized

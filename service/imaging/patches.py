@@ -6,7 +6,8 @@ from itertools import chain, pairwise
 
 from PIL import Image, ImageChops
 
-from service.imaging.changes import FIRST_PIXEL, Box, changed, union
+from service.imaging.changes import FIRST_PIXEL, changed, union
+from service.imaging.frame import Box
 
 OPAQUE_FROM = 128  # the alpha from which on a pixel is drawn
 

@@ -11,9 +11,9 @@ from io import BytesIO
 
 from PIL import Image
 
-from service.imaging.changes import FIRST_PIXEL, Box, changed_box, common_mode, distinct, in_mode
+from service.imaging.changes import FIRST_PIXEL, changed_box, common_mode, distinct, in_mode
 from service.imaging.containers.webp import riff_chunks
-from service.imaging.frame import Size
+from service.imaging.frame import Box, Size
 from service.imaging.timing import Timing
 
 MAX_DURATION = (1 << 24) - 1

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFilter
 
-from service.imaging.focus import Box, cover_box
+from service.imaging.focus import CropBox, cover_box
 from service.imaging.frame import Size
 from service.imaging.normalize import resize
 from service.imaging.plan import Focus
@@ -90,7 +90,7 @@ def test_a_subject_at_any_place_lies_in_the_crop(want: Size) -> None:
     assert found >= 190
 
 
-def _contains(box: Box, part: Box) -> bool:
+def _contains(box: CropBox, part: CropBox) -> bool:
     return box[0] <= part[0] and box[1] <= part[1] and box[2] >= part[2] and box[3] >= part[3]
 
 

@@ -4,13 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from service.imaging.frame import Size
+from service.imaging.frame import Box, Size
 from service.imaging.timing import Timing
 
 if TYPE_CHECKING:
     from service.imaging.containers.container import Container
-
-Box = tuple[int, int, int, int]
 
 # What becomes of a cel's rectangle before the next cel is drawn: it stays, is cleared, or is as it was before the cel.
 Disposal = Literal["keep", "background", "previous"]
