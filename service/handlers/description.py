@@ -18,16 +18,27 @@ from service.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
+class Document:
+    body: bytes
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
 class Description:
     """The description of the API as JSON and as a page."""
 
-    openapi: bytes
-    docs: bytes
+    openapi: Document
+    docs: Document
 
 
 def describe_api(routes: Iterable[Route], settings: Settings) -> Description:
-    document = describe(routes, settings, VERSION)
-    return Description(json.dumps(document, ensure_ascii=False).encode(), page(document).encode())
+    described = describe(routes, settings, VERSION)
+    return Description(_document(json.dumps(described, ensure_ascii=False)), _document(page(described)))
+
+
+def _document(text: str) -> Document:
+    body = text.encode()
+    return Document(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
 
 DESCRIPTION: Final = web.AppKey("description", Description)
@@ -43,10 +54,9 @@ async def show_docs(request: web.Request) -> web.StreamResponse:
     return _unless_unchanged(request, request.app[DESCRIPTION].docs, headers)
 
 
-def _unless_unchanged(request: web.Request, body: bytes, headers: Mapping[str, str]) -> web.Response:
+def _unless_unchanged(request: web.Request, document: Document, headers: Mapping[str, str]) -> web.Response:
     """200, or 304 if the client has it already."""
-    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-    validators = {"ETag": etag, "Cache-Control": "no-cache"}
-    if is_unchanged(request, etag):
+    validators = {"ETag": document.etag, "Cache-Control": "no-cache"}
+    if is_unchanged(request, document.etag):
         return web.Response(status=304, headers=validators)
-    return web.Response(body=body, headers={**validators, **headers})
+    return web.Response(body=document.body, headers={**validators, **headers})
