@@ -70,8 +70,13 @@ class ExportResult(dict[str, dict[str, Any]]):
 
 @dataclass(slots=True)
 class ExportEvents:
-    """Callbacks: `warn(code)` for each warning, `worker(event)` of the pool, `step(name, format, seconds)`
-    of each export, `notice(line)` for the operator."""
+    """Callbacks.
+
+    warn(code)                   for each warning
+    worker(event)                for each event of the pool
+    step(name, format, seconds)  for each step of an export; `format` None: all formats share it
+    notice(line)                 for the operator
+    """
 
     warn: Callable[[str], None] = field(default=lambda code: None)
     worker: Callable[[str], None] = field(default=lambda event: None)

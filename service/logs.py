@@ -15,7 +15,7 @@ from aiohttp import web
 
 from service.callers import KEY_NAME, NAMELESS
 from service.quoting import log_safe
-from service.tracing import NAMES
+from service.tracing import CORRELATION_IDS
 
 REQUEST: ContextVar[str] = ContextVar("request_id", default="-")
 
@@ -54,7 +54,7 @@ class BatchHandler(logging.StreamHandler[TextIO]):
 
     def emit(self, record: logging.LogRecord) -> None:
         record.request_id = REQUEST.get()
-        record.trace_id = NAMES.get().trace_id
+        record.trace_id = CORRELATION_IDS.get().trace_id
         try:
             line = self.format(record) + "\n"
         except Exception:
@@ -94,7 +94,7 @@ class BatchHandler(logging.StreamHandler[TextIO]):
             self.release()
 
 
-class Exchange(NamedTuple):
+class AccessDetails(NamedTuple):
     """A request and its response: what the access log says in JSON beyond its text.
 
     `size` is of the response's body in bytes, `client` the address of the other side, `key` the name of its API key,
@@ -107,22 +107,22 @@ class Exchange(NamedTuple):
     code: str | None = None
 
 
-_NO_DETAILS = Exchange()
+_NO_DETAILS = AccessDetails()
 
 
 class AccessRecord(logging.LogRecord):
     """The log record of a response. The attributes that all share are computed once, which is most of the cost."""
 
-    def __init__(self, method: str, path: str, status: int, ms: float, exchange: Exchange = _NO_DETAILS) -> None:
+    def __init__(self, method: str, path: str, status: int, ms: float, details: AccessDetails = _NO_DETAILS) -> None:
         now = time.time()
-        own = {"created": now, "msecs": int(now % 1 * 1000), "args": (method, path, status, ms), "exchange": exchange}
+        own = {"created": now, "msecs": int(now % 1 * 1000), "args": (method, path, status, ms), "details": details}
         self.__dict__ = _SHARED | own
 
     @property
     def fields(self) -> dict[str, object]:
-        exchange: Exchange = self.__dict__["exchange"]
+        details: AccessDetails = self.__dict__["details"]
         shown = dict(zip(("method", "path", "status", "ms"), self.args or (), strict=True))
-        return shown | {"bytes": exchange.size, "client": exchange.client, "key": exchange.key, "code": exchange.code}
+        return shown | {"bytes": details.size, "client": details.client, "key": details.key, "code": details.code}
 
 
 _SHARED = vars(logging.LogRecord(access.name, logging.INFO, "", 0, "%s %r %s %s ms", None, None))
@@ -186,5 +186,5 @@ def log_access(request: web.Request, status: int, seconds: float, size: int, cod
     """Log one line per response, with the path but not the query, which may hold a signature."""
     if not access.isEnabledFor(logging.INFO):
         return
-    exchange = Exchange(size, request.remote, KEY_NAME.get(), code)
-    access.handle(AccessRecord(request.method, request.path[:200], status, round(seconds * 1000, 1), exchange))
+    details = AccessDetails(size, request.remote, KEY_NAME.get(), code)
+    access.handle(AccessRecord(request.method, request.path[:200], status, round(seconds * 1000, 1), details))

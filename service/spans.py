@@ -1,7 +1,7 @@
-"""OpenTelemetry spans: nothing is imported or paid unless the extra `otel` is installed and asked for.
+"""OpenTelemetry spans, by the extra `otel`; while none are exported, nothing is imported and no time is spent.
 
-Asked for is by the usual variables, OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_TRACES_EXPORTER (`otlp`, `console`), or by a
-tracer provider that the program which embeds this one has set.
+They are exported if OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_TRACES_EXPORTER (`otlp`, `console`) is set, or if the program
+that embeds the service has set a tracer provider.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ _state = _State()
 
 
 def set_up_spans() -> Callable[[], None]:
-    """Begin to export spans if that is asked for; returns what ends it, after the spans that wait are sent. Blocks."""
+    """Begin to export spans if that is configured; returns a function that sends the rest and stops. Blocks."""
     if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return _nothing
     if _provider_is_set():

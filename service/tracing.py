@@ -1,4 +1,4 @@
-"""What a client or proxy names a request: W3C trace context and X-Request-Id, shown in logs and passed on to Gemini."""
+"""The correlation ids of a request, W3C trace context and X-Request-Id, which logs show and calls to Gemini pass on."""
 
 import re
 from contextvars import ContextVar
@@ -17,7 +17,7 @@ _VERSION = "00"
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class CorrelationIds:
     """The `traceparent` and the request id that a request came with; empty where it has none, or an invalid one."""
 
     traceparent: str = ""
@@ -34,15 +34,15 @@ class Names:
         return {name: value for name, value in pairs if value}
 
 
-UNNAMED = Names()
-NAMES: ContextVar[Names] = ContextVar("names", default=UNNAMED)
+NO_IDS = CorrelationIds()
+CORRELATION_IDS: ContextVar[CorrelationIds] = ContextVar("correlation_ids", default=NO_IDS)
 
 
-def read_names(headers: MultiMapping[str]) -> Names:
-    """The names of a request by its headers; a header that came twice counts as invalid."""
+def read_correlation_ids(headers: MultiMapping[str]) -> CorrelationIds:
+    """The correlation ids in the headers of a request; a header that came twice counts as invalid."""
     if TRACEPARENT_HEADER not in headers and REQUEST_ID_HEADER not in headers:
-        return UNNAMED
-    return Names(_traceparent(_only(headers, TRACEPARENT_HEADER)), _safe_id(_only(headers, REQUEST_ID_HEADER)))
+        return NO_IDS
+    return CorrelationIds(_traceparent(_only(headers, TRACEPARENT_HEADER)), _safe_id(_only(headers, REQUEST_ID_HEADER)))
 
 
 def _only(headers: MultiMapping[str], name: str) -> str:

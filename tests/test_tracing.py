@@ -13,7 +13,7 @@ from multidict import CIMultiDict
 from service.gemini.models import DEFAULT_MODEL
 from service.logs import BatchHandler, JsonFormatter, TextFormatter, access
 from service.server.routes import Handler
-from service.tracing import read_names
+from service.tracing import read_correlation_ids
 from tests.conftest import Serve
 from tests.helpers import (
     ORDER_ID,
@@ -33,7 +33,7 @@ NAMED = {"X-Request-Id": "order-7.of_mine", "traceparent": TRACEPARENT}
 
 
 def names(*headers: tuple[str, str]) -> tuple[str, str]:
-    read = read_names(CIMultiDict(headers))
+    read = read_correlation_ids(CIMultiDict(headers))
     return read.traceparent, read.request_id
 
 

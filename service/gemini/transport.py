@@ -17,7 +17,7 @@ from service.gemini.body import ReplyBody
 from service.gemini.coding import ACCEPTED, ContentDecoder, codings
 from service.gemini.refusals import ErrorStatus
 from service.spans import current_traceparent
-from service.tracing import NAMES
+from service.tracing import CORRELATION_IDS
 
 # Passed to the SDK instead of a reference picture; the middleware replaces its base64 in the request.
 PLACEHOLDER = secrets.token_bytes(33)
@@ -80,7 +80,7 @@ def session(proxy: URL | None = None) -> aiohttp.ClientSession:
         headers={"Accept-Encoding": ACCEPTED},
         # Calls are independent, and a jar of what every server sets would grow without bound.
         cookie_jar=aiohttp.DummyCookieJar(),
-        middlewares=(_pass_on_names, _insert_reference, _check_status),
+        middlewares=(_pass_on_correlation_ids, _insert_reference, _check_status),
         response_class=_Response,
         auto_decompress=False,
         max_line_size=MAX_HEADER_BYTES,
@@ -107,9 +107,9 @@ def _connection_trace() -> aiohttp.TraceConfig:
     return trace
 
 
-async def _pass_on_names(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+async def _pass_on_correlation_ids(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
     """Send the trace context and the request id that the client's request came with."""
-    request.headers.update(NAMES.get().headers)
+    request.headers.update(CORRELATION_IDS.get().headers)
     if traceparent := current_traceparent():
         request.headers["traceparent"] = traceparent
     return await handler(request)

@@ -17,7 +17,7 @@ from service.schemas.collecting import Collected
 from service.schemas.headers import fingerprint, idempotency_key, is_retry
 from service.schemas.media_types import MULTIPART
 from service.schemas.openai import ALIASES, FIELDS, LONG, ImageRequest, read_image_request, read_json_fields
-from service.schemas.openai_answers import around_slots, images_answer, model_list
+from service.schemas.openai_answers import images_answer, model_list, split_at_placeholders
 from service.server.keys import ADMISSION, CALLER, JOBS, NEW_ID, SETTINGS
 from service.server.problems import refusal
 from service.server.queries import read_query
@@ -79,7 +79,7 @@ async def _answer(
     if links:
         return await _send(request, answer(body), headers)
     async with opened(request, exports) as files:
-        return await send(request, around_slots(body), files, headers)
+        return await send(request, split_at_placeholders(body), files, headers)
 
 
 async def _send_error(request: web.Request, outcome: Outcome, headers: dict[str, str]) -> web.StreamResponse:

@@ -12,7 +12,7 @@ from service.handlers.submitting import Outcome, outcomes_so_far
 from service.jobs.job import EDITS, Job
 from service.ledger.rows import RequestRow
 from service.schemas.openai import ImageRequest
-from service.schemas.openai_answers import CompletedKind, around_slots, completed_event, error_event
+from service.schemas.openai_answers import CompletedKind, completed_event, error_event, split_at_placeholders
 from service.store.local import StoredFile
 
 
@@ -37,13 +37,13 @@ async def stream_images(
     except ServiceError as error:
         if not stream.begun:
             raise
-        await stream.send_json("error", around_slots(error_event(error)))
+        await stream.send_json("error", split_at_placeholders(error_event(error)))
         return await stream.end()
     if not stream.begun:
         return last
     errors = [last.errors[number] for number in sorted(last.errors)] or ([] if done else [last.error])
     for each in errors:
-        await stream.send_json("error", around_slots(error_event(each)))
+        await stream.send_json("error", split_at_placeholders(error_event(each)))
     return await stream.end()
 
 
@@ -59,7 +59,7 @@ async def _send_picture(
     kind: CompletedKind = "image_edit.completed" if row.route == EDITS else "image_generation.completed"
     event = completed_event(kind, variation, wanted.format, outcome.image_size(wanted.order), row.created)
     async with opened(request, [variation.exports[wanted.format]]) as files:
-        await stream.send_json(kind, around_slots(event), files)
+        await stream.send_json(kind, split_at_placeholders(event), files)
 
 
 class _EventStream:

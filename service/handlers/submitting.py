@@ -78,8 +78,10 @@ async def _begin(
 
 
 async def finish(request: web.Request, row: RequestRow, job: Job | None) -> None:
-    """Wait for the end of a request. If the client disconnects meanwhile, the calls that were not sent are cancelled,
-    unless the client can find the request again."""
+    """Wait for the end of a request.
+
+    If the client disconnects meanwhile, calls that were not sent are cancelled, unless it can find the request again.
+    """
     if job is None:
         await request.app[JOBS].ended(row.id, request[CALLER])
         return

@@ -88,7 +88,7 @@ CREATE TABLE days (
 );
 """
 
-# What an automatic retry without an idempotency key needs to find its request: see `steps.join`.
+# What an automatic retry without an idempotency key needs to find its request: see `retries.join`.
 _RETRIES = """
 ALTER TABLE requests ADD COLUMN delivered BIGINT;
 ALTER TABLE requests ADD COLUMN joined BIGINT;

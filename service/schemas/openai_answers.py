@@ -91,8 +91,8 @@ class ModelList(Answer):
 
 
 # Stands for the base64 of a file until the answer is sent; no other text of it can hold this.
-SLOT = "\0"
-_SLOT_IN_JSON = "\\u0000"
+FILE_PLACEHOLDER = "\0"
+_PLACEHOLDER_IN_JSON = "\\u0000"
 
 
 def images_answer(
@@ -102,11 +102,11 @@ def images_answer(
     created: int,
     links: Sequence[str] | None,
 ) -> ImagesAnswer:
-    """The answer to a request that was opened at `created` (microseconds), with links or, without them, slots."""
-    slots = [Base64Image(b64_json=SLOT)] * len(variations)
+    """The answer to a request that was opened at `created` (microseconds): with links or, if None, placeholders."""
+    placeholders = [Base64Image(b64_json=FILE_PLACEHOLDER)] * len(variations)
     return ImagesAnswer(
         created=created // 1_000_000,
-        data=slots if links is None else [LinkedImage(url=link) for link in links],
+        data=placeholders if links is None else [LinkedImage(url=link) for link in links],
         output_format=picture_format,
         quality=_QUALITIES[image_size],
         size=_size(variations[0].exports[picture_format]),
@@ -117,11 +117,11 @@ def images_answer(
 def completed_event(
     kind: CompletedKind, variation: VariationAnswer, picture_format: Format, image_size: str, created: int
 ) -> CompletedEvent:
-    """The event of one picture, with a slot for it, of a request that was opened at `created` (microseconds)."""
+    """The event of one picture, with a placeholder for its file; `created`, in microseconds, is of its request."""
     return CompletedEvent(
         type=kind,
         created_at=created // 1_000_000,
-        b64_json=SLOT,
+        b64_json=FILE_PLACEHOLDER,
         output_format=picture_format,
         quality=_QUALITIES[image_size],
         size=_size(variation.exports[picture_format]),
@@ -133,9 +133,9 @@ def error_event(error: ServiceError) -> ErrorEvent:
     return ErrorEvent(error=error_detail(error))
 
 
-def around_slots(body: BaseModel) -> list[bytes]:
-    """The model as JSON, cut at its slots: one text more than there are."""
-    return [text.encode() for text in body.model_dump_json().split(_SLOT_IN_JSON)]
+def split_at_placeholders(body: BaseModel) -> list[bytes]:
+    """The model as JSON, cut at its placeholders: one text more than there are files."""
+    return [text.encode() for text in body.model_dump_json().split(_PLACEHOLDER_IN_JSON)]
 
 
 def _size(export: ExportAnswer) -> str:

@@ -19,7 +19,7 @@ from service.server.routes import UNKNOWN, Handler, Route
 from service.server.sending import common_headers
 from service.spans import current_traceparent, exporting, span
 from service.store.layout import request_id
-from service.tracing import NAMES, UNNAMED, read_names
+from service.tracing import CORRELATION_IDS, NO_IDS, read_correlation_ids
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -51,10 +51,10 @@ async def record(request: web.Request, handler: Handler) -> web.StreamResponse:
 def _identify(request: web.Request) -> None:
     """Take over a safe X-Request-Id as the id of this exchange; orders and files get an id of our own."""
     request[NEW_ID] = own_id = request_id()
-    names = read_names(request.headers)
-    if names is not UNNAMED:
-        NAMES.set(names)
-    request[REQUEST_ID] = names.request_id or own_id
+    ids = read_correlation_ids(request.headers)
+    if ids is not NO_IDS:
+        CORRELATION_IDS.set(ids)
+    request[REQUEST_ID] = ids.request_id or own_id
     REQUEST.set(request[REQUEST_ID])
 
 
@@ -65,11 +65,11 @@ def _spanned(request: web.Request, route: Route) -> contextlib.AbstractContextMa
 @contextlib.contextmanager
 def _request_span(request: web.Request, route: Route) -> Iterator["Span | None"]:
     """A span of this request, below the one that its traceparent names; the log shows its trace."""
-    names, method = NAMES.get(), request.method
+    ids, method = CORRELATION_IDS.get(), request.method
     attributes = {"http.request.method": method, "http.route": route.label}
-    with span(f"{method} {route.label}", "SERVER", parent=names.traceparent, **attributes) as current:
-        if not names.traceparent:
-            NAMES.set(replace(names, traceparent=current_traceparent()))
+    with span(f"{method} {route.label}", "SERVER", parent=ids.traceparent, **attributes) as current:
+        if not ids.traceparent:
+            CORRELATION_IDS.set(replace(ids, traceparent=current_traceparent()))
         yield current
 
 
