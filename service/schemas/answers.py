@@ -21,7 +21,13 @@ Sha256 = Annotated[str, Field(json_schema_extra={"pattern": "^[0-9a-f]{64}$"})]
 class Answer(BaseModel):
     """A model with exactly its members, also made from a dataclass that has them."""
 
-    model_config = ConfigDict(extra="forbid", from_attributes=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        from_attributes=True,
+        use_attribute_docstrings=True,
+        # A member with a default is sent, too; the models that leave some out say so.
+        json_schema_serialization_defaults_required=True,
+    )
 
 
 class _MemberOfEachFormat:
@@ -177,6 +183,8 @@ class HealthAnswer(Answer):
 
 class Checks(Answer):
     """The state of each part: `ok`, or what is wrong with it."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     storage: str
     ledger: str

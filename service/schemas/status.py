@@ -5,7 +5,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from service.errors import ServiceError
 from service.gemini.costs import usd
@@ -166,6 +166,8 @@ class BudgetAnswer(Answer):
 
 class UsageAnswer(Answer):
     """Calls and money of some days, both included."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     first: Day = Field(serialization_alias="from")
     to: Day

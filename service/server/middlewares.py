@@ -185,7 +185,8 @@ def _rewrite(error: web.HTTPException, request: web.Request) -> None:
     answer = _answer(_from_http(error, request), request)
     _record_answer(request, _route(request), answer, 0)
     error.body = answer.body
-    error.headers.update({hdrs.CONTENT_TYPE: answer.content_type, hdrs.CONTENT_LENGTH: str(answer.content_length)})
+    error.headers.update(answer.headers)
+    error.headers[hdrs.CONTENT_LENGTH] = str(answer.content_length)
 
 
 MIDDLEWARES = (record, errors_as_responses, guard, admit)

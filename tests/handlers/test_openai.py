@@ -160,6 +160,11 @@ async def test_a_bad_field_is_400_and_costs_nothing(service: Running, fields: An
     assert answer.headers["x-should-retry"] == "false"
 
 
+async def test_an_unknown_expectation_is_refused_in_the_form_of_the_api(service: Running) -> None:
+    answer = await service.ask("POST", GENERATIONS, headers={"Expect": "the-moon"})
+    assert_error(answer, 417, "invalid_request_error", "expectation_failed")
+
+
 async def test_the_models_are_those_of_the_table_and_the_configured_one(serve: Serve) -> None:
     service = await serve(gemini_model="gemini-of-tomorrow")
     async with client_of(service) as client:

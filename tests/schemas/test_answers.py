@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from pydantic.json_schema import models_json_schema
 
-from service.schemas import answers, status
+from service.schemas import answers, openai_answers, status
 from service.schemas.answers import Answer
 
 MODELS = sorted(
-    {each for module in (answers, status) for each in vars(module).values() if isinstance(each, type)}
+    {each for module in (answers, openai_answers, status) for each in vars(module).values() if isinstance(each, type)}
     & {*Answer.__subclasses__(), *(below for each in Answer.__subclasses__() for below in each.__subclasses__())},
     key=lambda model: model.__name__,
 )
