@@ -64,7 +64,9 @@ export class Card {
     if (this.state !== "received") this.enter("received", this.age(), ...inProgress("Drawn and kept. Exporting…"));
   }
 
+  // Without Gemini, and so without its emulator.
   showExporting() {
+    this.isEmulated = false;
     this.sentAt = serviceTime();
     this.enter("sent", this.age(), ...inProgress("Exporting…"));
   }
@@ -192,12 +194,13 @@ function fileList(name, files, size) {
 
 function fileRow(name, file, size) {
   const facts = [bytes(file.size), ...frames(file), ...changes(file, size)];
-  const words = [make("span", { textContent: label(file.format) })];
+  const words = [make("span", { textContent: label(file.format) }), " "];
   words.push(make("span", { className: "hint", textContent: facts.join(" · ") }));
   const link = make("a", { href: file.url, download: file.file_path.split("/").pop() }, ...words);
-  link.setAttribute("aria-label", `Download ${name} as ${label(file.format)}, ${facts.join(", ")}`);
+  // Labels begin with what is seen, for those who speak to their computer.
+  link.setAttribute("aria-label", `${link.textContent}: download ${name}`);
   const button = make("button", { type: "button", className: "quiet", textContent: "Copy link" });
-  button.setAttribute("aria-label", `Copy the link of ${name} as ${label(file.format)}`);
+  button.setAttribute("aria-label", `Copy link: ${name} as ${label(file.format)}`);
   button.addEventListener("click", () => copyLink(new URL(file.url, location).href, button));
   return make("li", {}, link, button);
 }
