@@ -314,6 +314,13 @@ async def test_a_frame_beyond_its_canvas_refuses_an_apng_and_a_webp(
     await refused(service, write(BEYOND), "undecodable")
 
 
+async def test_a_frame_beyond_its_canvas_is_not_counted_by_the_size_that_it_claims(service: Running) -> None:
+    data = apng(Film((1, 1), [Layer(plain((1, 1), (*colour, 255))) for colour in (RED, BLUE)]))
+    at = data.rindex(b"fcTL")
+    control = chunk(b"fcTL", data[at + 4 : at + 8] + (2**31 - 1).to_bytes(4) + data[at + 12 : at + 30])
+    await refused(service, data[: at - 4] + control + data[at + 34 :], "undecodable")
+
+
 async def test_what_a_frame_of_a_gif_has_beyond_the_canvas_is_cut_off(service: Running) -> None:
     answer = await kept(service, gif(BEYOND), ("formats", "png,gif"))
     for name, file in (await files(service, answer)).items():

@@ -158,13 +158,17 @@ def _export(job: ExportJob) -> ExportOutcome:
 
 
 def _animation(container: Container, plan: ExportPlan, size: Size) -> Animation | None:
-    """The animation of which every frame is exported; raises TooManyPixels."""
-    if plan.animate == "first" or container.animation is None:
+    """The animation of which every frame is exported; raises TooManyPixels.
+
+    One with a fault is not counted: a frame that leaves its canvas may claim any number of pixels, and none is decoded.
+    """
+    animation = container.animation
+    if plan.animate == "first" or animation is None:
         return None
-    if container.frames > 1:
+    if container.frames > 1 and not animation.fault:
         sizes = (container.upright_size, size)
-        check_animation(container.animation.cels, sizes, _limits.animation_frames, _limits.animation_pixels)
-    return container.animation
+        check_animation(animation.cels, sizes, _limits.animation_frames, _limits.animation_pixels)
+    return animation
 
 
 def _finish(

@@ -42,7 +42,7 @@ class Frames:
     def add_control(self, body: memoryview) -> None:
         """The body of an fcTL chunk, which begins a frame."""
         self._check(body)
-        if len(body) != _CONTROL.size or body[-2] not in (0, *_DISPOSALS) or body[-1] > 1:
+        if not _is_valid(body):
             self._fail("a frame of the animated PNG has a broken header")
             return
         self._expect_pixels()
@@ -95,6 +95,14 @@ class Frames:
         if not all(cel.within(canvas) for cel in cels):
             self._fail("a frame of the animated PNG leaves its canvas")
         return Animation(canvas, cels, Timing(quantized(map(_duration, fields)), plays), self.fault)
+
+
+def _is_valid(body: memoryview) -> bool:
+    """Whether the body of an fcTL chunk has a size, and a disposal and a blending that exist."""
+    if len(body) != _CONTROL.size:
+        return False
+    _, width, height, *_, disposal, blend = _CONTROL.unpack(body)
+    return width > 0 and height > 0 and disposal in (0, *_DISPOSALS) and blend in (0, 1)
 
 
 def _cel(fields: tuple[int, ...], pixels: list[memoryview], still: Still) -> Cel:

@@ -1,6 +1,7 @@
 """The chunks of an APNG are read as in Chromium 156; where it shows the frames before a fault, the file is refused."""
 
 import struct
+import zlib
 from collections.abc import Sequence
 
 import pytest
@@ -108,11 +109,13 @@ def test_compressed_pixels_may_be_in_many_parts() -> None:
 
 def broken() -> dict[str, list[bytes]]:
     first, rest = [actl(), fctl(0, RED), idat()], three()[3:]
-    zero = struct.pack(">IIIIIHHBB", 0, 4, 2, 2, 7, 100, 0, 0, 0)
+    thin, flat = (struct.pack(">IIIIIHHBB", 1, *size, 2, 2, 7, 100, 0, 0) for size in ((0, 4), (4, 0)))
+    nothing = chunk(b"fdAT", (2).to_bytes(4) + zlib.compress(b""))
     return {
         "frame beyond the right edge": [*first, fctl(1, Layer(BLUE.image, 6, 2)), fdat(2, BLUE)],
         "frame beyond the bottom": [*first, fctl(1, Layer(BLUE.image, 2, 2**31)), fdat(2, BLUE)],
-        "frame without width": [*first, chunk(b"fcTL", (1).to_bytes(4) + zero), fdat(2, BLUE)],
+        "frame without width": [*first, chunk(b"fcTL", thin), nothing],
+        "frame without height": [*first, chunk(b"fcTL", flat), nothing],
         "frame of another size": [*first, fctl(1, BLUE), fdat(2, LIME)],
         "default image of another size": [actl(), fctl(0, BLUE), idat(), *rest],
         "number left out": [*first, fctl(5, BLUE), fdat(6, BLUE)],
