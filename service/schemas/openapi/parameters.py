@@ -54,8 +54,9 @@ IF_NONE_MATCH = header("If-None-Match", "304 if the file has one of these ETags"
 COMMON = (
     header(
         "X-Request-Id",
-        "The id of the exchange in the log and in the answer's header; another than such a one is replaced",
-        {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+        "The id of the exchange in the log and in the answer's header; one that is not 1 to 64 of the characters"
+        " `A-Za-z0-9._-` is replaced",
+        _TEXT,
     ),
     header("traceparent", "The trace that the exchange belongs to (W3C Trace Context)", _TEXT),
 )
