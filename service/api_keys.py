@@ -31,12 +31,12 @@ _SECONDS = {"s": 1, "min": 60, "h": 3600}
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key as it is listed: by its digest, with the name and the options of its entry; `place` is for errors."""
+    """A key as it is listed: by its digest, with the name and the options of its entry; `location` is for errors."""
 
     digest: bytes
     name: str | None
     limits: Limits
-    place: str
+    location: str
 
     @property
     def principal(self) -> str:
@@ -66,8 +66,8 @@ def _parse_lines(text: str) -> Iterator[ApiKey]:
     for number, line in enumerate(text.split("\n"), 1):
         words = list(_without_comment(line.split()))
         if words:
-            place = f"line {number}"
-            yield _parse_key(words[0], _parse_options(words[1:], place), place)
+            location = f"line {number}"
+            yield _parse_key(words[0], _parse_options(words[1:], location), location)
 
 
 def _without_comment(words: Iterable[str]) -> Iterator[str]:
@@ -77,25 +77,25 @@ def _without_comment(words: Iterable[str]) -> Iterator[str]:
         yield word
 
 
-def _parse_key(entry: str, limits: Limits, place: str) -> ApiKey:
+def _parse_key(entry: str, limits: Limits, location: str) -> ApiKey:
     before, colon, after = entry.partition(":")
     name, key = (before, after) if colon and _NAME.fullmatch(before) else (None, entry)
     if ":" in key or "," in key or any(map(str.isspace, key)) or not key.isprintable():
         raise ValueError(
-            f"{place}: a key has no colon, comma, white space or control character,"
+            f"{location}: a key has no colon, comma, white space or control character,"
             " and the name before its colon is 1 to 32 of a-z, 0-9 and -"
         )
     if len(key) < MIN_API_KEY:
-        raise ValueError(f"{place}: each key must be at least {MIN_API_KEY} characters")
-    return ApiKey(digest_of(key.encode()), name, limits, place)
+        raise ValueError(f"{location}: each key must be at least {MIN_API_KEY} characters")
+    return ApiKey(digest_of(key.encode()), name, limits, location)
 
 
-def _parse_options(words: Sequence[str], place: str) -> Limits:
+def _parse_options(words: Sequence[str], location: str) -> Limits:
     options: dict[str, str] = {}
     for word in words:
         name, _, value = word.partition("=")
         if name in options or name not in _OPTIONS:
-            raise ValueError(f"{place}: the options are rate=60/min, budget=5.00 and max_variations=4, each once")
+            raise ValueError(f"{location}: the options are rate=60/min, budget=5.00 and max_variations=4, each once")
         options[name] = value
     try:
         return Limits(
@@ -104,7 +104,7 @@ def _parse_options(words: Sequence[str], place: str) -> Limits:
             max_variations=_parsed(_parse_count, options.get("max_variations")),
         )
     except ValueError as error:
-        raise ValueError(f"{place}: {error}") from None
+        raise ValueError(f"{location}: {error}") from None
 
 
 def _parsed(parse: Callable[[str], T], text: str | None) -> T | None:
@@ -153,25 +153,25 @@ def callers_of(keys: Sequence[ApiKey]) -> Mapping[bytes, Caller]:
 
 
 def _check_distinct(keys: Iterable[ApiKey]) -> None:
-    places: dict[bytes, str] = {}
+    locations: dict[bytes, str] = {}
     for key in keys:
-        if key.digest in places:
-            raise ValueError(f"{places[key.digest]} and {key.place} are the same key")
-        places[key.digest] = key.place
+        if key.digest in locations:
+            raise ValueError(f"{locations[key.digest]} and {key.location} are the same key")
+        locations[key.digest] = key.location
 
 
 def _common_limits(keys: Sequence[ApiKey]) -> Limits:
-    place, limits = keys[-1].place, [key.limits for key in keys]
+    location, limits = keys[-1].location, [key.limits for key in keys]
     return Limits(
-        rate=_agreed("rate", {each.rate for each in limits}, place),
-        budget=_agreed("budget", {each.budget for each in limits}, place),
-        max_variations=_agreed("max_variations", {each.max_variations for each in limits}, place),
+        rate=_agreed("rate", {each.rate for each in limits}, location),
+        budget=_agreed("budget", {each.budget for each in limits}, location),
+        max_variations=_agreed("max_variations", {each.max_variations for each in limits}, location),
     )
 
 
-def _agreed(option: str, values: set[T | None], place: str) -> T | None:
+def _agreed(option: str, values: set[T | None], location: str) -> T | None:
     """The only value that is set, if any is."""
     given = values - {None}
     if len(given) > 1:
-        raise ValueError(f"{place}: another line of the same name has another {option}")
+        raise ValueError(f"{location}: another line of the same name has another {option}")
     return given.pop() if given else None

@@ -4,19 +4,19 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from service.jobs.job import Body, Submission
+from service.jobs.job import BodyId, Submission
 
 
 class Beginnings:
     """Orders the submissions of one body, so that a retry finds the request that it repeats in the ledger."""
 
     def __init__(self) -> None:
-        self._pending: dict[Body, set[asyncio.Future[None]]] = {}
+        self._pending: dict[BodyId, set[asyncio.Future[None]]] = {}
 
     @asynccontextmanager
     async def beginning(self, submission: Submission) -> AsyncIterator[None]:
         """To be entered once the body is known, and left once the request is written, or will not be."""
-        pending = self._pending.setdefault(submission.body, set())
+        pending = self._pending.setdefault(submission.body_id, set())
         earlier, written = list(pending), asyncio.get_running_loop().create_future()
         pending.add(written)
         try:
@@ -27,4 +27,4 @@ class Beginnings:
             written.set_result(None)
             pending.discard(written)
             if not pending:
-                self._pending.pop(submission.body, None)
+                self._pending.pop(submission.body_id, None)

@@ -14,7 +14,7 @@ GENERATIONS, EDITS = "POST /v1/images/generations", "POST /v1/images/edits"
 # The principal of requests of the command line, which has no API key.
 COMMAND_LINE = "cli"
 
-Body = tuple[str, str, str]
+BodyId = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class Submission:
         return outlives_client(self.route, self.mode, self.idempotency_key)
 
     @property
-    def body(self) -> Body:
-        """What two submissions with the same body have in common."""
+    def body_id(self) -> BodyId:
+        """Equal for two submissions of one caller to one route with the same body."""
         return self.caller.principal, self.route, self.fingerprint
 
 

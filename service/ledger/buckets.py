@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 SECOND = 1_000_000
 # A bucket that is full again later than this after its period was filled by a clock that has been set back since.
 CLOCK_SKEW = 60 * SECOND
-# How long a request waits for the others' counts, and how long they are not asked for after that was in vain.
-PATIENCE_SECONDS = 2.0
+# How long a request waits for the database, and for how long it is not asked again after it failed.
+TIMEOUT_SECONDS = 2.0
 RETRY_SECONDS = 5.0
 # Buckets that this process remembers; if there are more, it forgets those that are full.
 MAX_KNOWN = 20_000
@@ -77,7 +77,7 @@ def take(rate: Rate, full_at: int, now: int) -> Level:
 
 
 class Buckets:
-    """The buckets of all processes, or of this one alone while the others' cannot be reached."""
+    """The buckets that all processes share; while their database cannot be used, this process counts by itself."""
 
     def __init__(self, connect: Callable[[], Database], clock: Callable[[], int] = microseconds) -> None:
         """`connect` opens the database that is shared; it is called with the first request that has a rate."""
@@ -104,14 +104,14 @@ class Buckets:
         self._full_at[principal] = level.full_at
 
     def _level(self, principal: str, rate: Rate) -> Level:
-        """By what this process knows."""
+        """A request by what this process knows of the bucket."""
         return take(rate, self._full_at.get(principal, 0), self._clock())
 
     async def _shared(self, principal: str, rate: Rate) -> Level | None:
-        """By the database; None if it cannot be used, or not in time."""
+        """A request by the database; None if it cannot be used, or not in time."""
         taking = asyncio.get_running_loop().run_in_executor(self._thread, self._take, principal, rate)
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
                 level = await taking
         except (ServiceError, SettingsError, TimeoutError) as error:
             self._retry_at = time.monotonic() + RETRY_SECONDS

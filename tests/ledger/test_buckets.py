@@ -23,7 +23,7 @@ Share = Callable[[], Buckets]
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine is no database that cannot be used."""
-    monkeypatch.setattr(buckets, "PATIENCE_SECONDS", 30)
+    monkeypatch.setattr(buckets, "TIMEOUT_SECONDS", 30)
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ async def test_a_locked_database_delays_requests_but_refuses_none(
 ) -> None:
     own = share()
     assert (await own.take("name:app", Rate(10, 3600))).remaining == 9
-    monkeypatch.setattr(buckets, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(buckets, "TIMEOUT_SECONDS", 0.05)
     other = sqlite3.connect(access.directory / "rates.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     try:

@@ -25,7 +25,7 @@ LEFT = re.compile(r'"key";r=([0-9]+);t=([0-9]+)')
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(buckets, "PATIENCE_SECONDS", 30)
+    monkeypatch.setattr(buckets, "TIMEOUT_SECONDS", 30)
 
 
 @pytest.fixture
