@@ -21,7 +21,7 @@ class Patch:
 
     image   RGB
     drawn   255 where it is drawn, 0 where the canvas stays; None: everywhere
-    opaque  all may be drawn: the frame has no transparent pixel here, and does not clear it
+    opaque  all may be drawn: the frame has no transparent pixel here, and no need of a transparent colour
     clears  the rectangle becomes transparent when the frame ends
     """
 
@@ -33,9 +33,9 @@ class Patch:
 
 
 def sharp(frames: Sequence[Image.Image]) -> Iterator[Image.Image]:
-    """RGB or RGBA frames in one mode, each pixel either opaque or (0, 0, 0, 0)."""
-    if all(frame.mode == "RGB" for frame in frames):
-        yield from frames
+    """RGB or RGBA frames in one mode, each pixel either opaque or (0, 0, 0, 0): RGB if all are opaque."""
+    if all(_is_opaque(frame) for frame in frames):
+        yield from (frame.convert("RGB") for frame in frames)
         return
     for frame in frames:
         image = Image.new("RGBA", frame.size)
@@ -60,27 +60,36 @@ def patches(frames: Iterable[Shown]) -> Iterator[tuple[Patch, int]]:
         else:
             drawn = changed(canvas, frame)
             box = union(drawn.getbbox(), vanishing) or FIRST_PIXEL
-        yield _patch(frame, box, drawn, clears=vanishing is not None), duration
+        yield _patch(frame, box, drawn, clears=vanishing is not None, first=canvas is None), duration
         canvas = frame
         if vanishing:
             canvas = frame.copy()
             canvas.paste((0, 0, 0, 0), box)
 
 
-def _patch(frame: Image.Image, box: Box, drawn: Image.Image | None, *, clears: bool) -> Patch:
-    """Where a frame clears, its patch needs a transparent colour: without one, Pillow and libvips clear to a colour."""
+def _patch(frame: Image.Image, box: Box, drawn: Image.Image | None, *, clears: bool, first: bool) -> Patch:
+    """Where a frame clears, its patch needs a transparent colour: without one, Pillow and libvips clear to a colour.
+
+    So does the first patch, if anything is transparent later: without one, Pillow shows black there.
+    """
     alpha, mask = _alpha(frame), drawn.crop(box) if drawn else None
+    transparent = clears or (first and alpha is not None)
     return Patch(
         image=frame.crop(box).convert("RGB"),
         box=box,
-        drawn=mask if mask and (clears or not _full(mask)) else None,
-        opaque=not clears and (alpha is None or _full(alpha.crop(box))),
+        drawn=mask if mask and (transparent or not _full(mask)) else None,
+        opaque=not transparent and (alpha is None or _full(alpha.crop(box))),
         clears=clears,
     )
 
 
 def _alpha(frame: Image.Image) -> Image.Image | None:
     return frame.getchannel("A") if frame.mode == "RGBA" else None
+
+
+def _is_opaque(frame: Image.Image) -> bool:
+    alpha = _alpha(frame)
+    return alpha is None or _full(alpha.point(_OPAQUE))
 
 
 def _full(mask: Image.Image) -> bool:

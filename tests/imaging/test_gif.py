@@ -10,9 +10,10 @@ import pyvips
 from PIL import Image, ImageChops
 
 from service.imaging.gif import encode_gif
+from service.imaging.patches import OPAQUE_FROM
 from service.imaging.timing import Timing
 from tests.imaging import moving, pictures
-from tests.imaging.moving import largest_error, played, psnr
+from tests.imaging.moving import largest_error, played, psnr, visible
 
 STILL = Timing((0,), plays=1)
 
@@ -84,6 +85,24 @@ def test_what_is_cleared_becomes_transparent_in_every_reader() -> None:
     assert [largest_error(*pair) for pair in zip([full, gone] * 2, played(data).frames, strict=True)] == [0] * 4
     pages = pyvips.Image.new_from_buffer(data, "", n=-1).write_to_memory()
     assert pages == b"".join(frame.tobytes() for frame in [full, gone] * 2)
+
+
+def test_what_vanishes_after_an_opaque_frame_is_transparent_in_every_reader() -> None:
+    opaque, other, gone = (Image.new("RGBA", (8, 6), colour) for colour in ("red", "lime", "blue"))
+    gone.paste((0, 0, 0, 0), (2, 2, 5, 5))
+    frames = [opaque, other, gone]
+    data = encode_gif(frames, Timing((40,) * 3))
+    assert [largest_error(*pair) for pair in zip(frames, played(data).frames, strict=True)] == [0] * 3
+    pages = pyvips.Image.new_from_buffer(data, "", n=-1)
+    assert pages.write_to_memory() == b"".join(visible(frame).tobytes() for frame in frames)
+
+
+def test_an_alpha_that_is_nowhere_transparent_takes_no_colour() -> None:
+    frames = [colourful(256), ImageChops.offset(colourful(256), 1)]
+    for frame in frames:
+        frame.putalpha(OPAQUE_FROM)
+    shown = played(encode_gif(frames, Timing((40, 40)))).frames
+    assert [frame.convert("RGB").tobytes() for frame in shown] == [frame.convert("RGB").tobytes() for frame in frames]
 
 
 def test_what_does_not_change_is_stored_once() -> None:
