@@ -57,8 +57,9 @@ class SqliteDatabase:
         """Raise for a file that is cut or (unless it is large) corrupt: SQLite notices only when it reads that part."""
         self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         page = self._connection.execute("PRAGMA page_size").get
-        with path.open("rb") as file:
-            pages = int.from_bytes(file.read(32)[28:], "big")
+        # By SQLite's own descriptor: to close another of this file would release the locks of this process.
+        _, header = self._connection.read("main", 0, 0, 32)
+        pages = int.from_bytes(header[28:], "big")
         if pages * page > path.stat().st_size:
             raise OSError(0, f"{path.name} is cut")
         if path.stat().st_size <= CHECKED_BYTES:
@@ -172,11 +173,9 @@ def _prepare(directory: Path, path: Path) -> None:
             f"LEDGER_DIR={str(directory)!r} is on a network file system ({kind}), where SQLite loses data:"
             " put it on a local disk, or set DATABASE_URL to a PostgreSQL"
         )
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        os.fchmod(descriptor, 0o600)
-    finally:
-        os.close(descriptor)
+    # Not opened if it exists: to close it would release the locks that another connection of this process has on it.
+    path.touch(0o600)
+    path.chmod(0o600)
 
 
 def _file_system(path: Path) -> str:

@@ -1,5 +1,6 @@
 """Ledgers with which nothing starts: exit 2, and one line without a password, from every command that needs one."""
 
+import contextlib
 import os
 import sqlite3
 import subprocess
@@ -160,6 +161,19 @@ def test_check_reads_all_of_a_large_file_that_the_start_does_not(
     result = CliRunner().invoke(main, ["check"])
     assert result.exit_code == 2
     assert f"ledger: fault: LEDGER_DIR='{directory}' cannot be used: ledger.db is corrupt" in result.output
+
+
+def test_another_process_may_open_and_close_the_file_meanwhile(tmp_path: Path) -> None:
+    """The last to close removes the write-ahead log, and the locks of this process say that it is not the last."""
+    database = LedgerAccess(tmp_path, Rules(1, None)).connect()
+    backup = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).backup(sqlite3.connect(sys.argv[2]))"
+    for number, copy in enumerate(("first.db", "second.db")):
+        subprocess.run([sys.executable, "-c", backup, tmp_path / NAME, tmp_path / copy], check=True)
+        database.run("INSERT INTO probes (data) VALUES (:data)", {"data": str(number)})
+    with contextlib.closing(sqlite3.connect(tmp_path / "second.db")) as copied:
+        assert copied.execute("SELECT data FROM probes").fetchall() == [("0",)]
+    assert (tmp_path / f"{NAME}-wal").exists()
+    database.close()
 
 
 def test_a_directory_that_cannot_be_written(
