@@ -9,6 +9,7 @@ from service.errors import InvalidIdempotencyKey, MalformedRequest
 
 _KEY = re.compile(r"[!-~]{1,255}", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
+_POSITIVE = re.compile(r"0*[1-9][0-9]*", re.ASCII)
 
 
 def idempotency_key(values: Sequence[str]) -> str | None:
@@ -27,7 +28,7 @@ def idempotency_key(values: Sequence[str]) -> str | None:
 
 def is_retry(values: Sequence[str]) -> bool:
     """Whether X-Stainless-Retry-Count, which the official OpenAI clients send, says that this is an automatic retry."""
-    return any(_NUMBER.fullmatch(value.strip()) and int(value) for value in values)
+    return any(_POSITIVE.fullmatch(value.strip()) for value in values)
 
 
 def prefers_async(values: Sequence[str]) -> bool:

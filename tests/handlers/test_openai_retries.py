@@ -9,6 +9,7 @@ from typing import Any
 import openai
 import pytest
 
+from service.schemas.headers import is_retry
 from service.server.keys import JOBS
 from tests.conftest import Serve
 from tests.handlers.openai_clients import KEY, PROMPT, client_of, pictures
@@ -145,6 +146,11 @@ async def test_a_retry_answers_what_was_answered(serve: Serve) -> None:
         again = [await post(service, count) for count in (1, 2)]
     assert [(each.status, each.body, replayed(each)) for each in again] == [(200, first.body, True)] * 2
     assert not replayed(first)
+
+
+@pytest.mark.parametrize("count", ["1", "02", " 3 ", "9" * 30])
+async def test_every_number_above_zero_counts_retries(count: str) -> None:
+    assert is_retry([count])
 
 
 @pytest.mark.parametrize("count", [None, 0, "", "x", "-1", "1.0"])
