@@ -12,9 +12,11 @@ from service.imaging.plan import ExportWarning
 from service.imaging.provenance import Mark
 from service.orders import Failed, Variation, number_of
 from service.publishing import ExportSet
+from service.schemas.remedies import REMEDIES
 from service.schemas.warnings import WARNINGS
 
 Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+ErrorCode = Annotated[str, Field(json_schema_extra={"enum": [*sorted(REMEDIES)]})]
 Sha256 = Annotated[str, Field(json_schema_extra={"pattern": "^[0-9a-f]{64}$"})]
 
 
@@ -162,7 +164,7 @@ class Problem(Answer):
     title: str
     status: int
     detail: str
-    code: str
+    code: ErrorCode
     request_id: str
     retryable: bool
     """Whether the same request may succeed later; only if nothing was billed."""

@@ -67,6 +67,11 @@ def test_every_error_code_is_in_the_answers_of_some_operation_under_its_status()
     assert missing == {("method_not_allowed", 405)}
 
 
+def test_a_problem_has_one_of_all_error_codes() -> None:
+    codes = document()["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]
+    assert {*codes} == {kind.code for kind in classes(ServiceError)}
+
+
 def test_errors_list_their_codes() -> None:
     for name, content in CONTENTS:
         if "problem+json" in name:
