@@ -73,4 +73,8 @@ async def _write_file(request: web.Request, response: web.StreamResponse, file: 
 
 
 def _encoded(file: StoredFile, start: int) -> bytes:
-    return b2a_base64(file.piece(start, PIECE_BYTES), newline=False)
+    """One piece in base64; raises OSError if the file is shorter than it was: the client waits for all of it."""
+    piece = file.piece(start, PIECE_BYTES)
+    if len(piece) < min(PIECE_BYTES, file.size - start):
+        raise OSError("the file became shorter than promised")
+    return b2a_base64(piece, newline=False)

@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import openai
 import pytest
 import pytest_asyncio
 
 from service.gemini.models import MODELS
 from service.server.keys import ADMISSION
+from service.store.local import StoredFile
 from tests.conftest import Serve
 from tests.handlers.openai_clients import KEY, PROMPT, assert_error, client_of, pictures
 from tests.helpers import CONTENT_TYPE, QuickEmulator, Running, decoded, form, picture_bytes, until, until_async, upload
@@ -352,3 +354,16 @@ async def test_large_pictures_are_sent_whole(serve: Serve) -> None:
     assert {base64.b64decode(each["b64_json"], validate=True) for each in answer.json["data"]} == large
     files[0].unlink()
     assert_error(await service.post_body(GENERATIONS, body, JSON, key), 404, "invalid_request_error", "not_found")
+
+
+async def test_a_file_that_became_shorter_ends_the_connection(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = await serve()
+    whole = StoredFile.piece
+    monkeypatch.setattr(StoredFile, "piece", lambda file, start, size: whole(file, start, size)[:-1])
+    asked = service.session.post(f"{service.url}{GENERATIONS}", json={"prompt": PROMPT, "size": "64x64"})
+    with pytest.raises(aiohttp.ClientError):
+        async with asyncio.timeout(10), asked as answer:
+            await answer.read()
+    assert "became shorter" in caplog.text
