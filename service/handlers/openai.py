@@ -8,7 +8,7 @@ from service.handlers.forms import open_form
 from service.handlers.links import absolute
 from service.handlers.multipart import Form
 from service.handlers.openai_stream import stream_images
-from service.handlers.submitting import Outcome, finish, outcome_of, submit
+from service.handlers.submitting import Outcome, finish, outcome_of, submitted
 from service.imaging.formats import READABLE
 from service.jobs.job import EDITS, GENERATIONS, Job, Submission
 from service.ledger.rows import RequestRow
@@ -48,11 +48,10 @@ async def _create_images(request: web.Request, form: Form, route: str) -> web.St
     wanted = read_image_request(form.fields, request.app[SETTINGS], request[NEW_ID], base, caller.limits)
     digest = fingerprint(route, form.fields.texts, form.uploads)
     submission = Submission(caller, "sync", key, digest, route, retries)
-    admission = request.app[ADMISSION]
-    with admission.answering(), await admission.enter("thumbnails", wanted.order.count) as ticket:
-        row, job = await submit(request, form, wanted.order, submission, ticket)
-        headers = {} if job else {"Idempotency-Replayed": "true"}
-        response = await (_stream if wanted.stream else _answer)(request, wanted, row, job, headers)
+    with request.app[ADMISSION].answering():
+        async with submitted(request, form, wanted.order, submission) as (row, job):
+            headers = {} if job else {"Idempotency-Replayed": "true"}
+            response = await (_stream if wanted.stream else _answer)(request, wanted, row, job, headers)
     request.app[JOBS].delivered(row.id)
     return response
 

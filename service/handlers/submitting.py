@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -18,7 +18,7 @@ from service.orders import Failed, Order, Variation, number_of
 from service.schemas.answers import ErrorAnswer, VariationAnswer, error_answer, variation_answer
 from service.schemas.status import outcomes
 from service.server.admission import Ticket
-from service.server.keys import CALLER, JOBS, ORDER_ID, REQUEST_ID, SETTINGS, THUMBNAILS
+from service.server.keys import ADMISSION, CALLER, JOBS, ORDER_ID, REQUEST_ID, SETTINGS, THUMBNAILS
 
 log = logging.getLogger(__name__)
 
@@ -48,20 +48,45 @@ class Outcome:
         return [error_answer(Failed(f"var-{number}", self.errors[number])) for number in sorted(self.errors)]
 
 
-async def submit(
-    request: web.Request, form: Form, order: Order, submission: Submission, ticket: Ticket
-) -> tuple[RequestRow, Job | None]:
-    """Begin a request; or find the one that this repeats, which then has no job here."""
+@asynccontextmanager
+async def submitted(
+    request: web.Request, form: Form, order: Order, submission: Submission
+) -> AsyncIterator[tuple[RequestRow, Job | None]]:
+    """Admit and begin a request; or find the one that this repeats, which then has no job here.
+
+    If the client disconnects meanwhile, it is begun nevertheless if the client can find it again.
+    """
+    submitting = asyncio.create_task(_submit(request, form, order, submission))
+    try:
+        ticket, row, job = await asyncio.shield(submitting)
+    except asyncio.CancelledError:
+        if not submission.outlives_client:
+            submitting.cancel()
+        await asyncio.wait([submitting])
+        if not (submitting.cancelled() or submitting.exception()):
+            ticket, _, _ = submitting.result()
+            if not ticket.handed_over:
+                ticket.leave()
+        raise
+    with ticket:
+        yield row, job
+
+
+async def _submit(
+    request: web.Request, form: Form, order: Order, submission: Submission
+) -> tuple[Ticket, RequestRow, Job | None]:
     jobs = request.app[JOBS]
-    async with jobs.beginning(submission):
-        if row := await jobs.find(submission):
-            request[ORDER_ID] = row.id
-            return row, None
-        row, job = await _begin(request, form, order, submission, ticket)
-    request[ORDER_ID] = row.id
-    if job and row.id != request[REQUEST_ID]:
-        log.info("this is request %s", row.id)
-    return row, job
+    with ExitStack() as admitted:
+        ticket = admitted.enter_context(await request.app[ADMISSION].enter("thumbnails", order.count))
+        async with jobs.beginning(submission):
+            row, job = await jobs.find(submission), None
+            if row is None:
+                row, job = await _begin(request, form, order, submission, ticket)
+        request[ORDER_ID] = row.id
+        if job and row.id != request[REQUEST_ID]:
+            log.info("this is request %s", row.id)
+        admitted.pop_all()
+        return ticket, row, job
 
 
 async def _begin(

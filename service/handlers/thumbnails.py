@@ -4,7 +4,7 @@ from aiohttp import hdrs, web
 
 from service.handlers.forms import open_form
 from service.handlers.links import link_of
-from service.handlers.submitting import finish, outcome_of, submit
+from service.handlers.submitting import finish, outcome_of, submitted
 from service.jobs.job import ROUTE, Job, Submission
 from service.ledger.rows import Mode
 from service.schemas.answers import ThumbnailsAnswer
@@ -12,7 +12,7 @@ from service.schemas.collecting import Collected
 from service.schemas.headers import fingerprint, idempotency_key, prefers_async
 from service.schemas.requests import THUMBNAIL_FIELDS, read_order
 from service.schemas.status import status_answer
-from service.server.keys import ADMISSION, CALLER, JOBS, NEW_ID, SETTINGS
+from service.server.keys import CALLER, JOBS, NEW_ID, SETTINGS
 from service.server.problems import refusal
 from service.server.sending import answer
 
@@ -25,8 +25,7 @@ async def create_thumbnails(request: web.Request) -> web.StreamResponse:
         caller, base = request[CALLER], form.uploads.get("image")
         order = read_order(form.fields, request.app[SETTINGS], request[NEW_ID], base, caller.limits)
         submission = Submission(caller, mode, key, fingerprint(ROUTE, form.fields.texts, form.uploads))
-        with await request.app[ADMISSION].enter("thumbnails", order.count) as ticket:
-            row, job = await submit(request, form, order, submission, ticket)
+        async with submitted(request, form, order, submission) as (row, job):
             if mode == "sync":
                 await finish(request, row, job)
     response = await (_answer(request, row.id, job) if mode == "sync" else _accepted(request, row.id))

@@ -9,7 +9,7 @@ from service.callers import Caller
 from service.emulator.responders import raw
 from service.jobs.job import Submission
 from service.orders import Order
-from service.server.keys import JOBS
+from service.server.keys import ADMISSION, JOBS
 from tests.conftest import Serve
 from tests.handlers.test_idempotency import JPEG, Gate, keyed
 from tests.helpers import SCRIPT, QuickEmulator, until
@@ -43,6 +43,44 @@ async def test_a_client_that_disconnects_while_its_request_is_written_leaves_non
             await asyncio.sleep(0.01)
     assert status["state"] == ("succeeded" if key else "cancelled")
     assert service.emulator.requests == int(key)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headers", "calls"),
+    [
+        ("/api/thumbnails", {"script": SCRIPT}, {"Idempotency-Key": "a"}, 1),
+        ("/api/thumbnails", {"script": SCRIPT}, {"Prefer": "respond-async"}, 1),
+        ("/v1/images/generations", {"prompt": SCRIPT}, {}, 1),
+        ("/api/thumbnails", {"script": SCRIPT}, {}, 0),
+    ],
+)
+async def test_a_request_that_its_client_can_find_again_is_begun_even_if_the_client_leaves_at_once(
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    body: dict[str, str],
+    headers: dict[str, str],
+    calls: int,
+) -> None:
+    service = await serve()
+    admission = service.app[ADMISSION]
+    find_now, looking, go_on = service.app[JOBS].find, asyncio.Event(), asyncio.Event()
+
+    async def find_slowly(submission: Submission) -> Any:
+        looking.set()
+        await go_on.wait()
+        return await find_now(submission)
+
+    monkeypatch.setattr(service.app[JOBS], "find", find_slowly)
+    client = asyncio.create_task(service.ask("POST", path, json=body, headers=headers))
+    await looking.wait()
+    client.cancel()
+    await asyncio.sleep(0.2)
+    go_on.set()
+
+    await until(lambda: service.emulator.requests >= calls and not admission.inside["thumbnails"])
+    assert service.emulator.requests == calls
+    assert admission.reserved == 0
 
 
 async def test_of_many_requests_at_once_the_first_call_leaves_before_the_last_request_is_written(serve: Serve) -> None:
