@@ -192,13 +192,15 @@ class StepTime:
 
 @dataclass(frozen=True, slots=True)
 class ExportOutcome:
+    """What became of an ExportJob; how long its steps took makes no difference between two outcomes."""
+
     picture: Picture
     size: Size
     composited: bool
     files: tuple[MadeFile, ...]
     warnings: tuple[ExportWarning, ...] = ()
     mark: Mark | None = None
-    steps: tuple[StepTime, ...] = ()
+    steps: tuple[StepTime, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from service.schemas.requests import PICTURE_FIELDS
 from tests.animations import animation
@@ -26,6 +27,12 @@ WATCH_POLICY = """window.violations = [];
 addEventListener("securitypolicyviolation", ({ violatedDirective }) => violations.push(violatedDirective)); 0"""
 MIDDLE = "(({ x, y, width, height }) => [x + width / 2, y + height / 2])(%s.getBoundingClientRect())"
 GIF = animation("GIF", size=(160, 90))
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def tab(visit: Visit, serve: Serve) -> Tab:
+    """The studio page of a service without requests, whose cards it would show."""
+    return await visit(await serve())
 
 
 async def choose(tab: Tab, identity: str, member: str, value: object) -> None:

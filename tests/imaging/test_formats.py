@@ -76,7 +76,7 @@ def test_words_are_listed_as_in_a_sentence() -> None:
 
 def test_the_docs_list_every_format() -> None:
     api, python = ((DOCS / name).read_text() for name in ("api.md", "python.md"))
-    assert f"comma-separated: {', '.join(f'`{name}`' for name in FORMATS)};" in api
+    assert f"of {listed(FORMATS, 'and')}, comma-separated" in api
     assert f"the bytes of a {READABLE} file" in python
     keys = [f'`"{name}"`' for name in DEFAULT_FORMATS]
     assert f"a dict of {listed(keys, 'and')}" in python

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -94,11 +95,11 @@ def test_a_base_that_was_left_out_does_not_count(bench: Bench, provenance: Prove
 
 def test_a_base_too_large_for_the_memory_does_not_count(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def short_of_memory(
-        container: Container, plan: ExportPlan, size: Size, base: Image.Image | None = None
+        container: Container, plan: ExportPlan, size: Size, base: Image.Image | None = None, **options: Any
     ) -> Finished:
         if base is not None:
             raise MemoryError
-        return finish(container, plan, size, base)
+        return finish(container, plan, size, base, **options)
 
     monkeypatch.setattr(worker, "finish", short_of_memory)
     outcome = bench.export(marked(None), base=marked(GENERATED))

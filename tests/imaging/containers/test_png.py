@@ -1,5 +1,6 @@
 """Damaged, repeated and misplaced chunks are treated as in libpng."""
 
+import struct
 import zlib
 from itertools import permutations
 
@@ -123,7 +124,8 @@ def test_after_a_damaged_exif_block_the_next_counts() -> None:
 
 
 def frame(number: int) -> bytes:
-    return chunk(b"fcTL", number.to_bytes(4) + bytes(22))
+    """Of one pixel."""
+    return chunk(b"fcTL", struct.pack(">3I14x", number, 1, 1))
 
 
 def with_chunks(control: bytes, before: bytes, behind: bytes) -> bytes:
