@@ -9,7 +9,7 @@ from service.gemini.costs import usd
 from service.ledger.ledger import ledger_access, open_ledger
 from service.ledger.rows import UsageRow
 from service.schemas.requests import read_days
-from service.schemas.status import UsageTotal, budget_answer, usage_answer
+from service.schemas.usage import UsageTotal, budget_answer, usage_answer
 from service.settings import Settings
 from service.streams import print_text
 

@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from service.schemas.requests import read_days
-from service.schemas.status import budget_answer, usage_answer
+from service.schemas.usage import budget_answer, usage_answer
 from service.server.keys import CALLER, JOBS, SETTINGS
 from service.server.queries import read_query
 

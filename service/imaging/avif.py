@@ -30,7 +30,7 @@ def encode_avif(frames: Sequence[Image.Image], durations: Sequence[int], options
 
 
 def _clear_dates(boxes: memoryview) -> None:
-    """Equal input is equal output, at any time."""
+    """Set the times of creation and modification to zero, so that equal frames make equal bytes at any time."""
     position = 0
     while position < len(boxes):
         length, kind = struct.unpack_from(">I4s", boxes, position)

@@ -1,16 +1,13 @@
-"""Pydantic models of the status and the events of a request, and of usage, and functions that make them from rows."""
+"""Pydantic models of the status and the events of a request, and functions that make them from ledger rows."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
-
-from pydantic import ConfigDict, Field
+from typing import Any, Literal
 
 from service.errors import ServiceError
 from service.gemini.costs import usd
 from service.ledger.queries import cost_of, possible_of, state_of
-from service.ledger.rows import CallRow, DayRow, EventKind, EventRow, Mode, RequestRow, State, UsageRow
+from service.ledger.rows import CallRow, EventKind, EventRow, Mode, RequestRow, State
 from service.orders import Failed, Variation
 from service.publishing import Export
 from service.schemas.answers import (
@@ -27,8 +24,6 @@ from service.schemas.outcomes import billed, end_of, error_of, outcome_of, scrip
 # The URL of an export as it is answered now; None when its file is gone.
 Link = Callable[[Export], str | None]
 RequestState = Literal["running", "succeeded", "partial", "cancelled", "failed"]
-# A UTC day.
-Day = Annotated[str, Field(json_schema_extra={"format": "date"})]
 
 
 class CallAnswer(Answer):
@@ -133,51 +128,6 @@ EVENTS: Mapping[EventKind, type[Event]] = {
 }
 
 
-class UsageAnswerRow(Answer):
-    day: Day
-    model: str
-    image_size: str
-    tier: str
-    outcome: Literal["exported", "failed", "unknown", "open"]
-    calls: int
-    cost_usd: float
-    possibly_billed_usd: float
-
-
-class UsageTotal(Answer):
-    calls: int
-    pictures: int
-    cost_usd: float
-    possibly_billed_usd: float
-    unpriced_calls: int
-    estimated_calls: int
-
-
-class BudgetAnswer(Answer):
-    """The budget of a day, and what is left of it."""
-
-    usd_per_day: float | None
-    day: Day
-    spent_usd: float
-    reserved_usd: float
-    possibly_billed_usd: float
-    left_usd: float | None
-
-
-class UsageAnswer(Answer):
-    """Calls and money of some days, both included."""
-
-    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
-
-    first: Day = Field(serialization_alias="from")
-    to: Day
-    rows: list[UsageAnswerRow]
-    total: UsageTotal
-    key: str
-    budget: BudgetAnswer | None = None
-    key_budget: BudgetAnswer | None = None
-
-
 def status_answer(request: RequestRow, calls: Sequence[CallRow], link: Link) -> StatusAnswer:
     variations, errors = outcomes(calls, link)
     return StatusAnswer.model_validate(
@@ -264,52 +214,6 @@ def event_answer(event: EventRow, calls: Sequence[CallRow], link: Link) -> Event
             return ExportedEvent(**common, variation=_linked(outcome, link) if isinstance(outcome, Variation) else None)
         case "failed":
             return FailedEvent(**common, error=error_answer(error_of(event, call)))
-
-
-def usage_answer(
-    first: str,
-    last: str,
-    rows: Sequence[UsageRow],
-    key: str,
-    *,
-    budget: BudgetAnswer | None = None,
-    key_budget: BudgetAnswer | None = None,
-) -> UsageAnswer:
-    """`key` is the name of the caller's API key; one of the budgets is given, that of all or that of the key."""
-    return UsageAnswer(
-        first=first,
-        to=last,
-        rows=[_usage_row(row) for row in rows],
-        total=UsageTotal(
-            calls=sum(row.calls for row in rows),
-            pictures=sum(row.pictures for row in rows),
-            cost_usd=usd(sum(row.cost for row in rows)),
-            possibly_billed_usd=usd(sum(row.possible for row in rows)),
-            unpriced_calls=sum(row.unpriced for row in rows),
-            estimated_calls=sum(row.estimated for row in rows),
-        ),
-        key=key,
-        budget=budget,
-        key_budget=key_budget,
-    )
-
-
-def budget_answer(today: DayRow, budget: int | None) -> BudgetAnswer:
-    """`budget` of a day in nano-dollars, None without one."""
-    left = None if budget is None else max(0, budget - today.used)
-    return BudgetAnswer(
-        usd_per_day=None if budget is None else usd(budget),
-        day=today.day,
-        spent_usd=usd(today.spent),
-        reserved_usd=usd(today.reserved),
-        possibly_billed_usd=usd(today.possible),
-        left_usd=None if left is None else usd(left),
-    )
-
-
-def _usage_row(row: UsageRow) -> UsageAnswerRow:
-    members = asdict(row) | {"cost_usd": usd(row.cost), "possibly_billed_usd": usd(row.possible)}
-    return UsageAnswerRow.model_validate({name: members[name] for name in UsageAnswerRow.model_fields})
 
 
 def _time(microseconds: int | None) -> Any:

@@ -11,7 +11,8 @@ from service.schemas.openai_answers import CompletedEvent, ErrorEvent, ImagesAns
 from service.schemas.openapi import examples, parameters, problems
 from service.schemas.openapi.operation import EVENT_STREAM, Body, File, Operation, Success
 from service.schemas.openapi.parameters import HEADERS
-from service.schemas.status import EVENTS, StatusAnswer, StatusList, UsageAnswer
+from service.schemas.status import EVENTS, StatusAnswer, StatusList
+from service.schemas.usage import UsageAnswer
 
 TAGS: Mapping[str, str] = {
     "thumbnails": "Requests that generate pictures with Gemini.",
