@@ -7,7 +7,7 @@ from dataclasses import dataclass
 NAMELESS = "-"
 # What the principal of a name begins with.
 NAMED = "name:"
-# The name of the caller's keys, in the context of its requests and of their work.
+# The name of the caller's API key, for the log lines and metrics of its requests and of their background work.
 KEY_NAME: ContextVar[str] = ContextVar("key_name", default=NAMELESS)
 
 
@@ -37,10 +37,12 @@ NO_LIMITS = Limits()
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The client. Its requests, rate and budget belong to `principal`: `name:<name>`, or a digest of its API key.
+    """The client that sent a request, identified by its API key.
 
-    It also sees the requests of the principals that it was `formerly`, before its keys had a name; with `sees_all`,
-    those of all clients.
+    `principal` owns its requests, rate and budget: `name:<name>`, or a digest of a key without a name.
+
+    `formerly` are the principals of its keys before they had a name, whose requests it also sees; with `sees_all` it
+    sees those of all clients.
     """
 
     principal: str

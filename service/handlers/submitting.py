@@ -52,9 +52,9 @@ class Outcome:
 async def submitted(
     request: web.Request, form: Form, order: Order, submission: Submission
 ) -> AsyncIterator[tuple[RequestRow, Job | None]]:
-    """Admit and begin a request; or find the one that this repeats, which then has no job here.
+    """Admit a request and begin it; if it repeats an earlier one, yield that one, and None for the job.
 
-    If the client disconnects meanwhile, it is begun nevertheless if the client can find it again.
+    A client that disconnects meanwhile cancels it only if it could not find the request again.
     """
     submitting = asyncio.create_task(_submit(request, form, order, submission))
     try:
@@ -92,7 +92,7 @@ async def _submit(
 async def _begin(
     request: web.Request, form: Form, order: Order, submission: Submission, ticket: Ticket
 ) -> tuple[RequestRow, Job | None]:
-    """Check the base and begin; without a job, if another submission was first meanwhile."""
+    """Check the base, then begin the request; the job is None if an equal submission was begun meanwhile."""
 
     def keep() -> None:
         form.keep = ticket.handed_over = True

@@ -13,10 +13,10 @@ _DATED = (b"mvhd", b"tkhd", b"mdhd")
 
 
 def encode_avif(frames: Sequence[Image.Image], durations: Sequence[int], options: Mapping[str, Any]) -> bytes:
-    """RGB or RGBA frames of one size as an AVIF that repeats for ever; the options are Pillow's.
+    """Encode RGB or RGBA frames of one size as an AVIF image sequence that loops for ever; the options are Pillow's.
 
-    The format has no duration of 0: such a frame is shown for 1 ms. The range is limited, unlike that of a still:
-    Chromium 156 takes every sequence for that, and shows white for the light greys of another.
+    AVIF has no duration of 0: such a frame is shown for 1 ms. The colours have limited range, unlike those of a still:
+    Chromium 156 decodes every sequence as limited range, so that full range would look too bright and too dark.
     """
     mode = max(frame.mode for frame in frames)  # "RGB" < "RGBA"
     first, *others = (frame if frame.mode == mode else frame.convert(mode) for frame in frames)

@@ -39,7 +39,7 @@ def decode(container: Container) -> Image.Image:
 
 
 def _on_canvas(cel: Cel, canvas: Size) -> Image.Image:
-    """The first cel of an animation, with transparency around it; what reaches beyond the canvas is cut off."""
+    """The first frame of a GIF on its canvas, transparent around it; pixels beyond the canvas are cut off."""
     image = decode(cel.still()) if all(cel.size) else Image.new("RGBA", cel.size)
     if cel.box == (0, 0, *canvas):
         return image

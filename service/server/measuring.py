@@ -19,7 +19,7 @@ _DISTRIBUTION = "image-export-pipeline"
 
 
 def set_up_metrics(app: web.Application) -> None:
-    """Create the app's metrics; the label `model` has the models of the table and the configured one."""
+    """Create the app's metrics. Values of the label `model`: the known models, GEMINI_MODEL and the emulator."""
     app[METRICS] = Metrics(VERSION, [*MODELS, app[SETTINGS].gemini_model, EMULATOR_MODEL])
 
 

@@ -49,7 +49,7 @@ async def _not_found(_: web.Request) -> web.StreamResponse:
     raise web.HTTPNotFound
 
 
-# In place of a row for a path or a method that the table lacks; its name is what the metrics show.
+# The route of a request whose path or method is not in the table; metrics count it under this name.
 UNKNOWN = Route("GET", "", _not_found, "other")
 
 

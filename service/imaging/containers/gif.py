@@ -1,4 +1,4 @@
-"""GIF: its blocks, of which each image becomes a file of its own."""
+"""GIF: its blocks. Each image is wrapped as a still GIF, which Pillow decodes."""
 
 import math
 import struct

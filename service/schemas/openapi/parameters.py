@@ -50,7 +50,7 @@ EXPIRES = query("expires", "When the link expires, in seconds since 1970", {"typ
 SIGNATURE = query("signature", "HMAC-SHA256 of the link", {"type": "string"}, "5f" * 32)
 
 IF_NONE_MATCH = header("If-None-Match", "304 if the file has one of these ETags", _TEXT)
-# Those that every operation takes.
+# The request headers of every operation.
 COMMON = (
     header(
         "X-Request-Id",
