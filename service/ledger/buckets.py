@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from service.callers import Rate
-from service.errors import ServiceError, SettingsError
+from service.errors import ServiceError, SettingsError, StorageUnavailable
 from service.ledger import statements
 from service.ledger.database import Database
 from service.ledger.rows import microseconds
@@ -26,6 +26,8 @@ CLOCK_SKEW = 60 * SECOND
 # How long a request waits for the database, and for how long it is not asked again after it failed.
 TIMEOUT_SECONDS = 2.0
 RETRY_SECONDS = 5.0
+# Attempts to take a token from a bucket that other processes change at the same time.
+MAX_SWAPS = 1_000
 # Buckets that this process remembers; if there are more, it forgets those that are full.
 MAX_KNOWN = 20_000
 
@@ -126,16 +128,17 @@ class Buckets:
             log.warning("rates are counted %s: %s", "by each process for itself" if alone else "together again", reason)
 
     def _take(self, principal: str, rate: Rate) -> Level:
-        """In the thread: compare and swap, until no other process was faster."""
+        """In the thread: compare and swap, again while another process was faster; raises StorageUnavailable."""
         if self._database is None or not self._database.alive():
             self._database = self._connect()
-        while True:
+        for _ in range(MAX_SWAPS):
             rows = self._database.run(statements.READ_BUCKET, {"principal": principal})
             was = rows[0][0] if rows else 0
             level = take(rate, was, self._clock())
             swap = {"principal": principal, "was": was, "full_at": level.full_at}
             if not level.granted or self._database.run(statements.SWAP_BUCKET, swap):
                 return level
+        raise StorageUnavailable(f"other processes were faster {MAX_SWAPS} times")
 
     async def close(self) -> None:
         await asyncio.to_thread(self._close)

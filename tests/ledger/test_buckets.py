@@ -192,3 +192,11 @@ async def test_no_more_is_remembered_than_there_may_be_keys(share: Share, monkey
         for number in range(40):
             await own.take(f"name:{number}", Rate(100_000, 1))
         assert len(own._full_at) < 20
+
+
+async def test_a_bucket_that_others_always_change_first_is_given_up(
+    share: Share, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(buckets, "MAX_SWAPS", 0)
+    assert (await share().take("a", MINUTELY)).granted
+    assert "other processes were faster" in caplog.text
