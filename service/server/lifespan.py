@@ -21,6 +21,7 @@ from service.ledger.rows import microseconds
 from service.scheduler import Sweeper, SweepEvents
 from service.secret_files import warn_if_exposed
 from service.server.admission import Admission
+from service.server.background import in_background
 from service.server.keys import (
     ADMISSION,
     BUCKETS,
@@ -52,11 +53,8 @@ LOG_SECONDS = 60.0
 async def keyring(app: web.Application) -> AsyncIterator[None]:
     """The API keys, and the watch over their file."""
     app[KEYRING] = await asyncio.to_thread(_open_keyring, app[SETTINGS])
-    watch = asyncio.create_task(app[KEYRING].watch())
-    try:
+    async with in_background(app[KEYRING].watch()):
         yield
-    finally:
-        watch.cancel()
 
 
 def _open_keyring(settings: Settings) -> Keyring:
@@ -86,11 +84,8 @@ async def exports(app: web.Application) -> AsyncIterator[None]:
         app[EXPORTS], app[ADMISSION], app[HOT] = service, admission, hot
         add_gauges(app[METRICS], service, admission)
         with contextlib.closing(hot):
-            watch = asyncio.create_task(_watch_descriptors(hot))
-            try:
+            async with in_background(_watch_descriptors(hot)):
                 yield
-            finally:
-                watch.cancel()
 
 
 async def _watch_descriptors(hot: HotFiles) -> None:

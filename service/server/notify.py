@@ -7,6 +7,8 @@ import os
 import socket
 from collections.abc import AsyncIterator, Mapping
 
+from service.server.background import in_background
+
 log = logging.getLogger(__name__)
 
 READY, STOPPING, ALIVE = "READY=1", "STOPPING=1", "WATCHDOG=1"
@@ -42,12 +44,8 @@ async def notifying() -> AsyncIterator[None]:
     """Report this process as ready, and as alive while the event loop runs."""
     notify(READY)
     interval = watchdog_seconds()
-    watchdog = asyncio.create_task(_signs_of_life(interval * _WATCHDOG_SHARE)) if interval else None
-    try:
+    async with in_background(_signs_of_life(interval * _WATCHDOG_SHARE)) if interval else contextlib.nullcontext():
         yield
-    finally:
-        if watchdog:
-            watchdog.cancel()
 
 
 async def _signs_of_life(seconds: float) -> None:
